@@ -1,0 +1,36 @@
+# Two commands matter: `make run` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+
+UPSTREAM ?= http://127.0.0.1:3003
+PORT ?= 3004
+HOST ?= 127.0.0.1
+TRITON_HTTP_PORT ?= 8000
+TRITON_METRICS_PORT ?= 8002
+MODELS ?= triton_models
+OPTIONS ?=
+WEB ?=
+
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: requirements-dev.lock pyproject.toml scripts/setup.sh
+	@scripts/setup.sh $(VENV) requirements-dev.lock
+
+setup: $(VENV)/.installed  ## create .venv with Python 3.12 and install everything; does nothing when up to date
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: setup  ## renew the hashed lock files (needs uv); they carry no address of a package host
+	@scripts/lock.sh
+
+clean:  ## remove what setup and run created (models stay)
+	rm -rf $(VENV) .venv-export .run
+
+.PHONY: help setup lint lock clean

@@ -1,0 +1,1 @@
+"""immich-triton: answers Immich machine-learning requests from NVIDIA Triton."""

@@ -1,0 +1,118 @@
+"""The Triton model repository as the export scripts write it: folders that appear whole, and routes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+MODELS = PROJECT / "triton_models"
+"""The default model repository; the pipelines in it are part of the project."""
+
+Parameter = str | int | bool
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One pipeline model of a route: the Immich *types* it answers, and what the gateway sends along.
+
+    ``models`` are the ONNX models that it calls: the route is ready when they are. ``parameters`` become Triton
+    request parameters of every call.
+    """
+
+    name: str
+    types: Sequence[str]
+    models: Sequence[str]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Route:
+    """What ``route.toml`` says: for which Immich model names of a task which pipelines answer.
+
+    ``dimension`` is the embedding size (0 where the task has none); ``weights_sha256`` identifies the weights, so
+    that the gateway notices when other ones answer under an old name.
+    """
+
+    task: str
+    names: Sequence[str]
+    pipelines: Sequence[Pipeline]
+    weights_sha256: str
+    dimension: int = 0
+    untrained: bool = False
+
+
+def write_route(folder: Path, route: Route) -> Path:
+    """Write ``folder/route.toml`` and return its path."""
+    lines = [
+        "# Written by the export script; the gateway reads it. See triton_models/README.md.",
+        f"task = {_toml(route.task)}",
+        f"names = {_toml(list(route.names))}",
+        f"weights_sha256 = {_toml(route.weights_sha256)}",
+    ]
+    if route.dimension:
+        lines.append(f"dimension = {route.dimension}")
+    if route.untrained:
+        lines.append("untrained = true")
+    for pipeline in route.pipelines:
+        lines += [
+            "",
+            "[[pipelines]]",
+            f"name = {_toml(pipeline.name)}",
+            f"types = {_toml(list(pipeline.types))}",
+            f"models = {_toml(list(pipeline.models))}",
+        ]
+        if pipeline.parameters:
+            pairs = ", ".join(f"{key} = {_toml(value)}" for key, value in pipeline.parameters.items())
+            lines.append(f"parameters = {{ {pairs} }}")
+    path = folder / "route.toml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _toml(value: object) -> str:
+    # A JSON string, number, bool or list of these is also a TOML value (JSON's escapes are TOML's, DEL excepted).
+    return json.dumps(value, ensure_ascii=False)
+
+
+@contextmanager
+def new_model(models: Path, name: str) -> Iterator[Path]:
+    """Give an empty folder to fill; it becomes ``models/name`` when the block ends well, and vanishes when not.
+
+    Triton never sees half a model: the folder is renamed into place, an older one of that name is replaced.
+    """
+    models.mkdir(parents=True, exist_ok=True)
+    # Beside the repository, not in it: a folder in it that is no model makes Triton exit.
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=models.resolve().parent) as temporary:
+        fresh = Path(temporary) / "new"
+        (fresh / "1").mkdir(parents=True)
+        yield fresh
+        target = models / name
+        if target.exists():
+            target.rename(Path(temporary) / "old")
+        fresh.rename(target)
+
+
+def install_pipelines(models: Path, names: Sequence[str]) -> None:
+    """Put the project's pipelines into another model repository; nothing to do for the project's own."""
+    if models.resolve() == MODELS:
+        return
+    for name in names:
+        with new_model(models, name) as folder:
+            shutil.copytree(MODELS / name, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def sha256(*paths: Path) -> str:
+    """Return the hex SHA-256 of the files' contents, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,63 @@
+"""A request of a dynamic batch, and its answer or its own error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+
+from immich_pipelines.errors import MARK, BadInput
+
+Array = npt.NDArray[Any]
+
+
+class Request:
+    """One request: its bytes and its knobs. The knobs belong to this request, never to the batch it came in."""
+
+    def __init__(self, request: Any) -> None:  # noqa: ANN401 - Triton publishes no types
+        self._request = request
+        self._parameters: dict[str, str | int | bool | float] = json.loads(request.parameters() or "{}")
+
+    def payload(self, name: str) -> bytes:
+        """Return the BYTES [1,1] input *name*. Raises `BadInput` on any other shape."""
+        tensor = pb_utils.get_input_tensor_by_name(self._request, name)
+        values = tensor.as_numpy().reshape(-1)
+        if values.size != 1:
+            raise BadInput(f"input {name} must hold exactly one element, got {values.size}")
+        return bytes(values[0])
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return the parameter *name* as a string."""
+        return str(self._parameters.get(name, default))
+
+    def number(self, name: str, default: float) -> float:
+        """Return the parameter *name* as a finite float; it may travel as a string, since BLS takes no floats."""
+        try:
+            value = float(self._parameters.get(name, default))
+        except (TypeError, ValueError):
+            value = float("nan")
+        if not np.isfinite(value):
+            raise BadInput(f"parameter {name} must be a number, got {self._parameters.get(name)!r}")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:  # noqa: FBT001 - mirrors text() and number()
+        """Return the parameter *name* as a bool (``true``/``false`` when it is a string)."""
+        value = self._parameters.get(name, default)
+        return value.lower() == "true" if isinstance(value, str) else bool(value)
+
+
+def answer(outputs: Mapping[str, Array]) -> Any:  # noqa: ANN401 - Triton publishes no types
+    """Make the response of one request."""
+    return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(name, value) for name, value in outputs.items()])
+
+
+def failure(error: BaseException) -> Any:  # noqa: ANN401 - Triton publishes no types
+    """Make the error response of one request: `BadInput` is the request's fault, all else the server's."""
+    if isinstance(error, BadInput):
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(MARK + str(error), pb_utils.TritonError.INVALID_ARG))
+    text = f"{type(error).__name__}: {error}"
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INTERNAL))
