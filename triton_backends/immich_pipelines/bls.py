@@ -33,7 +33,7 @@ def call(model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> lis
     return [_numpy(pb_utils.get_output_tensor_by_name(response, name), model, name) for name in outputs]
 
 
-def _numpy(tensor: Any, model: str, name: str) -> Array:  # noqa: ANN401 - Triton publishes no types
+def _numpy(tensor: Any, model: str, name: str) -> Array:
     if tensor is None:
         raise ModelCallError(f"model {model} gave no output {name}")
     if tensor.is_cpu():

@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 class Request:
     """One request: its bytes and its knobs. The knobs belong to this request, never to the batch it came in."""
 
-    def __init__(self, request: Any) -> None:  # noqa: ANN401 - Triton publishes no types
+    def __init__(self, request: Any) -> None:
         self._request = request
         self._parameters: dict[str, str | int | bool | float] = json.loads(request.parameters() or "{}")
 
@@ -44,20 +44,22 @@ class Request:
             raise BadInput(f"parameter {name} must be a number, got {self._parameters.get(name)!r}")
         return value
 
-    def flag(self, name: str, default: bool) -> bool:  # noqa: FBT001 - mirrors text() and number()
+    def flag(self, name: str, default: bool) -> bool:
         """Return the parameter *name* as a bool (``true``/``false`` when it is a string)."""
         value = self._parameters.get(name, default)
         return value.lower() == "true" if isinstance(value, str) else bool(value)
 
 
-def answer(outputs: Mapping[str, Array]) -> Any:  # noqa: ANN401 - Triton publishes no types
+def answer(outputs: Mapping[str, Array]) -> Any:
     """Make the response of one request."""
     return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(name, value) for name, value in outputs.items()])
 
 
-def failure(error: BaseException) -> Any:  # noqa: ANN401 - Triton publishes no types
+def failure(error: BaseException) -> Any:
     """Make the error response of one request: `BadInput` is the request's fault, all else the server's."""
     if isinstance(error, BadInput):
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(MARK + str(error), pb_utils.TritonError.INVALID_ARG))
+        return pb_utils.InferenceResponse(
+            error=pb_utils.TritonError(MARK + str(error), pb_utils.TritonError.INVALID_ARG)
+        )
     text = f"{type(error).__name__}: {error}"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INTERNAL))
