@@ -1,0 +1,59 @@
+"""Fills in what a config leaves out, from the ONNX file, by the rules of Triton's C++ backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from onnxruntime_backend.engines import TensorInfo, describe
+from onnxruntime_backend.settings import ConfigError
+
+DEFAULT_MAX_BATCH_SIZE: Final = 4
+"""``max_batch_size`` of a model that can batch and whose config says none, as in the C++ backend."""
+
+
+def model_file(directory: Path, config: Mapping[str, Any]) -> Path:
+    """Return the ONNX file in the version folder *directory*: ``default_model_filename``, or ``model.onnx``.
+
+    Where that is a folder, the file is ``model.onnx`` in it. Raises `ConfigError` when there is no such file.
+    """
+    # Triton's Python backend takes the folder of the file for the version folder, so only the last part counts.
+    path = directory / Path(config.get("default_model_filename") or "model.onnx").name
+    if path.is_dir():
+        path = path / "model.onnx"
+    if not path.is_file():
+        raise ConfigError(f"unable to find '{path}'")
+    return path
+
+
+def complete(config: dict[str, Any], path: Path) -> None:
+    """Add ``input``, ``output``, ``max_batch_size`` and ``dynamic_batching`` to *config* where they are missing.
+
+    Does nothing when inputs and outputs are given. Raises `ConfigError` when the config wants batches from a model
+    whose tensors have no dynamic first axis.
+    """
+    if config.get("input") and config.get("output"):
+        return
+    inputs, outputs = describe(path)
+    if all(tensor.shape[:1] == (-1,) for tensor in (*inputs, *outputs)):
+        config["max_batch_size"] = config.get("max_batch_size") or DEFAULT_MAX_BATCH_SIZE
+        schedulers = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
+        if config["max_batch_size"] > 1 and not any(key in config for key in schedulers):
+            config["dynamic_batching"] = {}
+    elif config.get("max_batch_size"):
+        raise ConfigError("model does not support batching while non-zero max_batch_size is specified")
+    config["input"] = config.get("input") or _tensors(inputs, batched=bool(config.get("max_batch_size")))
+    config["output"] = config.get("output") or _tensors(outputs, batched=bool(config.get("max_batch_size")))
+
+
+def _tensors(tensors: Sequence[TensorInfo], *, batched: bool) -> list[dict[str, Any]]:
+    entries = []
+    for tensor in tensors:
+        dims = list(tensor.shape[1:] if batched else tensor.shape)
+        entry: dict[str, Any] = {"name": tensor.name, "data_type": tensor.type, "dims": dims or [1]}
+        if not dims and batched:
+            # On the wire [batch, 1], for the model [batch]: Triton has no tensor without dims.
+            entry["reshape"] = {"shape": []}
+        entries.append(entry)
+    return entries

@@ -1,0 +1,203 @@
+"""ONNX files as something that runs: with ONNX Runtime, or with OpenVINO."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxruntime_backend.settings import ConfigError, Settings
+
+Array = npt.NDArray[Any]
+
+TRITON_TYPES: Final = MappingProxyType(
+    {
+        "tensor(bool)": "TYPE_BOOL",
+        "tensor(uint8)": "TYPE_UINT8",
+        "tensor(uint16)": "TYPE_UINT16",
+        "tensor(uint32)": "TYPE_UINT32",
+        "tensor(uint64)": "TYPE_UINT64",
+        "tensor(int8)": "TYPE_INT8",
+        "tensor(int16)": "TYPE_INT16",
+        "tensor(int32)": "TYPE_INT32",
+        "tensor(int64)": "TYPE_INT64",
+        "tensor(float16)": "TYPE_FP16",
+        "tensor(float)": "TYPE_FP32",
+        "tensor(double)": "TYPE_FP64",
+        "tensor(string)": "TYPE_STRING",
+    }
+)
+"""ONNX Runtime's type names and Triton's. bfloat16 is missing: numpy, and so a Python-based backend, has no such."""
+
+
+class BadRequestError(ValueError):
+    """The request does not fit the model: the caller's fault, not the server's."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output as the ONNX file declares it; -1 is a dynamic dimension, the batch axis included."""
+
+    name: str
+    type: str
+    """One of Triton's ``TYPE_…`` names."""
+    shape: tuple[int, ...]
+
+
+class Engine(Protocol):
+    """A loaded model."""
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        """What the model takes."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        """What the model gives."""
+        ...
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        """Compute *outputs*, in this order. Raises `BadRequestError` when *feed* does not fit the model."""
+        ...
+
+    def close(self) -> None:
+        """Free what the model holds."""
+        ...
+
+
+def load_engine(path: Path, settings: Settings) -> Engine:
+    """Load the ONNX file *path*. Raises `ConfigError` when the settings cannot be met."""
+    if settings.engine == "openvino":
+        from onnxruntime_backend.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(path, settings)
+    return OnnxRuntimeEngine(path, settings)
+
+
+def _runtime() -> Any:
+    # By name, and looked into: without the package, this backend's own folder triton_backends/onnxruntime is imported.
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError:
+        runtime = None
+    if not hasattr(runtime, "InferenceSession"):
+        raise ConfigError("Triton's Python interpreter lacks the package onnxruntime")
+    return runtime
+
+
+class OnnxRuntimeEngine:
+    """An ONNX Runtime session on the CPU or on one CUDA device."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        runtime = _runtime()
+        self._session = runtime.InferenceSession(
+            str(path), sess_options=_session_options(runtime, settings), providers=_providers(runtime, settings)
+        )
+        if settings.device_id is not None and "CUDAExecutionProvider" not in self._session.get_providers():
+            # ONNX Runtime only logs it and goes on with the CPU.
+            raise ConfigError(
+                f"ONNX Runtime could not use GPU {settings.device_id} (CUDA or cuDNN missing?); "
+                "set instance_group { kind: KIND_CPU }"
+            )
+        self._run_options = runtime.RunOptions()
+        for key, value in settings.run_entries.items():
+            self._run_options.add_run_config_entry(key, value)
+        self._bad_request = runtime.capi.onnxruntime_pybind11_state.InvalidArgument
+        self.inputs, self.outputs = _tensors(self._session)
+        self._strings = {tensor.name for tensor in self.inputs + self.outputs if tensor.type == "TYPE_STRING"}
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        """Compute *outputs*; strings are bytes on both sides, UTF-8 inside."""
+        if self._strings:
+            feed = {name: _decode(name, value) if name in self._strings else value for name, value in feed.items()}
+        try:
+            values = self._session.run(list(outputs), dict(feed), self._run_options)
+        except self._bad_request as error:
+            raise BadRequestError(str(error)) from error
+        if self._strings:
+            return [
+                _encode(value) if name in self._strings else value for name, value in zip(outputs, values, strict=True)
+            ]
+        return list(values)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def describe(path: Path) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Return the inputs and outputs of the ONNX file *path* as ONNX Runtime sees them, without optimising it."""
+    runtime = _runtime()
+    options = _session_options(runtime, Settings(level="disabled", intra_op_threads=1))
+    return _tensors(runtime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"]))
+
+
+def _session_options(runtime: Any, settings: Settings) -> Any:
+    options = runtime.SessionOptions()
+    levels = runtime.GraphOptimizationLevel
+    options.graph_optimization_level = {
+        "basic": levels.ORT_ENABLE_BASIC,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "all": levels.ORT_ENABLE_ALL,
+        "disabled": levels.ORT_DISABLE_ALL,
+    }[settings.level]
+    modes = runtime.ExecutionMode
+    options.execution_mode = modes.ORT_PARALLEL if settings.parallel else modes.ORT_SEQUENTIAL
+    # Given a number, ONNX Runtime does not pin its threads; left to itself it pins them to the first cores, in every
+    # process of the server to the same ones.
+    options.intra_op_num_threads = settings.intra_op_threads
+    options.inter_op_num_threads = settings.inter_op_threads
+    options.enable_cpu_mem_arena = settings.mem_arena
+    options.enable_mem_pattern = settings.mem_pattern
+    options.log_severity_level = 3
+    spinning = "1" if settings.allow_spinning else "0"
+    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    options.add_session_config_entry("session.inter_op.allow_spinning", spinning)
+    for key, value in settings.session_entries.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _providers(runtime: Any, settings: Settings) -> list[Any]:
+    if settings.device_id is None:
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in runtime.get_available_providers():
+        raise ConfigError(
+            f"the config asks for GPU {settings.device_id}, but the installed onnxruntime has no CUDA support; "
+            "install onnxruntime-gpu or set instance_group { kind: KIND_CPU }"
+        )
+    return [("CUDAExecutionProvider", {**settings.cuda, "device_id": str(settings.device_id)}), "CPUExecutionProvider"]
+
+
+def _tensors(session: Any) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    return tuple(map(_tensor, session.get_inputs())), tuple(map(_tensor, session.get_outputs()))
+
+
+def _tensor(node: Any) -> TensorInfo:
+    if node.type not in TRITON_TYPES:
+        raise ConfigError(f"tensor '{node.name}' has type {node.type}, which Triton's Python backend cannot carry")
+    shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
+    return TensorInfo(node.name, TRITON_TYPES[node.type], shape)
+
+
+def _decode(name: str, value: Array) -> Array:
+    try:
+        texts = [item.decode() if isinstance(item, bytes) else str(item) for item in value.flat]
+    except UnicodeDecodeError as error:
+        raise BadRequestError(f"input '{name}' is not valid UTF-8: {error}") from error
+    result = np.empty(value.size, dtype=np.object_)
+    result[:] = texts
+    return result.reshape(value.shape)
+
+
+def _encode(value: Array) -> Array:
+    result = np.empty(value.size, dtype=np.object_)
+    result[:] = [str(item).encode() for item in value.flat]
+    return result.reshape(value.shape)

@@ -1,0 +1,189 @@
+"""What a ``config.pbtxt`` says about running the model, as Triton hands it over (JSON), checked and with defaults.
+
+The documented keys are those of Triton's C++ backend (README of triton-inference-server/onnxruntime_backend), with
+the same names, values and defaults, so that one config suits both. `OWN_PARAMETERS` are this backend's additions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar
+
+Value = TypeVar("Value")
+
+DOCUMENTED_PARAMETERS: Final = frozenset(
+    {
+        "intra_op_thread_count",
+        "inter_op_thread_count",
+        "execution_mode",
+        "enable_mem_arena",
+        "enable_mem_pattern",
+        "memory.enable_memory_arena_shrinkage",
+        "session.use_device_allocator_for_initializers",
+        "cudnn_conv_algo_search",
+        "gpu_mem_limit",
+        "arena_extend_strategy",
+        "do_copy_in_default_stream",
+    }
+)
+"""``parameters`` keys that the C++ backend documents; all are honoured here."""
+
+OWN_PARAMETERS: Final = MappingProxyType(
+    {
+        "embedded_accelerator": "`openvino`: run the model with OpenVINO instead of ONNX Runtime (CPU only)",
+        "inference_precision": "`f32` (default), `bf16` or `f16`: what OpenVINO computes in, where the CPU can",
+        "allow_spinning": "`1`: idle ONNX Runtime threads spin instead of sleeping; default `0`",
+        "nice": "niceness added to each process of the model (0 to 19); default 0",
+    }
+)
+"""``parameters`` keys that only this backend knows. The C++ backend ignores what it does not know."""
+
+_PYTHON_BACKEND_PARAMETERS: Final = frozenset({"FORCE_CPU_ONLY_INPUT_TENSORS", "EXECUTION_ENV_PATH"})
+
+Level = Literal["basic", "extended", "all", "disabled"]
+_LEVELS: Final[Mapping[int, Level]] = MappingProxyType({-1: "basic", 0: "all", 1: "extended", 2: "disabled"})
+_CONV_SEARCH: Final = MappingProxyType({"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"})
+_ARENA_STRATEGY: Final = MappingProxyType({"0": "kNextPowerOfTwo", "1": "kSameAsRequested"})
+
+
+class ConfigError(ValueError):
+    """The model's config asks for something that does not exist or cannot be; the model does not load."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run one instance of a model."""
+
+    engine: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    device_id: int | None = None
+    """CUDA device, or None for the CPU."""
+    intra_op_threads: int = 0
+    """Threads inside an operator; never 0 after `read_settings`."""
+    inter_op_threads: int = 0
+    parallel: bool = False
+    level: Level = "all"
+    mem_arena: bool = True
+    mem_pattern: bool = True
+    allow_spinning: bool = False
+    nice: int = 0
+    inference_precision: str = "f32"
+    session_entries: Mapping[str, str] = field(default_factory=dict)
+    run_entries: Mapping[str, str] = field(default_factory=dict)
+    cuda: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_settings(
+    config: Mapping[str, Any], *, kind: str = "CPU", device_id: int = 0, warn: Callable[[str], None]
+) -> Settings:
+    """Read *config* (Triton's JSON form of ``config.pbtxt``) for an instance of *kind* (CPU, GPU, AUTO, MODEL).
+
+    Unknown ``parameters`` go to *warn*, one line each. Raises `ConfigError` on a wrong value.
+    """
+    parameters = _Parameters(config, warn)
+    gpu = kind == "GPU"
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    engine = parameters.choice("embedded_accelerator", {"": "onnxruntime", "openvino": "openvino"}, "onnxruntime")
+    for accelerator in accelerators.get("cpu_execution_accelerator", []):
+        if accelerator.get("name") != "openvino":
+            raise ConfigError(f"unknown Execution Accelerator '{accelerator.get('name')}' is requested")
+        engine = "openvino"
+    if gpu and engine == "openvino":
+        warn("embedded_accelerator openvino is for CPU instances; this instance runs ONNX Runtime on the GPU")
+        engine = "onnxruntime"
+    level = config.get("optimization", {}).get("graph", {}).get("level", 0)
+    session_entries = {}
+    if (value := parameters.text("session.use_device_allocator_for_initializers")) is not None:
+        session_entries["session.use_device_allocator_for_initializers"] = value
+    run_entries = {}
+    if (value := parameters.text("memory.enable_memory_arena_shrinkage")) is not None:
+        run_entries["memory.enable_memory_arena_shrinkage"] = value
+    return Settings(
+        engine="openvino" if engine == "openvino" else "onnxruntime",
+        device_id=device_id if gpu else None,
+        intra_op_threads=parameters.integer("intra_op_thread_count", 0, 0, 1024) or available_cpus(),
+        inter_op_threads=parameters.integer("inter_op_thread_count", 0, 0, 1024),
+        parallel=parameters.integer("execution_mode", 0, 0, 1) == 1,
+        level=_LEVELS.get(int(level), "all"),
+        mem_arena=parameters.flag("enable_mem_arena", True),
+        mem_pattern=parameters.flag("enable_mem_pattern", True),
+        allow_spinning=parameters.flag("allow_spinning", False),
+        nice=parameters.integer("nice", 0, 0, 19),
+        inference_precision=parameters.choice(
+            "inference_precision", {"f32": "f32", "bf16": "bf16", "f16": "f16"}, "f32"
+        ),
+        session_entries=session_entries,
+        run_entries=run_entries,
+        cuda=_cuda_options(parameters, accelerators) if gpu else {},
+    )
+
+
+def _cuda_options(parameters: _Parameters, accelerators: Mapping[str, Any]) -> dict[str, str]:
+    # The C++ backend's defaults, EXHAUSTIVE and kNextPowerOfTwo, search anew for every new shape and double the VRAM
+    # at each step: with dynamic shapes slower than a CPU. A config that wants them can still say so.
+    options = {
+        "cudnn_conv_algo_search": parameters.choice("cudnn_conv_algo_search", _CONV_SEARCH, "DEFAULT"),
+        "arena_extend_strategy": parameters.choice("arena_extend_strategy", _ARENA_STRATEGY, "kSameAsRequested"),
+    }
+    for key in ("gpu_mem_limit", "do_copy_in_default_stream"):
+        if (value := parameters.text(key)) is not None:
+            options[key] = value
+    for accelerator in accelerators.get("gpu_execution_accelerator", []):
+        if accelerator.get("name") != "cuda":
+            # TensorRT is documented for the C++ backend only.
+            raise ConfigError(f"unknown Execution Accelerator '{accelerator.get('name')}' is requested")
+        options.update({key: str(value) for key, value in accelerator.get("parameters", {}).items()})
+    return options
+
+
+class _Parameters:
+    """The ``parameters`` of a config: strings by the C++ backend's convention."""
+
+    def __init__(self, config: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+        self._values = {
+            key: str(value.get("string_value", "")).strip() for key, value in config.get("parameters", {}).items()
+        }
+        known = DOCUMENTED_PARAMETERS | OWN_PARAMETERS.keys() | _PYTHON_BACKEND_PARAMETERS
+        for key in sorted(self._values.keys() - known):
+            warn(f"parameter '{key}' is unknown and has no effect; known are: {', '.join(sorted(known))}")
+
+    def text(self, key: str) -> str | None:
+        return self._values.get(key)
+
+    def integer(self, key: str, default: int, low: int, high: int) -> int:
+        text = self._values.get(key)
+        if text is None:
+            return default
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise ConfigError(f"parameter '{key}' must be a whole number from {low} to {high}, got '{text}'")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        return self.choice(key, {"0": False, "false": False, "1": True, "true": True}, default)
+
+    def choice(self, key: str, values: Mapping[str, Value], default: Value) -> Value:
+        text = self._values.get(key)
+        if text is None:
+            return default
+        for name, value in values.items():
+            if text.lower() == name.lower():
+                return value
+        raise ConfigError(f"parameter '{key}' must be one of {', '.join(filter(None, values))}, got '{text}'")
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use: its affinity, and the quota of its control group (containers)."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(count, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        # No control group version 2, or the quota is "max".
+        return count
