@@ -1,13 +1,14 @@
 """What the embedded Triton needs of this machine, and its command line.
 
 The server binary is the one of the ``nvidia-pytriton`` wheel. Nothing is written into the wheel's folder (it may be
-read-only): the backend directory is put together from symbolic links in the run directory.
+read-only): the backend directory is put together in the run directory.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -45,29 +46,36 @@ def find_libpython() -> Path:
 
 
 def prepare(run_dir: Path) -> Path:
-    """Fill ``run_dir/backends`` and ``run_dir/lib`` with links, and return the backend directory."""
+    """Fill ``run_dir/backends`` and ``run_dir/lib``, and return the backend directory."""
     wheel = site_packages() / "pytriton/tritonserver"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     backends = run_dir / "backends"
-    links = {
+    # Triton refuses a library that is a link out of its backend directory, so these (3 MB) are copied.
+    copies = {
         backends / "python/libtriton_python.so": wheel / "backends/python/libtriton_python.so",
         backends / "python/triton_python_backend_utils.py": wheel / "backends/python/triton_python_backend_utils.py",
         # The wheel carries one stub per Python version; Triton takes the one beside its library.
-        backends / "python/triton_python_backend_stub": wheel
-        / f"python_backend_stubs/{version}/triton_python_backend_stub",
+        backends / "python/triton_python_backend_stub": (
+            wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
+        ),
+    }
+    links = {
         # This folder is on the stub's sys.path, PYTHONPATH is not: the stub starts Python without its environment.
         backends / "python/immich_pipelines": BACKENDS / "immich_pipelines",
         backends / "onnxruntime": BACKENDS / "onnxruntime",
         # A folder with this one library, since the whole LIBDIR on LD_LIBRARY_PATH would shadow the wheel's own.
         run_dir / "lib" / find_libpython().name: find_libpython(),
     }
-    for link, target in links.items():
-        if not target.exists():
-            raise StartError(f"{target} is missing: run `make setup` again (Python {version})")
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if link.is_symlink() or link.exists():
-            link.unlink()
-        link.symlink_to(target.resolve())
+    for target, source in (copies | links).items():
+        if not source.exists():
+            raise StartError(f"{source} is missing: run `make setup` again (Python {version})")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Another inode, not another content: a server of an earlier run may still have the old file mapped.
+        target.unlink(missing_ok=True)
+        if target in copies:
+            shutil.copy(source, target)
+        else:
+            target.symlink_to(source.resolve())
     return backends
 
 
@@ -94,6 +102,7 @@ def command(models: Path, backends: Path, http_port: int, metrics_port: int, shm
         "--exit-timeout-secs=10",
         # A name of our own, so that what a killed server leaves in /dev/shm can be told from other people's.
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        f"--backend-config=onnxruntime,shm-region-prefix-name={shm_prefix}",
     ]
 
 
