@@ -1,0 +1,20 @@
+"""Answer Immich's machine-learning requests from NVIDIA Triton; pass everything else through.
+
+mitmdump -s addons/immich_ml.py --mode reverse:http://immich-ml:3003 -p 3004 --set immich_triton_url=http://triton:8000
+"""
+
+from immich_triton.configuration import Configuration
+from immich_triton.gateway import Gateway
+from immich_triton.health import Health
+from immich_triton.passthrough import PassThrough
+from immich_triton.service import Service
+
+service = Service()
+
+# The order is the contract: options first, then who owns a request, then who answers it.
+addons = [
+    Configuration(service),
+    PassThrough(service),
+    Health(service),
+    Gateway(service),
+]

@@ -1,0 +1,22 @@
+"""Answers that the gateway gives itself: JSON, in stock's shape for errors."""
+
+from __future__ import annotations
+
+from mitmproxy.http import Response
+
+from immich_triton.protocol import dump
+
+RETRY_AFTER = "10"
+
+
+def json_response(status: int, body: object) -> Response:
+    """Return a response with *body* as JSON; 503 says when to come again."""
+    headers = {"content-type": "application/json"}
+    if status == 503:
+        headers["retry-after"] = RETRY_AFTER
+    return Response.make(status, dump(body), headers)
+
+
+def error_response(status: int, detail: object) -> Response:
+    """Return an error: ``{"detail": …}``."""
+    return json_response(status, {"detail": detail})

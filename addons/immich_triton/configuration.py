@@ -1,0 +1,70 @@
+"""Addon: options, and what mitmproxy must not be told, because it would undo the gateway's promises."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
+
+from mitmproxy import ctx
+from mitmproxy.exceptions import OptionsError
+from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
+
+from immich_triton import guard
+from immich_triton.ledger import LedgerError
+from immich_triton.routes import RouteError
+from immich_triton.settings import SETTINGS, Settings, declare
+
+if TYPE_CHECKING:
+    from mitmproxy.addonmanager import Loader
+
+    from immich_triton.service import Service
+
+
+class Configuration:
+    """First in the list: nothing works before it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def load(self, loader: Loader) -> None:
+        """Declare the options; put the guard in place."""
+        declare(loader)
+        guard.install(self._service.id)
+
+    def configure(self, updated: AbstractSet[str]) -> None:
+        """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""
+        if "mode" in updated:
+            for mode in ctx.options.mode:
+                check_mode(mode)
+        if "stream_large_bodies" in updated and ctx.options.stream_large_bodies:
+            raise OptionsError(
+                "stream_large_bodies cannot be used with immich-triton: it sends large /predict requests upstream "
+                "before Triton is asked. What passes through is streamed anyway."
+            )
+        if "connection_strategy" in updated and ctx.options.connection_strategy != "lazy":
+            # Eager connects to the upstream first, and cuts off even what we answer ourselves when that is down.
+            ctx.options.update(connection_strategy="lazy")
+        if updated & {setting.name for setting in SETTINGS}:
+            try:
+                self._service.configure(Settings.read(ctx.options))
+            except (ValueError, RouteError, LedgerError) as error:
+                raise OptionsError(f"immich-triton: {error}") from error
+
+    def running(self) -> None:
+        """Start to watch the routes."""
+        self._service.watch()
+
+    def done(self) -> None:
+        """Stop; from now on the guard answers."""
+        guard.retire(self._service.id)
+        self._service.close()
+
+
+def check_mode(spec: str) -> None:
+    """Raise OptionsError for any mode but ``reverse:http(s)``."""
+    mode = ProxyMode.parse(spec)
+    if not isinstance(mode, ReverseMode) or mode.scheme not in ("http", "https"):
+        raise OptionsError(
+            f"immich-triton works in reverse mode only, not in mode {spec!r}; "
+            "start it with: --mode reverse:http://immich-machine-learning:3003"
+        )

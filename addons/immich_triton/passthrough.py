@@ -1,0 +1,52 @@
+"""Addon: decides by path what is ours, and streams all else through, byte for byte."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from immich_triton import wire
+from immich_triton.answers import error_response
+from immich_triton.claims import claim, kind_of, may_go_upstream
+from immich_triton.protocol import fold_path
+
+if TYPE_CHECKING:
+    from mitmproxy.http import HTTPFlow
+
+    from immich_triton.service import Service
+
+
+class PassThrough:
+    """Claims every request. Bodies are streamed per flow: the global option would also stream what is ours."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def requestheaders(self, flow: HTTPFlow) -> None:
+        """Tell the three kinds of requests apart; prepare what passes through."""
+        wire.close_upstream(flow.client_conn)
+        path, method = fold_path(flow.request.path), flow.request.method
+        if path == "/predict" and method == "POST":
+            claim(flow, self._service.id, "predict")
+            if "content-length" not in flow.request.headers:
+                detail = "POST /predict needs a Content-Length; Immich always sends one"
+                await wire.answer_at_once(flow, error_response(411, detail))
+        elif path == "/ping" and method == "GET":
+            claim(flow, self._service.id, "ping")
+        else:
+            claim(flow, self._service.id, "pass")
+            flow.request.stream = True
+
+    def responseheaders(self, flow: HTTPFlow) -> None:
+        """Stream the upstream's answer."""
+        if kind_of(flow, self._service.id) and may_go_upstream(flow) and flow.response:
+            flow.response.stream = True
+
+    def error(self, flow: HTTPFlow) -> None:
+        """Say in JSON that the upstream did not answer. Without a live client nobody is left to tell."""
+        if flow.error and flow.response is None and kind_of(flow, self._service.id) and may_go_upstream(flow):
+            upstream = f"{flow.request.scheme}://{flow.request.host}:{flow.request.port}"
+            detail = (
+                f"The stock Immich ML at {upstream} did not answer: {flow.error.msg}. "
+                "This request is not routed to Triton; start the stock ML, or correct its address (UPSTREAM, --mode)."
+            )
+            wire.answer_instead_of_error(flow, error_response(502, detail))
