@@ -11,6 +11,7 @@ TRITON_METRICS_PORT ?= 8002
 MODELS ?= triton_models
 OPTIONS ?=
 WEB ?=
+WEB_PORT ?= 8081
 
 .DEFAULT_GOAL := help
 
@@ -22,7 +23,17 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml scripts/setup.sh
 
 setup: $(VENV)/.installed  ## create .venv with Python 3.12 and install everything; does nothing when up to date
 
-lint: setup
+# By way of the environment, so that it may hold quotes.
+run: export OPTIONS := $(OPTIONS)
+run: setup  ## start Triton and the gateway: UPSTREAM, PORT, HOST, TRITON_HTTP_PORT, TRITON_METRICS_PORT, MODELS, OPTIONS, WEB=1
+	@exec $(BIN)/python scripts/run.py --upstream "$(UPSTREAM)" --host "$(HOST)" --port "$(PORT)" \
+		--triton-http-port "$(TRITON_HTTP_PORT)" --triton-metrics-port "$(TRITON_METRICS_PORT)" \
+		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--web --web-port "$(WEB_PORT)")
+
+test: lint  ## set up, then ruff, mypy and pytest: everything that checks the project
+	$(BIN)/pytest
+
+lint: setup  ## ruff and mypy alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,4 +44,4 @@ lock: setup  ## renew the hashed lock files (needs uv); they carry no address of
 clean:  ## remove what setup and run created (models stay)
 	rm -rf $(VENV) .venv-export .run
 
-.PHONY: help setup lint lock clean
+.PHONY: help setup run test lint lock clean

@@ -1,49 +1,92 @@
 #!/usr/bin/env python3
-"""Run the embedded Triton over a model repository, on this machine only, until Ctrl-C or SIGTERM."""
+"""Run the embedded Triton over a model repository, for this machine only, until Ctrl-C or SIGTERM.
+
+It is the real server of the nvidia-pytriton wheel. A model that cannot be loaded is reported and the others are served;
+a server that dies is started again. `make run` does this together with the gateway.
+"""
 
 from __future__ import annotations
 
 import argparse
-import signal
-import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
-from toolbox import die_with_parent, triton_install
+from toolbox.preflight import StartError
 from toolbox.repository import MODELS, PROJECT
+from toolbox.stop_signals import StopSignals
+from toolbox.triton_install import ONNXRUNTIME_BACKEND
+from toolbox.triton_process import TritonProcess, TritonSettings
 
 
-def main() -> int:
-    """Run the program."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, default=MODELS)
-    parser.add_argument("--http-port", type=int, default=8000)
-    parser.add_argument("--metrics-port", type=int, default=8002)
-    parser.add_argument("--run-dir", type=Path)
-    options = parser.parse_args()
-    run_dir = (options.run_dir or PROJECT / ".run" / f"triton-{options.http_port}").resolve()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    backends = triton_install.prepare(run_dir)
-    command = triton_install.command(
-        options.models.resolve(),
-        backends,
-        options.http_port,
-        options.metrics_port,
-        f"immich_{options.http_port}_",
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program. Returns 0 after a stop that was asked for, 1 when Triton could not be started."""
+    options = _parse(arguments)
+    run_dir = options.run_dir or PROJECT / ".run" / f"triton-{options.http_port}"
+    settings = TritonSettings(
+        models=options.models.resolve(),
+        http_port=options.http_port,
+        metrics_port=options.metrics_port,
+        run_dir=run_dir.resolve(),
+        shared_memory_mib=options.shm_mib,
+        onnxruntime_backend=options.onnxruntime_backend.resolve(),
     )
-    with (run_dir / "triton.log").open("wb") as log:
-        process = subprocess.Popen(
-            die_with_parent.wrap(command),
-            env=triton_install.environment(run_dir),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    (run_dir / "triton.pid").write_text(f"{process.pid}\n")
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    signal.signal(signal.SIGINT, lambda *_: process.terminate())
-    return process.wait()
+    triton = TritonProcess(settings, _say)
+    with StopSignals() as asked:
+        try:
+            triton.start()
+            _say(f"starting over {settings.models} (log: {triton.log_path})")
+            while not asked.wait(0.1):
+                triton.poll()
+        except StartError as error:
+            _say(f"error: {error}", file=sys.stderr)
+            return 1
+        finally:
+            triton.stop()
+    _say("stopped")
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)"
+    )
+    parser.add_argument(
+        "--http-port", type=int, default=8000, metavar="N", help="port of Triton's HTTP endpoint (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--metrics-port", type=int, default=8002, metavar="N", help="port of Prometheus metrics (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder for triton.log, triton.pid and the backend directory; one server each "
+        "(default: .run/triton-<http port>)",
+    )
+    parser.add_argument(
+        "--shm-mib",
+        type=int,
+        default=256,
+        metavar="N",
+        help="refuse to start with less than this many MiB free in /dev/shm (default: %(default)s, enough for OCR)",
+    )
+    parser.add_argument(
+        "--onnxruntime-backend",
+        type=Path,
+        default=ONNXRUNTIME_BACKEND,
+        metavar="DIR",
+        help="another implementation of the onnxruntime backend, such as a folder with a libtriton_onnxruntime.so that "
+        "was built for this Triton (default: triton_backends/onnxruntime)",
+    )
+    return parser.parse_args(arguments)
+
+
+def _say(text: str, file: TextIO | None = None) -> None:
+    print(f"triton: {text}", file=file or sys.stdout, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,11 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from toolbox.preflight import StartError
 from toolbox.repository import PROJECT
 
 BACKENDS = PROJECT / "triton_backends"
-
-
-class StartError(Exception):
-    """Triton cannot be started here; the text says why and what to do."""
+ONNXRUNTIME_BACKEND = BACKENDS / "onnxruntime"
 
 
 def site_packages() -> Path:
@@ -45,7 +43,7 @@ def find_libpython() -> Path:
     )
 
 
-def prepare(run_dir: Path) -> Path:
+def prepare(run_dir: Path, onnxruntime_backend: Path = ONNXRUNTIME_BACKEND) -> Path:
     """Fill ``run_dir/backends`` and ``run_dir/lib``, and return the backend directory."""
     wheel = site_packages() / "pytriton/tritonserver"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -62,7 +60,7 @@ def prepare(run_dir: Path) -> Path:
     links = {
         # This folder is on the stub's sys.path, PYTHONPATH is not: the stub starts Python without its environment.
         backends / "python/immich_pipelines": BACKENDS / "immich_pipelines",
-        backends / "onnxruntime": BACKENDS / "onnxruntime",
+        backends / "onnxruntime": onnxruntime_backend,
         # A folder with this one library, since the whole LIBDIR on LD_LIBRARY_PATH would shadow the wheel's own.
         run_dir / "lib" / find_libpython().name: find_libpython(),
     }
@@ -79,7 +77,9 @@ def prepare(run_dir: Path) -> Path:
     return backends
 
 
-def command(models: Path, backends: Path, http_port: int, metrics_port: int, shm_prefix: str) -> list[str]:
+def command(
+    models: Path, backends: Path, http_port: int, metrics_port: int, shm_prefix: str, exit_seconds: int
+) -> list[str]:
     """Return Triton's command line. Each flag that is not a default says why."""
     return [
         str(site_packages() / "pytriton/tritonserver/bin/tritonserver"),
@@ -99,7 +99,7 @@ def command(models: Path, backends: Path, http_port: int, metrics_port: int, shm
         f"--metrics-port={metrics_port}",
         "--allow-grpc=false",
         "--allow-metrics=true",
-        "--exit-timeout-secs=10",
+        f"--exit-timeout-secs={exit_seconds}",
         # A name of our own, so that what a killed server leaves in /dev/shm can be told from other people's.
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         f"--backend-config=onnxruntime,shm-region-prefix-name={shm_prefix}",

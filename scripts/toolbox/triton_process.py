@@ -1,0 +1,272 @@
+"""The embedded Triton as a process: start, follow, start again when it dies, stop without leaving anything behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from toolbox import die_with_parent, preflight, triton_install, triton_log
+from toolbox.pid_file import PidFile, kill_session
+from toolbox.preflight import Port, StartError
+from toolbox.triton_log import Event, Kind
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
+EXIT_SECONDS = 10
+"""What Triton is given to finish requests in flight; after that it ends by itself."""
+BACK_OFF = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds before the next start when the server died n times in a row."""
+STABLE_SECONDS = 60.0
+"""A server that lived this long was well: the next death counts as the first again."""
+REPEAT_SECONDS = 60.0
+"""A warning that comes again within this time is written to the log only."""
+
+
+@dataclass(frozen=True)
+class TritonSettings:
+    """Where and what to run. ``run_dir`` belongs to one server: its log, pid file and backend directory."""
+
+    models: Path
+    http_port: int
+    metrics_port: int
+    run_dir: Path
+    shared_memory_mib: int = 256
+    onnxruntime_backend: Path = triton_install.ONNXRUNTIME_BACKEND
+    port_remedy: str = "choose others with --http-port and --metrics-port"
+
+    @property
+    def url(self) -> str:
+        """The address of Triton's HTTP endpoint, without a trailing slash."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def ports(self) -> list[Port]:
+        """What it listens on."""
+        return [
+            Port(self.http_port, "Triton", self.port_remedy),
+            Port(self.metrics_port, "Triton's metrics", self.port_remedy),
+        ]
+
+    @property
+    def shm_prefix(self) -> str:
+        """What the names of this server's shared memory begin with; no other run directory has the same."""
+        return f"immich_triton_{self.http_port}_{hashlib.sha256(bytes(self.run_dir)).hexdigest()[:8]}_"
+
+
+class TritonProcess:
+    """One embedded server. Single-threaded: call `poll` several times a second between `start` and `stop`.
+
+    ``say`` gets one line at a time for the terminal: progress, models that failed with their reason, warnings, deaths.
+    """
+
+    def __init__(self, settings: TritonSettings, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.live = False
+        self.loaded: list[str] = []
+        self.failed: dict[str, str] = {}
+        self._say = say
+        self._log = triton_log.LogFollower(settings.run_dir / "triton.log")
+        backends = settings.run_dir / "backends"
+        self._pid_file = PidFile(settings.run_dir / "triton.pid", f"--backend-directory={backends}")
+        self._lock: TextIO | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._hints: dict[str, str] = {}
+        self._errors: list[str] = []
+        self._said: dict[str, float] = {}
+        self._deaths = 0
+        self._was_live = False
+        self._began = 0.0
+        self._start_again = 0.0
+
+    @property
+    def log_path(self) -> Path:
+        """Where everything that Triton and its models print goes."""
+        return self._log.path
+
+    def reserve(self) -> None:
+        """Check this machine, the run directory and the ports, and end what a killed supervisor left behind.
+
+        `start` does it too, when it was not done before. Raises `StartError`.
+        """
+        settings = self.settings
+        preflight.check_platform()
+        settings.run_dir.mkdir(parents=True, exist_ok=True)
+        self._take_run_dir()
+        try:
+            self._pid_file.end_predecessor(EXIT_SECONDS + 2)
+            self._remove_shared_memory()
+            preflight.check_shared_memory(settings.shared_memory_mib)
+            preflight.check_ports(settings.ports)
+        except BaseException:
+            self._release_run_dir()
+            raise
+
+    def start(self) -> None:
+        """Prepare and start; returns at once, `poll` tells when it is live. Raises `StartError`."""
+        if self._lock is None:
+            self.reserve()
+        try:
+            self._hints = preflight.check_models(self.settings.models)
+            triton_install.prepare(self.settings.run_dir, self.settings.onnxruntime_backend)
+            self._log.rotate()
+            self._spawn()
+        except BaseException:
+            self._release_run_dir()
+            raise
+
+    def poll(self) -> None:
+        """Pass on what happened since the last call. Raises `StartError` when the server ended before it was live."""
+        self._read_log()
+        if self._process is None:
+            if time.monotonic() >= self._start_again:
+                self._spawn()
+            return
+        code = self._process.poll()
+        if code is not None:
+            self._read_log()
+            self._died(code)
+        elif not self.live and self._answers():
+            self._read_log()
+            self._became_live()
+
+    def stop(self) -> None:
+        """End the server: requests in flight get ten seconds. Afterwards nothing of it is left but the log.
+
+        Does nothing when no server was started.
+        """
+        if self._lock is None:  # whatever runs in this run directory is not ours
+            return
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(EXIT_SECONDS + 5)
+            kill_session(self._process.pid)
+            self._process.wait()
+            self._process = None
+        self._remove_shared_memory()
+        self._pid_file.remove()
+        self._release_run_dir()
+        self.live = False
+
+    def kill(self) -> None:
+        """End the server at once; `stop` still has to be called."""
+        if self._process is not None:
+            kill_session(self._process.pid)
+
+    def _spawn(self) -> None:
+        settings = self.settings
+        command = triton_install.command(
+            settings.models,
+            settings.run_dir / "backends",
+            settings.http_port,
+            settings.metrics_port,
+            settings.shm_prefix,
+            EXIT_SECONDS,
+        )
+        self.loaded, self.failed, self._errors = [], {}, []
+        self._began = time.monotonic()
+        with self._log.path.open("ab") as log:
+            self._process = subprocess.Popen(
+                die_with_parent.wrap(command),
+                env=triton_install.environment(settings.run_dir),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C reaches the supervisor alone, which stops things in order.
+                start_new_session=True,
+            )
+        self._pid_file.write(self._process.pid)
+
+    def _answers(self) -> bool:
+        # Triton opens its port only when every model was loaded or has failed.
+        try:
+            with urllib.request.urlopen(f"{self.settings.url}/v2/health/live", timeout=1) as response:
+                return bool(response.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _became_live(self) -> None:
+        self.live = self._was_live = True
+        seconds = time.monotonic() - self._began
+        text = f"ready in {seconds:.1f} s on {self.settings.url} with {len(self.loaded)} models"
+        self._say(text + (f", {len(self.failed)} could not be loaded" if self.failed else ""))
+
+    def _died(self, code: int) -> None:
+        process, self._process = self._process, None
+        lived = time.monotonic() - self._began
+        if process is not None:
+            kill_session(process.pid)
+        self._remove_shared_memory()
+        self._pid_file.remove()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        if not self._was_live:
+            self._release_run_dir()
+            reason = f": {self._errors[-1]}" if self._errors else ""
+            raise StartError(f"Triton {how} while starting{reason} (log: {self.log_path})")
+        self._deaths = self._deaths + 1 if not self.live or lived < STABLE_SECONDS else 1
+        self.live = False
+        delay = BACK_OFF[min(self._deaths, len(BACK_OFF)) - 1]
+        self._start_again = time.monotonic() + delay
+        self._say(f"Triton {how} after {lived:.0f} s; starting it again in {delay:g} s (log: {self.log_path})")
+
+    def _read_log(self) -> None:
+        for line in self._log.lines():
+            if event := triton_log.interpret(line):
+                self._pass_on(event)
+
+    def _pass_on(self, event: Event) -> None:
+        match event.kind:
+            case Kind.LOADED:
+                if event.model not in self.loaded:
+                    self.loaded.append(event.model)
+                if not self.live:
+                    self._say(f"{event.model} loaded ({time.monotonic() - self._began:.1f} s)")
+            case Kind.FAILED:
+                reason = self._hints.get(event.model, event.text)
+                if self.failed.get(event.model) != reason:
+                    self.failed[event.model] = reason
+                    self._say(f"model {event.model} could not be loaded: {reason}")
+            case Kind.BACKEND:
+                embedded = event.text.endswith(".py")
+                name = "the embedded Python-based backend" if embedded else "the C++ backend"
+                self._say(f"ONNX models are served by {name}, {Path(event.text).resolve()}")
+            case Kind.WARNING | Kind.ERROR:
+                self._warn(event)
+
+    def _warn(self, event: Event) -> None:
+        if event.kind is Kind.ERROR:
+            self._errors = [*self._errors[-9:], event.text]
+        now = time.monotonic()
+        self._said = {text: when for text, when in self._said.items() if now - when < REPEAT_SECONDS}
+        if event.text not in self._said:
+            self._said[event.text] = now
+            self._say(f"{event.kind.name.lower()}: {event.text}")
+
+    def _take_run_dir(self) -> None:
+        lock = (self.settings.run_dir / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise StartError(
+                f"another supervisor runs a Triton in {self.settings.run_dir}; stop it, or use another --run-dir"
+            ) from error
+        self._lock = lock
+
+    def _release_run_dir(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _remove_shared_memory(self) -> None:
+        for path in SHARED_MEMORY.glob(f"{self.settings.shm_prefix}*"):
+            path.unlink(missing_ok=True)
