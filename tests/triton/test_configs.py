@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+from toolbox.repository import MODELS
+from triton.config_rules import check_config
+
+PIPELINES = ("ocr", "clip_image", "clip_text", "faces")
+
+GOOD = """# An image in, a vector out.
+name: "m"
+backend: "onnxruntime"
+max_batch_size: 8
+dynamic_batching { }
+instance_group [ { kind: KIND_CPU count: 1 } ]
+parameters { key: "intra_op_thread_count" value { string_value: "2" } }
+parameters { key: "embedded_accelerator" value { string_value: "openvino" } }
+optimization { graph { level: 1 } }
+"""
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_every_pipeline_is_committed_with_a_config(pipeline: str) -> None:
+    assert (MODELS / pipeline / "config.pbtxt").is_file()
+    assert (MODELS / pipeline / "1/model.py").is_file()
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*/config.pbtxt")), ids=lambda path: path.parent.name)
+def test_every_config_in_the_repository_follows_the_rules(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+
+    assert check_config(text) == []
+    assert f'name: "{path.parent.name}"' in text
+
+
+def test_a_good_config_has_no_problems() -> None:
+    assert check_config(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("# An image in, a vector out.\n", "", "first line must be a comment"),
+        ('"onnxruntime"', '"tensorrt"', "backend is 'tensorrt'"),
+        ('backend: "onnxruntime"', 'platform: "onnxruntime_onnx"', "field platform"),
+        ("dynamic_batching { }\n", "", "max_batch_size without dynamic_batching"),
+        ("dynamic_batching { }", "dynamic_batching { } response_cache { enable: true }", "field response_cache"),
+        ("instance_group [ { kind: KIND_CPU count: 1 } ]\n", "", "instance_group is missing"),
+        ("kind: KIND_CPU count: 1", "count: 1", "needs a kind"),
+        ("intra_op_thread_count", "intra_op_threads", "intra_op_threads is neither documented"),
+        ('"2"', '"two"', "'intra_op_thread_count' must be a whole number"),
+        ('string_value: "openvino"', 'string_value: "tensorrt"', "'embedded_accelerator' must be one of openvino"),
+        ("graph { level: 1 }", "cuda { graphs: true }", "optimization.cuda"),
+        (
+            "graph { level: 1 }",
+            'execution_accelerators { cpu_execution_accelerator { name: "openvino" } }',
+            "use the parameter embedded_accelerator",
+        ),
+        ("max_batch_size: 8", "max_batch_size: eight", "does not parse"),
+        ("max_batch_size: 8", "max_batch: 8", "does not parse"),
+    ],
+)
+def test_each_rule_is_enforced(old: str, new: str, problem: str) -> None:
+    assert old in GOOD
+
+    assert problem in "\n".join(check_config(GOOD.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ("max_batch_size: 4 dynamic_batching { }", "needs at least 8"),
+        ("max_batch_size: 8 dynamic_batching { }", "state its inputs and outputs"),
+        ('parameters { key: "threads" value { string_value: "1" } }', "threads is neither documented"),
+    ],
+)
+def test_rules_of_pipelines(config: str, problem: str) -> None:
+    text = f'# A pipeline.\nbackend: "python"\ninstance_group [ {{ kind: KIND_CPU count: 1 }} ]\n{config}\n'
+
+    assert problem in "\n".join(check_config(text))
