@@ -43,6 +43,9 @@ def run_batch(engine: Engine, jobs: Sequence[Job], *, batched: bool) -> list[Res
 
 
 def _check(job: Job, inputs: Mapping[str, TensorInfo], *, batched: bool) -> None:
+    if missing := inputs.keys() - job.inputs.keys():
+        # OpenVINO would silently take the tensor of the run before.
+        raise BadRequestError(f"input '{min(missing)}' is missing")
     sizes = set()
     for name, value in job.inputs.items():
         tensor = inputs.get(name)

@@ -12,6 +12,12 @@ from onnxruntime_backend.settings import ConfigError
 DEFAULT_MAX_BATCH_SIZE: Final = 4
 """``max_batch_size`` of a model that can batch and whose config says none, as in the C++ backend."""
 
+_SCRIPTS: Final = {
+    "ocr_": "scripts/export_ocr.py",
+    "cn_clip_": "scripts/export_clip.py",
+    "face_": "scripts/export_faces.py",
+}
+
 
 def model_file(directory: Path, config: Mapping[str, Any]) -> Path:
     """Return the ONNX file in the version folder *directory*: ``default_model_filename``, or ``model.onnx``.
@@ -23,8 +29,15 @@ def model_file(directory: Path, config: Mapping[str, Any]) -> Path:
     if path.is_dir():
         path = path / "model.onnx"
     if not path.is_file():
-        raise ConfigError(f"unable to find '{path}'")
+        raise ConfigError(f"unable to find '{path}'; the models are made by {_made_by(config.get('name', ''))}")
     return path
+
+
+def _made_by(model: str) -> str:
+    for prefix, script in _SCRIPTS.items():
+        if model.startswith(prefix):
+            return script
+    return "scripts/export_*.py"
 
 
 def complete(config: dict[str, Any], path: Path) -> None:
