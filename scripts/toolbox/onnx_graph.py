@@ -1,0 +1,87 @@
+"""Surgery on ONNX graphs in memory: names and dynamic axes, a folded CTC decoder, metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+INT32 = TensorProto.INT32
+FLOAT = TensorProto.FLOAT
+
+
+class GraphError(ValueError):
+    """The graph is not what the surgery expects."""
+
+
+def rename_input(model: onnx.ModelProto, name: str, shape: Sequence[int | str]) -> None:
+    """Name the only input *name* and declare its *shape*; strings are dynamic axes."""
+    inputs = [value for value in model.graph.input if value.name not in _initializers(model)]
+    if len(inputs) != 1:
+        raise GraphError(f"the graph must have one input, it has {[value.name for value in inputs]}")
+    old = inputs[0].name
+    for node in model.graph.node:
+        node.input[:] = [name if value == old else value for value in node.input]
+    inputs[0].CopyFrom(helper.make_tensor_value_info(name, FLOAT, shape))
+
+
+def rename_output(model: onnx.ModelProto, name: str, shape: Sequence[int | str]) -> None:
+    """Name the only output *name* and declare its *shape*."""
+    old = _only_output(model)
+    for node in model.graph.node:
+        node.input[:] = [name if value == old else value for value in node.input]
+        node.output[:] = [name if value == old else value for value in node.output]
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info(name, FLOAT, shape))
+
+
+def fold_ctc(model: onnx.ModelProto, indices: str, scores: str) -> int:
+    """Replace the only output, probabilities [N, T, C], by their arg-max and maximum; return C.
+
+    The outputs are *indices* int32 [N, T] and *scores* float32 [N, T]: what greedy CTC decoding looks at, without
+    C = 6,625 to 18,710 floats for each of the T steps on their way through memory. Both are taken from the softmax
+    itself and not from its logits: rounding to 1.0 makes ties there, and arg-max has to break them as before.
+    """
+    probabilities = _only_output(model)
+    classes = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
+    if not classes:
+        raise GraphError(f"the size of the last axis of {probabilities} is not fixed")
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    nodes = [
+        helper.make_node("ArgMax", [probabilities], [f"{indices}_int64"], axis=2, keepdims=0),
+        helper.make_node("Cast", [f"{indices}_int64"], [indices], to=INT32),
+    ]
+    if opset < 18:
+        nodes.append(helper.make_node("ReduceMax", [probabilities], [scores], axes=[2], keepdims=0))
+    else:
+        model.graph.initializer.append(numpy_helper.from_array(np.array([2], dtype=np.int64), f"{scores}_axes"))
+        nodes.append(helper.make_node("ReduceMax", [probabilities, f"{scores}_axes"], [scores], keepdims=0))
+    model.graph.node.extend(nodes)
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info(indices, INT32, ["batch", "steps"]))
+    model.graph.output.append(helper.make_tensor_value_info(scores, FLOAT, ["batch", "steps"]))
+    return int(classes)
+
+
+def set_metadata(model: onnx.ModelProto, key: str, value: str) -> None:
+    """Set one entry of the custom metadata map."""
+    kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != key]
+    del model.metadata_props[:]
+    for name, text in [*kept, (key, value)]:
+        model.metadata_props.add(key=name, value=text)
+
+
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the custom metadata map."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _only_output(model: onnx.ModelProto) -> str:
+    if len(model.graph.output) != 1:
+        raise GraphError(f"the graph must have one output, it has {[value.name for value in model.graph.output]}")
+    return str(model.graph.output[0].name)
+
+
+def _initializers(model: onnx.ModelProto) -> set[str]:
+    return {tensor.name for tensor in model.graph.initializer}

@@ -1,0 +1,125 @@
+"""The OCR pipeline: image bytes to boxes and texts in reading order.
+
+The networks are asynchronous functions, so that this runs in Triton around in-server calls and in a test around any
+session object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from immich_pipelines.decode import MAX_PIXELS, decode_rgb
+from immich_pipelines.errors import BadInput
+from immich_pipelines.ocr_detection import Boxes, detection_size, detector_input, find_boxes
+from immich_pipelines.ocr_order import reading_order
+from immich_pipelines.ocr_recognition import Batch, Decoder, batches, cut_line
+
+Array = npt.NDArray[Any]
+
+Detector = Callable[[Array], Awaitable[Array]]
+"""float32 [1, 3, H, W] to text probabilities float32 [1, 1, H, W]."""
+
+Recognizer = Callable[[Array], Awaitable[tuple[Array, Array]]]
+"""float32 [N, 3, 48, W] to the class int [N, T] and probability float32 [N, T] of each CTC step."""
+
+MAX_RESOLUTION: Final = 736
+"""Immich's default for the shorter side in detection."""
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What a request may set; the defaults are Immich's."""
+
+    detection_min_score: float = 0.5
+    recognition_min_score: float = 0.8
+    max_resolution: int = MAX_RESOLUTION
+    recognition: bool = True
+    """False: boxes alone are wanted."""
+
+    def __post_init__(self) -> None:
+        """Raise `BadInput` on a resolution that no page can have."""
+        if self.max_resolution < 1:
+            raise BadInput(f"max_resolution must be at least 1, got {self.max_resolution}")
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The two networks, the dictionary of the second, and how many lines it takes at a time and at once."""
+
+    detect: Detector
+    recognize: Recognizer
+    decode: Decoder
+    max_batch: int = 4
+    max_calls: int = 4
+
+
+@dataclass(frozen=True)
+class Page:
+    """What was read, in reading order.
+
+    ``boxes`` float32 [N, 8]: x and y of TL, TR, BR, BL in 0..1 of the page. ``texts`` has N entries, or none when only
+    boxes were asked for. ``size``: height and width of the image.
+    """
+
+    boxes: Array
+    box_scores: Array
+    texts: list[str]
+    text_scores: Array
+    size: tuple[int, int]
+
+
+async def read(data: bytes, knobs: Knobs, networks: Networks, *, max_pixels: int = MAX_PIXELS) -> Page:
+    """Find and read the text in the image *data*. Raises `BadInput` when it is no image."""
+    pixels = decode_rgb(data, max_pixels=max_pixels)
+    size = pixels.shape[0], pixels.shape[1]
+    boxes = await detect(pixels, knobs, networks.detect)
+    if not knobs.recognition:
+        return _page(boxes, [], np.zeros(0, np.float32), size)
+    found = await _recognize(pixels, boxes, networks)
+    kept = [i for i, (text, score) in enumerate(found) if text.strip() and score > knobs.recognition_min_score]
+    return _page(
+        Boxes(boxes.points[kept], boxes.scores[kept]),
+        [found[i][0] for i in kept],
+        np.array([found[i][1] for i in kept], np.float32),
+        size,
+    )
+
+
+async def detect(pixels: Array, knobs: Knobs, network: Detector) -> Boxes:
+    """Return the text boxes of *pixels* (uint8 [height, width, 3], RGB), in pixels and in reading order."""
+    height, width = pixels.shape[:2]
+    size = detection_size(height, width, knobs.max_resolution)
+    if size is None:
+        return Boxes.none()
+    probabilities = await network(detector_input(pixels, size))
+    boxes = find_boxes(probabilities, (height, width), knobs.detection_min_score)
+    order = reading_order(boxes.points)
+    return Boxes(boxes.points[order], boxes.scores[order])
+
+
+async def _recognize(pixels: Array, boxes: Boxes, networks: Networks) -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = [("", 0.0)] * len(boxes.points)
+    # Several calls at once keep every copy of the network busy; not all at once, which would fill the shared memory.
+    slots = asyncio.Semaphore(networks.max_calls)
+
+    async def one(batch: Batch) -> None:
+        async with slots:
+            indices, scores = await networks.recognize(batch.images)
+        for line, result in zip(batch.lines, networks.decode(indices, scores), strict=True):
+            found[line] = result
+
+    lines = [cut_line(pixels, box) for box in boxes.points]
+    await asyncio.gather(*(one(batch) for batch in batches(lines, networks.max_batch)))
+    return found
+
+
+def _page(boxes: Boxes, texts: list[str], text_scores: Array, size: tuple[int, int]) -> Page:
+    height, width = size
+    normalised = np.clip(boxes.points / np.array([width, height], np.float32), 0, 1)
+    return Page(normalised.reshape(-1, 8).astype(np.float32), boxes.scores, texts, text_scores, size)

@@ -1,0 +1,67 @@
+"""The OCR networks as the pipeline calls them inside Triton, and the recogniser's dictionary."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+
+from immich_pipelines.bls import call_async
+from immich_pipelines.errors import BadInput
+from immich_pipelines.ocr import Networks
+from immich_pipelines.ocr_recognition import Decoder
+
+Array = npt.NDArray[Any]
+
+
+class NetworkPair:
+    """Finds detector and recogniser by name in the model repository *models*.
+
+    Dictionaries are kept as long as their ONNX file stays the same, so that a recogniser may be exported anew and
+    reloaded under a running pipeline.
+    """
+
+    def __init__(self, models: Path) -> None:
+        self._models = models
+        self._decoders: dict[Path, tuple[int, Decoder]] = {}
+
+    def get(self, detector: str, recognizer: str) -> Networks:
+        """Return the two networks. Raises `BadInput` on a name that is no model name, `OSError` without the file."""
+        for name in (detector, recognizer):
+            if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("."):
+                raise BadInput(f"{name!r} is no model name")
+        return Networks(partial(_detect, detector), partial(_recognize, recognizer), self._decoder(recognizer))
+
+    def _decoder(self, recognizer: str) -> Decoder:
+        path = max(
+            (self._models / recognizer).glob("[0-9]*/model.onnx"), key=lambda file: int(file.parent.name), default=None
+        )
+        if path is None:
+            raise FileNotFoundError(f"{self._models / recognizer} holds no model.onnx; run scripts/export_ocr.py")
+        changed = path.stat().st_mtime_ns
+        known = self._decoders.get(path)
+        if known is None or known[0] != changed:
+            known = self._decoders[path] = changed, Decoder(_dictionary(path))
+        return known[1]
+
+
+async def _detect(model: str, image: Array) -> Array:
+    (probabilities,) = await call_async(model, {"x": image}, ["text"])
+    return probabilities
+
+
+async def _recognize(model: str, images: Array) -> tuple[Array, Array]:
+    indices, scores = await call_async(model, {"x": images}, ["indices", "scores"])
+    return indices, scores
+
+
+def _dictionary(path: Path) -> str:
+    model = onnx.load(path, load_external_data=False)
+    for entry in model.metadata_props:
+        if entry.key == "character":
+            return str(entry.value)
+    raise ValueError(f"{path} carries no metadata `character`; run scripts/export_ocr.py")

@@ -1,0 +1,92 @@
+"""Text recognition: boxes to batches of line images, and the network's CTC steps to text."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rapidocr_onnxruntime.ch_ppocr_rec.utils import CTCLabelDecode
+
+from immich_pipelines.ocr_order import VERTICAL
+
+Array = npt.NDArray[Any]
+
+HEIGHT: Final = 48
+"""Height of a line image, fixed by the networks."""
+
+WIDTHS: Final = (*range(64, 512, 32), *range(512, 1024, 64), *range(1024, 2048, 128), *range(2048, 4097, 256))
+"""Allowed widths of a line image, 39 in all: close enough that little is computed on padding, few enough that a
+runtime that prepares its kernels for every shape is soon done. A longer line is squeezed into the last."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Lines of one width: their places in the page's list, and float32 [N, 3, 48, width] for the recogniser."""
+
+    lines: Sequence[int]
+    images: Array
+
+
+def cut_line(page: Array, box: Array) -> Array:
+    """Return the pixels in *box* (float32 [4, 2]: TL, TR, BR, BL), straightened, as uint8 [48, width, 3].
+
+    As RapidOCR and stock: a perspective crop in the box's own size; one at least 1.5 times as tall as wide is vertical
+    writing and is turned 90 degrees counter-clockwise; then scaled to the height of 48.
+    """
+    width = max(1, int(max(np.linalg.norm(box[0] - box[1]), np.linalg.norm(box[2] - box[3]))))
+    height = max(1, int(max(np.linalg.norm(box[0] - box[3]), np.linalg.norm(box[1] - box[2]))))
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    matrix = cv2.getPerspectiveTransform(box.astype(np.float32), corners)
+    line = cv2.warpPerspective(page, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    if height >= VERTICAL * width:
+        line, width, height = np.rot90(line), height, width
+    scaled: Array = cv2.resize(line, (min(math.ceil(HEIGHT * width / height), WIDTHS[-1]), HEIGHT))
+    return scaled
+
+
+def batches(lines: Sequence[Array], max_batch: int) -> Iterator[Batch]:
+    """Group the RGB *lines* (uint8 [48, width, 3]) into batches of equal width, the widest first.
+
+    A line is padded at its right to the next of `WIDTHS`, with 0 after normalisation, as RapidOCR does. RapidOCR pads
+    a batch to its widest line, and every line to 320: on a page of short lines half the work.
+    """
+    groups: dict[int, list[int]] = {}
+    for index, line in enumerate(lines):
+        groups.setdefault(next(width for width in WIDTHS if width >= line.shape[1]), []).append(index)
+    for width in sorted(groups, reverse=True):
+        members = groups[width]
+        for start in range(0, len(members), max_batch):
+            chosen = members[start : start + max_batch]
+            yield Batch(chosen, _normalised([lines[index] for index in chosen], width))
+
+
+def _normalised(lines: Sequence[Array], width: int) -> Array:
+    images = np.zeros((len(lines), 3, HEIGHT, width), np.float32)
+    for image, line in zip(images, lines, strict=True):
+        # RGB to BGR, channels first.
+        np.divide(line[:, :, ::-1].transpose(2, 0, 1), np.float32(127.5), out=image[:, :, : line.shape[1]])
+        image[:, :, : line.shape[1]] -= 1
+    return images
+
+
+class Decoder:
+    """Greedy CTC with the dictionary of one recogniser (one character a line, as in the ONNX metadata)."""
+
+    def __init__(self, dictionary: str) -> None:
+        self._ctc = CTCLabelDecode(character=dictionary.split("\n"))
+
+    def __call__(self, indices: Array, scores: Array) -> list[tuple[str, float]]:
+        """Return text and score, the mean of its kept steps, of each line: *indices* and *scores* are [N, T]."""
+        found = self._ctc.decode(indices, scores, is_remove_duplicate=True)
+        return [(_printable(text), float(score)) for text, score in found]
+
+
+def _printable(text: str) -> str:
+    """Drop what PostgreSQL refuses or nobody can see: NUL and other control characters, lone surrogates."""
+    return "".join(character for character in text if unicodedata.category(character) not in {"Cc", "Cs"})
