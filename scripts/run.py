@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
     """Start everything and watch over it. Ends with an exception: `Stopped` when that is what the user wants."""
     began = time.monotonic()
     models = options.models.resolve()
-    run_dir = (PROJECT / ".run" / str(options.port)).resolve()
+    run_dir = (options.run_dir or PROJECT / ".run" / str(options.port)).resolve()
     triton = TritonProcess(
         TritonSettings(
             models=models,
@@ -209,6 +209,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     text("--options", default="", metavar="TEXT", help="more mitmproxy options, e.g. '--set immich_deadline=30'")
     text("--web", action="store_true", help="run mitmweb instead of mitmdump, to watch requests in a browser")
     text("--web-port", type=int, default=8081, metavar="N", help="port of mitmweb's pages (default: %(default)s)")
+    text("--run-dir", type=Path, metavar="DIR", help="folder for logs and pid files (default: .run/<port>)")
     text(
         "--no-export",
         dest="export",

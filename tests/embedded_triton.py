@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,69 @@ import requests
 from toolbox import die_with_parent
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
-START_TIMEOUT = 120.0  # seconds; a loaded machine with two cores needs about 20 for all models
+START_SECONDS = 120.0  # a loaded machine with two cores needs about 20 for all models
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Return whether *condition* becomes true within *seconds*."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Return *count* different TCP ports that are free on 127.0.0.1 now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@dataclass
+class Program:
+    """One of our programs that runs until it is stopped; it ends with the test run, however that ends."""
+
+    process: subprocess.Popen[bytes]
+    console_path: Path
+
+    @classmethod
+    def start(cls, script: str, arguments: Sequence[object], console: Path) -> Program:
+        """Start ``scripts/<script>``; what it prints goes to the file *console*."""
+        console.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+        with console.open("wb") as output:
+            process = subprocess.Popen(
+                die_with_parent.wrap(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        return cls(process, console)
+
+    @property
+    def console(self) -> str:
+        """What it printed so far."""
+        return self.console_path.read_text(errors="replace")
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+        """Wait for *condition*. Fails with what was printed when the program ends, or after *seconds*."""
+        eventually(lambda: condition() or self.process.poll() is not None, seconds)
+        assert condition(), f"exit code {self.process.poll()}, printed:\n{self.console}"
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60.0) -> int:
+        """Stop it and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # what it started ends with it
+            return self.process.wait()
 
 
 @dataclass
@@ -27,22 +89,22 @@ class TritonServer:
     url: str
     metrics_url: str
     run_dir: Path
-    supervisor: subprocess.Popen[bytes]
+    program: Program
 
     @property
     def pid(self) -> int:
-        """Return the process id of the server itself; it changes when the supervisor starts it again."""
+        """The process id of the server itself; it changes when the supervisor starts it again."""
         return int((self.run_dir / "triton.pid").read_text())
 
     @property
     def log(self) -> str:
-        """Return Triton's own log so far."""
+        """Triton's own log so far."""
         return (self.run_dir / "triton.log").read_text(errors="replace")
 
     @property
     def console(self) -> str:
-        """Return what ``run_triton.py`` printed so far."""
-        return (self.run_dir / "console.log").read_text(errors="replace")
+        """What ``run_triton.py`` printed so far."""
+        return self.program.console
 
     def kill(self) -> None:
         """Kill the server with SIGKILL; the supervisor starts it again."""
@@ -55,55 +117,21 @@ class TritonServer:
         except requests.RequestException:
             return False
 
-    def wait_until_live(self, timeout: float = START_TIMEOUT) -> None:
-        """Wait for `live`. Fails with the console and the log when the supervisor ends, or after *timeout* seconds."""
-        deadline = time.monotonic() + timeout
-        while not self.live():
-            if self.supervisor.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"Triton did not start:\n{self.console}\n{self._log_or_nothing()[-4000:]}")
-            time.sleep(0.05)
+    def wait_until_live(self) -> None:
+        """Wait for `live`. Fails with what the supervisor printed."""
+        self.program.wait_until(self.live)
 
-    def _log_or_nothing(self) -> str:
-        return self.log if (self.run_dir / "triton.log").exists() else ""
-
-    def stop(self, at_most: float = 30.0) -> int:
-        """Stop the server as Ctrl-C does and return the supervisor's exit code."""
-        if self.supervisor.poll() is None:
-            self.supervisor.terminate()
-        try:
-            return self.supervisor.wait(at_most)
-        except subprocess.TimeoutExpired:
-            self.supervisor.kill()
-            return self.supervisor.wait()
+    def stop(self) -> int:
+        """Stop the server as a service manager does and return the supervisor's exit code."""
+        return self.program.stop()
 
 
-def free_ports(count: int) -> list[int]:
-    """Return *count* different TCP ports that are free on 127.0.0.1 now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def launch(models: Path, run_dir: Path) -> TritonServer:
-    """Start Triton over *models* on free ports, without waiting."""
-    http_port, metrics_port = free_ports(2)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(SCRIPTS / "run_triton.py"), "--models", str(models), "--run-dir", str(run_dir)]
-    command += ["--http-port", str(http_port), "--metrics-port", str(metrics_port)]
-    with (run_dir / "console.log").open("wb") as console:
-        supervisor = subprocess.Popen(
-            # An interrupted or killed pytest takes the server along.
-            die_with_parent.wrap(command),
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=console,
-            start_new_session=True,
-        )
-    return TritonServer(
-        f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}", run_dir.resolve(), supervisor
-    )
+def launch(models: Path, run_dir: Path, ports: Sequence[int] = ()) -> TritonServer:
+    """Start Triton over *models* on free ports, or the two given ones (HTTP, metrics), without waiting."""
+    http_port, metrics_port = ports or free_ports(2)
+    arguments = ["--models", models, "--run-dir", run_dir, "--http-port", http_port, "--metrics-port", metrics_port]
+    program = Program.start("run_triton.py", arguments, run_dir / "console.log")
+    return TritonServer(f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}", run_dir.resolve(), program)
 
 
 @contextlib.contextmanager

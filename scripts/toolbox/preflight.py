@@ -73,14 +73,16 @@ def check_ports(ports: Sequence[Port]) -> None:
 
 
 def _check_port(port: Port) -> None:
+    if not 0 < port.number < 1 << 16:
+        raise StartError(f"{port.purpose} cannot have port {port.number}; {port.remedy} (1 to 65535)")
     try:
         found = socket.getaddrinfo(port.host, port.number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise StartError(
             f"cannot listen on {port.host}:{port.number} for {port.purpose}: {reason}. "
             f"`ss -ltnp sport = :{port.number}` shows who does; {port.remedy}"

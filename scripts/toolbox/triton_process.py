@@ -19,6 +19,7 @@ from toolbox import die_with_parent, preflight, triton_install, triton_log
 from toolbox.pid_file import PidFile, kill_session
 from toolbox.preflight import Port, StartError
 from toolbox.triton_log import Event, Kind
+from toolbox.triton_stubs import StubWatch
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
 EXIT_SECONDS = 10
@@ -79,6 +80,7 @@ class TritonProcess:
         self._pid_file = PidFile(settings.run_dir / "triton.pid", f"--backend-directory={backends}")
         self._lock: TextIO | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._stubs: StubWatch | None = None
         self._hints: dict[str, str] = {}
         self._errors: list[str] = []
         self._said: dict[str, float] = {}
@@ -134,9 +136,12 @@ class TritonProcess:
         if code is not None:
             self._read_log()
             self._died(code)
-        elif not self.live and self._answers():
-            self._read_log()
-            self._became_live()
+        elif not self.live:
+            if self._answers():
+                self._read_log()
+                self._became_live()
+        elif self._stubs is not None and not self._stubs.poll():
+            self.kill()
 
     def stop(self) -> None:
         """End the server: requests in flight get ten seconds. Afterwards nothing of it is left but the log.
@@ -196,6 +201,8 @@ class TritonProcess:
 
     def _became_live(self) -> None:
         self.live = self._was_live = True
+        if self._process is not None:
+            self._stubs = StubWatch(self._process.pid, self.settings.url, self.settings.models, self._say)
         seconds = time.monotonic() - self._began
         text = f"ready in {seconds:.1f} s on {self.settings.url} with {len(self.loaded)} models"
         self._say(text + (f", {len(self.failed)} could not be loaded" if self.failed else ""))

@@ -1,0 +1,195 @@
+"""``scripts/run_triton.py`` with the real server of the wheel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+import tritonclient.http
+from embedded_triton import StartTriton, TritonServer, eventually, free_ports, launch
+from small_models import BROKEN, write_model
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    models = tmp_path_factory.mktemp("models")
+    write_model(models, "echo")
+    return models
+
+
+@pytest.fixture(scope="module")
+def server(triton_server: StartTriton, models: Path) -> Iterator[TritonServer]:
+    with triton_server(models) as server:
+        yield server
+
+
+def echoes(server: TritonServer) -> bool:
+    client = tritonclient.http.InferenceServerClient(server.url.removeprefix("http://"))
+    value = np.arange(3, dtype=np.float32)[None]
+    tensor = tritonclient.http.InferInput("IN", value.shape, "FP32")
+    tensor.set_data_from_numpy(value)
+    try:
+        return bool((client.infer("echo", [tensor]).as_numpy("OUT") == value).all())
+    except (OSError, tritonclient.utils.InferenceServerException):
+        return False
+    finally:
+        client.close()
+
+
+def children(pid: int) -> set[int]:
+    return {
+        int(child) for listing in Path(f"/proc/{pid}/task").glob("*/children") for child in listing.read_text().split()
+    }
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""  # a zombie has none
+    except OSError:
+        return False
+
+
+def shared_memory(server: TritonServer) -> list[Path]:
+    port = server.url.rsplit(":", 1)[1]
+    return list(SHARED_MEMORY.glob(f"immich_triton_{port}_*"))
+
+
+def listeners(port: int) -> set[str]:
+    """Return the hexadecimal addresses on which somebody listens on *port*."""
+    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {
+        address for address, number in (row[1].split(":") for row in rows if row[3] == "0A") if int(number, 16) == port
+    }
+
+
+def test_answers_a_request(server: TritonServer) -> None:
+    assert echoes(server)
+
+
+def test_listens_on_loopback_only(server: TritonServer) -> None:
+    for url in (server.url, server.metrics_url):
+        assert listeners(int(url.rsplit(":", 1)[1])) == {"0100007F"}
+
+
+def test_serves_metrics_of_the_model(server: TritonServer) -> None:
+    assert 'nv_inference_request_success{model="echo"' in requests.get(f"{server.metrics_url}/metrics", timeout=5).text
+
+
+def test_leads_its_own_session_and_names_its_port(server: TritonServer) -> None:
+    assert os.getsid(server.pid) == server.pid
+    arguments = Path(f"/proc/{server.pid}/cmdline").read_bytes().decode().split("\0")
+    assert arguments[arguments.index("--http-port") + 1] == server.url.rsplit(":", 1)[1]
+
+
+def test_models_can_be_unloaded_and_loaded_by_request(server: TritonServer) -> None:
+    for action in ("unload", "load"):
+        assert requests.post(f"{server.url}/v2/repository/models/echo/{action}", timeout=30).ok
+    assert echoes(server)
+
+
+def test_a_killed_server_is_started_again(server: TritonServer) -> None:
+    before = server.pid
+    server.kill()
+    assert eventually(lambda: (server.run_dir / "triton.pid").exists() and server.pid != before and server.live())
+    assert echoes(server)
+    assert "Triton was killed by SIGKILL" in server.console
+
+
+def test_a_model_whose_process_was_killed_is_loaded_again(server: TritonServer) -> None:
+    (stub,) = children(server.pid)
+    os.kill(stub, signal.SIGKILL)
+    assert eventually(lambda: "model echo is back" in server.console)
+    assert echoes(server)
+
+
+def test_broken_models_are_reported_in_one_line_and_the_others_served(
+    tmp_path: Path, triton_server: StartTriton
+) -> None:
+    write_model(tmp_path, "echo")
+    write_model(tmp_path, "broken", code=BROKEN)
+    write_model(tmp_path, "ocr_det", backend="onnxruntime", code=None)
+    (tmp_path / "notes").mkdir()
+    with triton_server(tmp_path) as server:
+        assert echoes(server)
+        lines = server.console.splitlines()
+    assert "triton: model broken could not be loaded: ValueError: the dictionary does not fit the weights" in lines
+    assert (
+        "triton: model ocr_det could not be loaded: model.onnx is missing; "
+        f"scripts/export_ocr.py makes it (--models {tmp_path})" in lines
+    )
+    assert any(line.startswith("triton: model notes could not be loaded: there is no config.pbtxt") for line in lines)
+    assert any("with 1 models, 3 could not be loaded" in line for line in lines)
+    assert len(lines) < 10
+
+
+def test_stopping_leaves_nothing_behind(models: Path, tmp_path: Path, server: TritonServer) -> None:
+    second = launch(models, tmp_path)  # beside the first
+    second.wait_until_live()
+    pids = {second.pid, *children(second.pid)}
+    assert echoes(second)
+    assert shared_memory(second)
+    assert second.stop() == 0
+    assert not any(alive(pid) for pid in pids)
+    assert not shared_memory(second)
+    assert not (tmp_path / "triton.pid").exists()
+    assert echoes(server)
+
+
+def test_nothing_outlives_a_killed_supervisor_and_the_next_start_succeeds(models: Path, tmp_path: Path) -> None:
+    ports = free_ports(2)
+    first = launch(models, tmp_path, ports)
+    first.wait_until_live()
+    pids = {first.pid, *children(first.pid)}
+    stub = max(pids - {first.pid})
+    os.kill(stub, signal.SIGKILL)  # it cannot remove its shared memory any more
+    first.program.process.kill()
+    first.program.process.wait()
+    second = launch(models, tmp_path, ports)  # at once: the first server still holds the port
+    try:
+        second.wait_until_live()
+        assert echoes(second)
+        assert not any(alive(pid) for pid in pids)
+    finally:
+        assert second.stop() == 0
+    assert not shared_memory(second)
+
+
+def test_a_second_supervisor_in_the_same_folder_is_refused_and_harmless(models: Path, server: TritonServer) -> None:
+    console = server.run_dir / "console.log"
+    console.rename(server.run_dir / "first.log")
+    try:
+        second = launch(models, server.run_dir)
+        assert second.program.process.wait(30) == 1
+        assert "another supervisor" in second.console
+    finally:
+        (server.run_dir / "first.log").replace(console)
+    assert server.pid
+    assert echoes(server)
+
+
+def test_a_port_in_use_is_named_with_the_remedy(models: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+        server = launch(models, tmp_path, [port, *free_ports(1)])
+        assert server.program.process.wait(30) == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in server.console
+    assert "--http-port" in server.console
+    assert not (tmp_path / "triton.log").exists()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_models_names_the_script_that_makes_some(tmp_path: Path, exists: bool) -> None:
+    models = tmp_path / "models"
+    if exists:
+        models.mkdir()
+    server = launch(models, tmp_path / "run")
+    assert server.program.process.wait(30) == 1
+    assert f"scripts/export_ocr.py --models {models}" in server.console
