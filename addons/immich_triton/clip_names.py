@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from immich_triton.protocol import clean_name
+
 NAMES_BY_DIMENSION: Final[dict[int, tuple[str, ...]]] = {
     512: (
         "RN101__openai",
@@ -85,16 +87,11 @@ NAMES_BY_DIMENSION: Final[dict[int, tuple[str, ...]]] = {
 _DIMENSIONS: Final = {name: size for size, names in NAMES_BY_DIMENSION.items() for name in names}
 
 
-def clean_name(name: str) -> str:
-    """Return *name* as Immich looks it up: what follows the last ``/``, with ``:`` as ``_``.
-
-    ``ViT-B-16::openai``, ``immich-app/ViT-B-16__openai`` and ``ViT-B-16__openai`` are one name.
-    """
-    return name.rsplit("/", 1)[-1].replace(":", "_")
-
-
 def dimension_of(name: str) -> int | None:
-    """Return the vector size that Immich gives to the CLIP model *name*; None when it does not know the name."""
+    """Return the vector size that Immich gives to the CLIP model *name*; None when it does not know the name.
+
+    ``ViT-B-16::openai`` and ``ViT-B-16__openai`` are one name.
+    """
     return _DIMENSIONS.get(clean_name(name))
 
 

@@ -21,7 +21,7 @@ class RouteError(ValueError):
     """A route file or the folder of routes is not usable; says which file, why, and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pipeline:
     """A pipeline model in Triton, the ONNX models that it calls, and the parameters that go with every request."""
 
@@ -36,7 +36,7 @@ class Pipeline:
         return (self.name, *self.models)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Route:
     """For which Immich model names of a task which pipelines answer.
 

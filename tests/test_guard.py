@@ -1,0 +1,112 @@
+"""The guard: while mitmproxy reloads, loses or breaks the script, nothing is forwarded."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from embedded_triton import free_ports
+from gateway_process import ADDON, GatewayProcess, running_gateway
+from recorder import Recorder, recording_upstream
+from toolbox.client import entries_for, predict
+from toolbox.repository import Pipeline, Route, write_route
+
+
+@pytest.fixture
+def upstream() -> Iterator[Recorder]:
+    with recording_upstream() as recorder:
+        yield recorder
+
+
+@pytest.fixture
+def gateway(upstream: Recorder, tmp_path: Path) -> Iterator[GatewayProcess]:
+    """A gateway with an own copy of the script, and a route for OCR to a Triton that is not there."""
+    script = tmp_path / "immich_ml.py"
+    shutil.copy(ADDON, script)
+    models = tmp_path / "models"
+    (models / "ocr_rec").mkdir(parents=True)
+    pipeline = Pipeline("ocr", ["detection", "recognition"], [])
+    write_route(models / "ocr_rec", Route("ocr", ["PP-OCRv5_mobile"], [pipeline], "a" * 64))
+    triton = f"http://127.0.0.1:{free_ports(1)[0]}"
+    with running_gateway(
+        tmp_path, models=models, triton_url=triton, upstream=upstream.url, script=script, immich_deadline=1
+    ) as process:
+        yield process
+
+
+def ask(gateway: GatewayProcess) -> tuple[int, str]:
+    answer = predict(gateway.url, entries_for("ocr"), image=b"image")
+    return answer.status, str(answer.body)
+
+
+def eventually(condition: Callable[[], bool], at_most: float = 15) -> None:
+    deadline = time.monotonic() + at_most
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def break_script(script: Path) -> None:
+    script.write_text("raise RuntimeError('edited into an error')\n")
+
+
+def cut_script(script: Path) -> None:
+    script.write_text("addons = []\n")
+
+
+def remove_script(script: Path) -> None:
+    script.unlink()
+
+
+def move_script(script: Path) -> None:
+    script.rename(script.with_name("elsewhere.py"))
+
+
+@pytest.mark.parametrize("spoil", [break_script, cut_script])
+def test_nothing_is_forwarded_under_load_while_the_script_is_broken_and_repaired(
+    gateway: GatewayProcess, upstream: Recorder, spoil: Callable[[Path], None]
+) -> None:
+    seen: list[tuple[int, str]] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            seen.append(ask(gateway))
+
+    clients = [threading.Thread(target=load) for _ in range(8)]
+    for client in clients:
+        client.start()
+    try:
+        eventually(lambda: any("gave no answer within 1 s" in text for _, text in seen))
+        spoil(gateway.script)
+        eventually(lambda: any("is not loaded" in text for _, text in seen))
+        # What passes through otherwise does not either: nobody is there to tell what is ours.
+        assert requests.get(f"{gateway.url}/anything", timeout=10).status_code == 503
+        shutil.copy(ADDON, gateway.script)
+        count = len(seen)
+        eventually(lambda: any("gave no answer within 1 s" in text for _, text in seen[count:]))
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    assert {status for status, _ in seen} == {503}
+    assert upstream.seen == []
+    assert requests.get(f"{gateway.url}/anything", timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("spoil", [remove_script, move_script])
+def test_nothing_is_forwarded_after_the_script_is_gone(
+    gateway: GatewayProcess, upstream: Recorder, spoil: Callable[[Path], None]
+) -> None:
+    assert requests.get(f"{gateway.url}/anything", timeout=10).status_code == 200
+    forwarded = len(upstream.seen)
+    spoil(gateway.script)
+    eventually(lambda: "is not loaded" in ask(gateway)[1])
+    assert requests.get(f"{gateway.url}/anything", timeout=10).status_code == 503
+    assert requests.get(f"{gateway.url}/ping", timeout=10).status_code == 503
+    assert len(upstream.seen) == forwarded

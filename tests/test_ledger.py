@@ -1,0 +1,49 @@
+"""A CLIP name that was once ours stays ours until a person gives it up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ledger as command
+import pytest
+
+from immich_triton.ledger import Ledger, LedgerError
+
+
+def test_remembers_across_restarts(tmp_path: Path) -> None:
+    Ledger(tmp_path / "state").own("a", "1" * 64)
+    again = Ledger(tmp_path / "state")
+    assert again.owned() == {"a": "1" * 64}
+
+
+def test_notices_what_another_process_wrote(tmp_path: Path) -> None:
+    mine, other = Ledger(tmp_path), Ledger(tmp_path)
+    assert mine.owned() == {}
+    other.own("a", "1" * 64)
+    assert mine.owned() == {"a": "1" * 64}
+    assert other.forget("a")
+    assert mine.owned() == {}
+    assert not mine.forget("a")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "clip": {}}', '{"version": 1, "clip": {"a": 1}}'])
+def test_a_damaged_ledger_is_an_error_and_not_an_empty_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / "owned.json").write_text(text)
+    with pytest.raises(LedgerError):
+        Ledger(tmp_path).owned()
+
+
+def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="immich_state_dir"):
+        Ledger(Path("/proc/immich-triton")).own("a", "1" * 64)
+
+
+def test_the_command_shows_and_forgets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Ledger(tmp_path).own("ViT-B-16__openai", "1" * 64)
+    arguments = ["--state-dir", str(tmp_path)]
+    assert command.main([*arguments, "show"]) == 0
+    assert "ViT-B-16__openai  1111" in capsys.readouterr().out
+    assert command.main([*arguments, "forget", "ViT-B-16::openai"]) == 0
+    assert command.main([*arguments, "forget", "ViT-B-16__openai"]) == 1
+    assert "is not owned" in capsys.readouterr().err
+    assert Ledger(tmp_path).owned() == {}
