@@ -1,0 +1,203 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+from onnxruntime_backend.complete import complete, model_file
+from onnxruntime_backend.engines import BadRequestError, describe, load_engine
+from onnxruntime_backend.settings import ConfigError, Settings
+from toolbox.repository import PROJECT
+from triton import tiny_models
+from triton.tiny_models import FLOAT, HALF, INT64
+
+RANDOM = np.random.default_rng(7)
+OPENVINO = Settings(engine="openvino", intra_op_threads=2)
+
+
+def test_strings_travel_as_utf8_bytes(tmp_path: Path) -> None:
+    engine = load_engine(tiny_models.identity(tmp_path / "model.onnx", tiny_models.STRING, ("n", 2)), Settings())
+    value = np.array([["发票".encode(), b""], [b"a\0b", b"plain"]], dtype=np.object_)
+
+    (result,) = engine.run(["y"], {"x": value})
+
+    np.testing.assert_array_equal(result, value)
+    assert result.shape == (2, 2)
+    with pytest.raises(BadRequestError, match="not valid UTF-8"):
+        engine.run(["y"], {"x": np.array([[b"\xff", b""]], dtype=np.object_)})
+
+
+@pytest.mark.parametrize("settings", [Settings(), OPENVINO], ids=["onnxruntime", "openvino"])
+@pytest.mark.parametrize("kind", [FLOAT, HALF, INT64, tiny_models.INT32, tiny_models.BOOL])
+def test_types_arrive_unchanged(tmp_path: Path, settings: Settings, kind: int) -> None:
+    path = tiny_models.save(
+        tmp_path / "model.onnx",
+        [helper.make_node("Concat", ["x", "x"], ["y"], axis=1)],
+        {"x": (kind, ("n", 2))},
+        {"y": (kind, ("n", 4))},
+    )
+    value = np.array([[0, 1], [1, 1]]).astype(helper.tensor_dtype_to_np_dtype(kind))
+
+    (result,) = load_engine(path, settings).run(["y"], {"x": value})
+
+    assert result.dtype == value.dtype
+    np.testing.assert_array_equal(result, np.hstack([value, value]))
+
+
+def test_a_type_that_triton_cannot_carry_is_named(tmp_path: Path) -> None:
+    path = tiny_models.identity(tmp_path / "model.onnx", tiny_models.BFLOAT16)
+
+    with pytest.raises(ConfigError, match=r"tensor 'x' has type tensor\(bfloat16\)"):
+        describe(path)
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tiny_models.identity(tmp_path / "model.onnx")
+
+    with pytest.raises(ConfigError, match="GPU 0"):
+        load_engine(path, Settings(device_id=0))
+
+
+def test_openvino_gives_onnx_runtimes_results(tmp_path: Path) -> None:
+    # On a CPU with bf16 units, OpenVINO's own choice of precision would differ by 1e-2 here.
+    path = tiny_models.convolution(tmp_path / "model.onnx")
+    ours, reference = load_engine(path, OPENVINO), load_engine(path, Settings(intra_op_threads=2))
+
+    for shape in [(1, 3, 32, 48), (4, 3, 40, 24), (2, 3, 64, 64), (1, 3, 32, 48)]:
+        image = RANDOM.standard_normal(shape).astype(np.float32)
+        (result,) = ours.run(["y"], {"x": image})
+        (expected,) = reference.run(["y"], {"x": image})
+        assert result.shape == expected.shape
+        np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+def test_openvino_results_outlive_the_next_run(tmp_path: Path) -> None:
+    engine = load_engine(tiny_models.two_layers(tmp_path / "model.onnx"), OPENVINO)
+    (first,) = engine.run(["y"], {"x": np.ones((1, 64), dtype=np.float32)})
+    kept = first.copy()
+
+    engine.run(["y"], {"x": np.zeros((1, 64), dtype=np.float32)})
+
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_openvino_refuses_strings(tmp_path: Path) -> None:
+    path = tiny_models.identity(tmp_path / "model.onnx", tiny_models.STRING)
+
+    with pytest.raises(ConfigError, match="cannot run tensor 'x' of strings"):
+        load_engine(path, OPENVINO)
+
+
+GROWTH = """
+import sys
+import numpy as np
+from pathlib import Path
+from onnxruntime_backend.engines import load_engine
+from onnxruntime_backend.settings import Settings
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+engine = load_engine(Path(sys.argv[1]), Settings(engine=sys.argv[2], intra_op_threads=2))
+sizes = np.random.default_rng(0).integers(20, 160, (600, 2))
+engine.run(["y"], {"x": np.zeros((4, 3, 160, 160), np.float32)})
+for index, (height, width) in enumerate(sizes):
+    engine.run(["y"], {"x": np.zeros((1 + index % 4, 3, height, width), np.float32)})
+    if index == 300:
+        before = resident()
+print(resident() - before)
+"""
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_memory_stays_flat_over_hundreds_of_shapes(tmp_path: Path, engine: str) -> None:
+    path = tiny_models.convolution(tmp_path / "model.onnx", channels=64)
+
+    result = subprocess.run(
+        [sys.executable, "-c", GROWTH, str(path), engine],
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "triton_backends")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    # Measured: 5 to 15 MiB; with OpenVINO's default cache of prepared kernels 22 MiB for each 100 shapes, without end.
+    assert int(result.stdout) < 30 * 2**20
+
+
+def test_external_data_in_several_files_beside_the_model(tmp_path: Path) -> None:
+    path = tiny_models.two_layers(tmp_path / "split/model.onnx", external_data=True)
+    whole = tiny_models.two_layers(tmp_path / "whole/model.onnx")
+    value = RANDOM.standard_normal((2, 64)).astype(np.float32)
+    (expected,) = load_engine(whole, Settings()).run(["y"], {"x": value})
+
+    assert len(list(path.parent.iterdir())) == 3
+    for settings in (Settings(), OPENVINO):
+        (result,) = load_engine(path, settings).run(["y"], {"x": value})
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_a_config_is_completed_from_the_file(tmp_path: Path) -> None:
+    config = {"name": "m", "max_batch_size": 0, "input": [], "output": []}
+
+    complete(config, tiny_models.run_size(tmp_path / "model.onnx"))
+
+    assert config == {
+        "name": "m",
+        "max_batch_size": 4,
+        "dynamic_batching": {},
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1]}],
+        "output": [
+            # One number a row: [n] in the file, [n, 1] on the wire.
+            {"name": "size", "data_type": "TYPE_INT64", "dims": [1], "reshape": {"shape": []}},
+            {"name": "double", "data_type": "TYPE_FP32", "dims": [-1]},
+        ],
+    }
+
+
+def test_what_the_config_says_is_kept(tmp_path: Path) -> None:
+    inputs = [{"name": "x", "data_type": "TYPE_FP32", "dims": [7]}]
+    config = {"max_batch_size": 16, "input": inputs, "output": [], "sequence_batching": {}}
+
+    complete(config, tiny_models.run_size(tmp_path / "model.onnx"))
+
+    assert config["max_batch_size"] == 16
+    assert config["input"] is inputs
+    assert "dynamic_batching" not in config
+    assert config["output"] != []
+
+
+def test_a_complete_config_is_left_alone(tmp_path: Path) -> None:
+    config = {"max_batch_size": 0, "input": [{"name": "x"}], "output": [{"name": "y"}]}
+
+    complete(config, tmp_path / "never-opened.onnx")
+
+    assert config["max_batch_size"] == 0
+
+
+def test_a_model_of_fixed_size_does_not_batch(tmp_path: Path) -> None:
+    path = tiny_models.identity(tmp_path / "model.onnx", shape=(1, 3))
+    config: dict[str, Any] = {"max_batch_size": 0}
+
+    complete(config, path)
+
+    assert config["max_batch_size"] == 0
+    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [1, 3]}]
+    with pytest.raises(ConfigError, match="does not support batching"):
+        complete({"max_batch_size": 8}, path)
+
+
+def test_the_model_file_can_have_another_name_or_be_a_folder(tmp_path: Path) -> None:
+    named = tiny_models.identity(tmp_path / "net.onnx")
+    nested = tiny_models.identity(tmp_path / "model.onnx/model.onnx")
+
+    assert model_file(tmp_path, {"default_model_filename": "net.onnx"}) == named
+    assert model_file(tmp_path, {"default_model_filename": ""}) == nested
+
+
+def test_a_missing_file_names_the_script_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unable to find '.*/model.onnx'.*scripts/export_ocr\.py"):
+        model_file(tmp_path, {"name": "ocr_det"})
