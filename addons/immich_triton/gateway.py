@@ -54,6 +54,7 @@ class Gateway:
         work = create_task(self._predict(flow), name="predict", keep_ref=True)
         tasks = self._work.setdefault(flow.client_conn.id, set())
         tasks.add(work)
+        self._service.track(work)
         try:
             response = await work
         except BaseException as error:  # noqa: BLE001 - mitmproxy forwards the flow of a hook that raises
@@ -71,12 +72,6 @@ class Gateway:
         """Drop the work of a client that is gone; mitmproxy does not cancel a hook."""
         for work in self._work.get(client.id, ()):
             work.cancel("the client is gone")
-
-    def done(self) -> None:
-        """Drop all work."""
-        for tasks in list(self._work.values()):
-            for work in tasks:
-                work.cancel("the gateway is unloaded")
 
     async def _predict(self, flow: HTTPFlow) -> Response | None:
         form = parse_form(flow.request.headers.get("content-type", ""), flow.request.raw_content or b"")

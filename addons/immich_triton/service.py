@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Coroutine
+from typing import Any
 
 from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton.ledger import Ledger
 from immich_triton.protocol import ProtocolError
-from immich_triton.routes import Pipeline, Route, RouteError, RouteTable, fingerprint, load_routes
+from immich_triton.routes import Route, RouteError, RouteTable, fingerprint, load_routes
 from immich_triton.settings import Settings
 from immich_triton.tasks import TASKS
 from immich_triton.triton import TritonClient
@@ -32,6 +34,7 @@ class Service:
         self._triton: TritonClient | None = None
         self._seen: object = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[Any]] = set()
 
     @property
     def settings(self) -> Settings:
@@ -126,17 +129,26 @@ class Service:
             f"python scripts/ledger.py --state-dir {self.settings.state_dir} forget {name}"
         )
 
+    def track(self, work: asyncio.Task[Any]) -> None:
+        """Remember a request that is being answered, so that a reload does not cut it off."""
+        self._requests.add(work)
+        work.add_done_callback(self._requests.discard)
+
     def close(self) -> None:
-        """Stop what runs in the background."""
+        """Stop what runs in the background; requests that are being answered end in peace."""
         for task in list(self._tasks):
             task.cancel()
-        if self._triton is not None:
-            # Not tracked: it has to outlive this call.
-            create_task(self._triton.close(), name="close the client of Triton", keep_ref=True)
-            self._triton = None
+        # Not tracked: it has to outlive this call.
+        create_task(self._close_triton(), name="close the client of Triton", keep_ref=True)
 
-    def _spawn(self, work: object, name: str) -> None:
-        task: asyncio.Task[None] = create_task(work, name=name, keep_ref=True)  # type: ignore[arg-type]
+    async def _close_triton(self) -> None:
+        if self._requests:
+            await asyncio.wait(self._requests)
+        if self._triton is not None:
+            await self._triton.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task: asyncio.Task[None] = create_task(work, name=name, keep_ref=True)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -152,6 +164,3 @@ def read_table(settings: Settings) -> RouteTable:
                 "or set immich_allow_untrained"
             )
     return table
-
-
-__all__ = ["Pipeline", "Service", "read_table"]
