@@ -1,0 +1,87 @@
+"""Images to CLIP embeddings: decode and transform in parallel, then one call per encoder for the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from immich_pipelines.clip_encoders import Call, Encoder, Encoders, embed
+from immich_pipelines.clip_transform import image_transform
+from immich_pipelines.decode import open_rgb
+
+
+@dataclass(frozen=True)
+class ImageJob:
+    """The bytes of an image file, and the encoder that the request names."""
+
+    image: bytes
+    encoder: str
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """An embedding float32 [D] of length 1, and the size of the decoded image in pixels."""
+
+    embedding: npt.NDArray[np.float32]
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    encoder: Encoder
+    tensor: npt.NDArray[np.float32]
+    height: int
+    width: int
+
+
+class ClipImage:
+    """The pipeline: *call* runs an encoder, *threads* images are decoded at a time."""
+
+    def __init__(self, encoders: Encoders, call: Call, threads: int) -> None:
+        self._encoders = encoders
+        self._call = call
+        # Pillow releases the GIL while it decodes and resizes: threads are enough.
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def run(self, jobs: Sequence[ImageJob]) -> list[ImageEmbedding | Exception]:
+        """Answer *jobs* in their order; an image that cannot be decoded (`BadInput`) fails alone."""
+        prepared = list(self._pool.map(self._prepare, jobs))
+        results: list[ImageEmbedding | Exception] = [
+            item if isinstance(item, Exception) else RuntimeError("no encoder was asked") for item in prepared
+        ]
+        groups: dict[Encoder, list[int]] = {}
+        for index, item in enumerate(prepared):
+            if isinstance(item, _Prepared):
+                groups.setdefault(item.encoder, []).append(index)
+        for encoder, members in groups.items():
+            group = [item for item in (prepared[index] for index in members) if isinstance(item, _Prepared)]
+            for index, result in zip(members, self._embed(encoder, group), strict=True):
+                results[index] = result
+        return results
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown()
+
+    def _prepare(self, job: ImageJob) -> _Prepared | Exception:
+        try:
+            encoder = self._encoders.find(job.encoder)
+            image = open_rgb(job.image)
+            return _Prepared(encoder, image_transform(image, encoder.image_size), image.height, image.width)
+        except Exception as error:  # noqa: BLE001 - becomes the answer of this request alone
+            return error
+
+    def _embed(self, encoder: Encoder, group: Sequence[_Prepared]) -> list[ImageEmbedding | Exception]:
+        try:
+            rows = embed(self._call, encoder, "IMAGE", np.stack([item.tensor for item in group]))
+        except Exception as error:  # noqa: BLE001 - becomes the answer of every request of the group
+            return [error] * len(group)
+        return [
+            row if isinstance(row, Exception) else ImageEmbedding(row, item.height, item.width)
+            for row, item in zip(rows, group, strict=True)
+        ]
