@@ -1,0 +1,54 @@
+"""Triton's entry to the ``faces`` pipeline; see ``config.pbtxt`` beside this folder for what goes in and out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from immich_pipelines import faces_detection, faces_recognition
+from immich_pipelines.bls import TritonSession
+from immich_pipelines.errors import BadInput
+from immich_pipelines.faces import Faces, FacesPipeline, Job
+from immich_pipelines.requests import Request, answer, failure
+
+
+class TritonPythonModel:
+    """One instance of the pipeline."""
+
+    def initialize(self, _args: dict[str, str]) -> None:
+        """Prepare; the models are named by each request."""
+        self._pipeline = FacesPipeline(_detector, _recognizer)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer the requests of one dynamic batch, each on its own account."""
+        jobs = [_job(request) for request in requests]
+        answers = iter(self._pipeline.run([job for job in jobs if isinstance(job, Job)]))
+        return [_response(next(answers) if isinstance(job, Job) else job) for job in jobs]
+
+
+def _job(triton_request: Any) -> Job | BadInput:
+    try:
+        request = Request(triton_request)
+        return Job(
+            image=request.payload("IMAGE"),
+            min_score=request.number("min_score", 0.7),
+            detector=request.text("detector"),
+            recognizer=request.text("recognizer") if request.flag("recognition", True) else None,
+        )
+    except BadInput as error:
+        return error
+
+
+def _response(result: Faces | Exception) -> Any:
+    return answer(result.tensors()) if isinstance(result, Faces) else failure(result)
+
+
+def _detector(model: str) -> TritonSession:
+    inputs = {faces_detection.INPUT: ["batch", faces_detection.SIDE, faces_detection.SIDE, 3]}
+    outputs = {name: ["batch", *shape] for name, shape in faces_detection.OUTPUTS.items()}
+    return TritonSession(model, inputs, outputs)
+
+
+def _recognizer(model: str) -> TritonSession:
+    inputs = {faces_recognition.INPUT: ["batch", faces_recognition.SIDE, faces_recognition.SIDE, 3]}
+    outputs = {faces_recognition.OUTPUT: ["batch", faces_recognition.DIMENSION]}
+    return TritonSession(model, inputs, outputs)
