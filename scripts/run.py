@@ -8,6 +8,7 @@ with its own ports.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import secrets
 import shlex
 import socket
@@ -157,9 +158,10 @@ def _export_if_needed(models: Path, asked: StopSignals) -> None:
 
 def _upstream(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise StartError(f"UPSTREAM must look like http://127.0.0.1:3003, not {text!r}")
-    return f"{parts.scheme}://{parts.netloc}"
+    with contextlib.suppress(ValueError):  # the port is no number
+        if parts.scheme in ("http", "https") and parts.hostname and not parts.path.strip("/") and parts.port != 0:
+            return f"{parts.scheme}://{parts.netloc}"
+    raise StartError(f"UPSTREAM must look like http://127.0.0.1:3003, not {text!r}")
 
 
 def _summary(gateway: GatewaySettings, triton: TritonProcess, routes: RouteTable, seconds: float) -> None:
