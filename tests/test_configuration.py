@@ -24,7 +24,7 @@ CLIP = [
 ]
 
 
-def start(tmp_path: Path, *, mode: str = "reverse:http://127.0.0.1:9", **options: object) -> tuple[int, str]:
+def start(tmp_path: Path, *, mode: str = "reverse:http://127.0.0.1:9", **options: Any) -> tuple[int, str]:
     """Start mitmdump with options that must stop it; return the exit code and what it printed."""
     options = {"immich_models": tmp_path, "immich_state_dir": tmp_path / "state", "confdir": tmp_path, **options}
     line = command(port=free_ports(1)[0], mode=mode, **options)
