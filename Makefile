@@ -38,10 +38,19 @@ lint: setup  ## ruff and mypy alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+URL ?= http://127.0.0.1:$(PORT)
+AGAINST ?=
+
+eval: setup  ## mark the OCR answers of the running gateway and of RapidOCR: URL, AGAINST="URL…" of stock Immich MLs
+	$(BIN)/python scripts/eval_ocr.py --url "$(URL)" --engine $(foreach url,$(AGAINST),--against "$(url)")
+
+bench: setup  ## measure the running gateway against RapidOCR: URL, AGAINST="URL…" of stock Immich MLs; more: scripts/bench.py --help
+	$(BIN)/python scripts/bench.py --url "$(URL)" --engine $(foreach url,$(AGAINST),--against "$(url)")
+
 lock: setup  ## renew the hashed lock files (needs uv); they carry no address of a package host
 	@scripts/lock.sh
 
 clean:  ## remove what setup and run created (models stay)
 	rm -rf $(VENV) .venv-export .run
 
-.PHONY: help setup run test lint lock clean
+.PHONY: help setup run test lint eval bench lock clean
