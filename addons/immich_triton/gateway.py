@@ -14,6 +14,7 @@ from immich_triton import upstream
 from immich_triton.answers import error_response, json_response
 from immich_triton.claims import kind_of, release
 from immich_triton.ledger import LedgerError
+from immich_triton.notes import note_fault, note_split
 from immich_triton.protocol import (
     Entry,
     Form,
@@ -58,6 +59,7 @@ class Gateway:
         try:
             response = await work
         except BaseException as error:  # noqa: BLE001 - mitmproxy forwards the flow of a hook that raises
+            note_fault(flow, error)
             response = failure(error)
         finally:
             tasks.discard(work)
@@ -76,6 +78,7 @@ class Gateway:
     async def _predict(self, flow: HTTPFlow) -> Response | None:
         form = parse_form(flow.request.headers.get("content-type", ""), flow.request.raw_content or b"")
         ours, others = self._split(parse_entries(form.entries))
+        note_split(flow, ours, others)
         if not ours:
             return None
         require_payload(form)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from immich_triton import wire
 from immich_triton.answers import error_response
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
     from immich_triton.service import Service
+
+KEPT_ANSWER: Final = 4 << 20
+"""Stock computes an answer to /predict before it sends it: streaming one of up to this many bytes would gain nothing."""
 
 
 class PassThrough:
@@ -39,7 +42,12 @@ class PassThrough:
     def responseheaders(self, flow: HTTPFlow) -> None:
         """Stream the upstream's answer."""
         if kind_of(flow, self._service.id) and may_go_upstream(flow) and flow.response:
-            flow.response.stream = True
+            flow.response.stream = not self._is_kept(flow)
+
+    def _is_kept(self, flow: HTTPFlow) -> bool:
+        """Whether the upstream's answer stays with the flow, for people who look at it."""
+        length = flow.response.headers.get("content-length", "") if flow.response else ""
+        return kind_of(flow, self._service.id) == "predict" and length.isdecimal() and int(length) <= KEPT_ANSWER
 
     def error(self, flow: HTTPFlow) -> None:
         """Say in JSON that the upstream did not answer. Without a live client nobody is left to tell."""
