@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--random-weights", type=int, nargs="?", const=0, metavar="SEED", help="for tests: no download, no use either"
     )
+    parser.add_argument("--gpu", action="store_true", help="place the encoders on every GPU instead of the CPU")
     parser.add_argument(
         "--external-data",
         action="store_true",
@@ -110,7 +111,7 @@ def _export(model: ClipModel, names: list[str], options: argparse.Namespace) -> 
             "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **{key: report[key] for key in ("context_length", "opset", "versions", "parity")},
         }
-        clip_repository.write(options.models, model, folder, names, record)
+        clip_repository.write(options.models, model, folder, names, record, gpu=options.gpu)
     _print_parity(model, report["parity"])
     _print_next(options.models, model, names, untrained=untrained)
     return 0
@@ -158,6 +159,7 @@ def _print_parity(model: ClipModel, parity: dict[str, Any]) -> None:
         f"image transform: largest difference {parity['transform_max_difference']:.1e} "
         f"(limit {parity['transform_limit']:.0e}); texts with other tokens: {parity['texts_with_other_tokens']}",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -15,8 +15,9 @@ from toolbox.clip_models import CONTEXT_LENGTH, ClipModel
 from toolbox.repository import Pipeline, Route, install_pipelines, new_model, write_route
 
 PIPELINES: Final = ("clip_image", "clip_text")
+_KINDS: Final = {False: "KIND_CPU", True: "KIND_GPU"}
 _CONFIG: Final = """\
-# {model}, {kind} encoder, {precision}. Written by scripts/export_clip.py; export.json has its origin and its proof.
+# {model}, {tower} encoder, {precision}. Written by scripts/export_clip.py; export.json has its origin and its proof.
 #
 # {about}
 # EMBEDDING    length 1: the L2 normalisation is part of the graph
@@ -34,13 +35,20 @@ output [
 # No delay: what arrives while a batch is being computed forms the next one.
 dynamic_batching {{ }}
 # One copy of the weights; on a CPU it uses all cores by itself.
-instance_group [ {{ count: 1 }} ]
+instance_group [ {{ count: 1, kind: {kind} }} ]
+{parameters}"""
+_CPU: Final = """\
 # A spinning thread of one model takes a core from another one (measured fourfold on two cores).
-parameters {{ key: "allow_spinning", value: {{ string_value: "0" }} }}
-{extra}"""
+parameters { key: "allow_spinning", value: { string_value: "0" } }
+"""
 _NICE: Final = """\
 # Indexing yields to search queries: a person is waiting for those.
 parameters { key: "nice", value: { string_value: "10" } }
+"""
+_GPU: Final = """\
+# No search among algorithms for every new batch size, and no doubling of the VRAM at each step.
+parameters { key: "cudnn_conv_algo_search", value: { string_value: "2" } }
+parameters { key: "arena_extend_strategy", value: { string_value: "1" } }
 """
 
 
@@ -69,10 +77,18 @@ def check_names(model: ClipModel, names: Sequence[str], models: Path) -> list[st
     return result
 
 
-def write(models: Path, model: ClipModel, exported: Path, names: Sequence[str], record: Mapping[str, Any]) -> None:
+def write(
+    models: Path,
+    model: ClipModel,
+    exported: Path,
+    names: Sequence[str],
+    record: Mapping[str, Any],
+    *,
+    gpu: bool = False,
+) -> None:
     """Put *exported* (with ``visual/`` and ``textual/``) and the route for *names* into the repository *models*.
 
-    *record* becomes ``export.json`` of both encoders. Both appear together, or neither does.
+    *record* becomes ``export.json`` of both encoders; *gpu* places them on the GPU. Both appear together, or neither.
     """
     precision = str(record["precision"])
     install_pipelines(models, PIPELINES)
@@ -81,8 +97,8 @@ def write(models: Path, model: ClipModel, exported: Path, names: Sequence[str], 
             # The version folder is there already, empty.
             shutil.copytree(exported / kind, folder, dirs_exist_ok=True)
             (folder / "export.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        (visual / "config.pbtxt").write_text(_visual_config(model, precision), encoding="utf-8")
-        (textual / "config.pbtxt").write_text(_textual_config(model, precision), encoding="utf-8")
+        (visual / "config.pbtxt").write_text(_visual_config(model, precision, gpu=gpu), encoding="utf-8")
+        (textual / "config.pbtxt").write_text(_textual_config(model, precision, gpu=gpu), encoding="utf-8")
         write_route(
             visual,
             Route(
@@ -99,10 +115,10 @@ def write(models: Path, model: ClipModel, exported: Path, names: Sequence[str], 
         )
 
 
-def _visual_config(model: ClipModel, precision: str) -> str:
+def _visual_config(model: ClipModel, precision: str, *, gpu: bool) -> str:
     return _CONFIG.format(
         model=model.name,
-        kind="image",
+        tower="image",
         precision=precision,
         about="IMAGE        RGB, planes first, as cn_clip.clip.image_transform makes it (about -1.8 to 2.2)",
         name=model.visual,
@@ -111,14 +127,15 @@ def _visual_config(model: ClipModel, precision: str) -> str:
         type="TYPE_FP32",
         dims=f"3, {model.image_size}, {model.image_size}",
         dimension=model.dimension,
-        extra=_NICE,
+        kind=_KINDS[gpu],
+        parameters=_GPU if gpu else _CPU + _NICE,
     )
 
 
-def _textual_config(model: ClipModel, precision: str) -> str:
+def _textual_config(model: ClipModel, precision: str, *, gpu: bool) -> str:
     return _CONFIG.format(
         model=model.name,
-        kind="text",
+        tower="text",
         precision=precision,
         about="TOKENS       as cn_clip.clip.tokenize makes them with vocab.txt beside this file",
         name=model.textual,
@@ -127,5 +144,6 @@ def _textual_config(model: ClipModel, precision: str) -> str:
         type="TYPE_INT64",
         dims=CONTEXT_LENGTH,
         dimension=model.dimension,
-        extra="",
+        kind=_KINDS[gpu],
+        parameters=_GPU if gpu else _CPU,
     )

@@ -29,8 +29,8 @@ from toolbox.clip_models import CLIP_MODELS, CONTEXT_LENGTH, ClipModel
 
 OPSET: Final = 17
 """The first with LayerNormalization as one operator; Triton's C++ backend has known it since 2022."""
-PROTOBUF_LIMIT: Final = 2**31 - 1
-"""Bytes in one protobuf message; a larger model keeps its weights in a file beside it."""
+EXTERNAL_FROM: Final = 2_000_000_000
+"""Bytes of weights from which they go into a file beside the model: a protobuf message cannot exceed 2 GiB."""
 
 
 class Encoder(torch.nn.Module):  # type: ignore[misc]  # torch is not in the environment that checks types
@@ -118,7 +118,9 @@ def export(encoder: Encoder, sample: torch.Tensor, name: str, path: Path, *, ext
     proto = onnx.load(scratch / "model.onnx")
     proto.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 1
     shutil.rmtree(scratch)
-    if external_data or proto.ByteSize() > PROTOBUF_LIMIT:
+    # Not proto.ByteSize(): that fails for the models it is asked about.
+    size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    if external_data or size > EXTERNAL_FROM:
         onnx.save_model(
             proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location="model.onnx.data"
         )
