@@ -9,6 +9,10 @@ from onnxruntime_backend.settings import Settings
 from triton import tiny_models
 
 
+def ones(rows: int, columns: int = 3) -> Array:
+    return np.ones((rows, columns), dtype=np.float32)
+
+
 @pytest.fixture
 def run_size(tmp_path: Path) -> Engine:
     return load_engine(tiny_models.run_size(tmp_path / "model.onnx"), Settings())
@@ -17,10 +21,6 @@ def run_size(tmp_path: Path) -> Engine:
 @pytest.fixture
 def lookup(tmp_path: Path) -> Engine:
     return load_engine(tiny_models.lookup(tmp_path / "model.onnx"), Settings())
-
-
-def ones(rows: int, columns: int = 3) -> Array:
-    return np.ones((rows, columns), dtype=np.float32)
 
 
 def outputs(result: Result) -> dict[str, Array]:
@@ -94,6 +94,7 @@ def test_a_request_that_breaks_the_run_fails_alone(lookup: Engine) -> None:
     [
         ({"x": np.ones((1, 2, 3), dtype=np.float32)}, r"input 'x' has shape \[1, 2, 3\], the model takes \[-1, -1\]"),
         ({}, "input 'x' is missing"),
+        ({"x": ones(1), "z": ones(1)}, "the model has no input 'z'"),
     ],
 )
 def test_a_request_that_does_not_fit_is_the_callers_fault(
@@ -133,3 +134,13 @@ def test_a_model_without_a_batch_axis_says_what_to_change(tmp_path: Path) -> Non
     assert [isinstance(result, ValueError) and "set max_batch_size: 0" in str(result) for result in results] == [
         True
     ] * 2
+
+
+def test_scalars_are_one_element_on_the_wire(tmp_path: Path) -> None:
+    path = tiny_models.identity(tmp_path / "model.onnx", shape=())
+
+    (result,) = run_batch(
+        load_engine(path, Settings()), [Job({"x": np.array([5], dtype=np.float32)}, ["y"])], batched=False
+    )
+
+    assert outputs(result)["y"].tolist() == [5]

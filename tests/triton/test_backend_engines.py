@@ -2,12 +2,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from onnx import helper
-from onnxruntime_backend.complete import complete, model_file
 from onnxruntime_backend.engines import BadRequestError, describe, load_engine
 from onnxruntime_backend.settings import ConfigError, Settings
 from toolbox.repository import PROJECT
@@ -138,66 +136,3 @@ def test_external_data_in_several_files_beside_the_model(tmp_path: Path) -> None
     for settings in (Settings(), OPENVINO):
         (result,) = load_engine(path, settings).run(["y"], {"x": value})
         np.testing.assert_allclose(result, expected, atol=1e-5)
-
-
-def test_a_config_is_completed_from_the_file(tmp_path: Path) -> None:
-    config = {"name": "m", "max_batch_size": 0, "input": [], "output": []}
-
-    complete(config, tiny_models.run_size(tmp_path / "model.onnx"))
-
-    assert config == {
-        "name": "m",
-        "max_batch_size": 4,
-        "dynamic_batching": {},
-        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1]}],
-        "output": [
-            # One number a row: [n] in the file, [n, 1] on the wire.
-            {"name": "size", "data_type": "TYPE_INT64", "dims": [1], "reshape": {"shape": []}},
-            {"name": "double", "data_type": "TYPE_FP32", "dims": [-1]},
-        ],
-    }
-
-
-def test_what_the_config_says_is_kept(tmp_path: Path) -> None:
-    inputs = [{"name": "x", "data_type": "TYPE_FP32", "dims": [7]}]
-    config = {"max_batch_size": 16, "input": inputs, "output": [], "sequence_batching": {}}
-
-    complete(config, tiny_models.run_size(tmp_path / "model.onnx"))
-
-    assert config["max_batch_size"] == 16
-    assert config["input"] is inputs
-    assert "dynamic_batching" not in config
-    assert config["output"] != []
-
-
-def test_a_complete_config_is_left_alone(tmp_path: Path) -> None:
-    config = {"max_batch_size": 0, "input": [{"name": "x"}], "output": [{"name": "y"}]}
-
-    complete(config, tmp_path / "never-opened.onnx")
-
-    assert config["max_batch_size"] == 0
-
-
-def test_a_model_of_fixed_size_does_not_batch(tmp_path: Path) -> None:
-    path = tiny_models.identity(tmp_path / "model.onnx", shape=(1, 3))
-    config: dict[str, Any] = {"max_batch_size": 0}
-
-    complete(config, path)
-
-    assert config["max_batch_size"] == 0
-    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [1, 3]}]
-    with pytest.raises(ConfigError, match="does not support batching"):
-        complete({"max_batch_size": 8}, path)
-
-
-def test_the_model_file_can_have_another_name_or_be_a_folder(tmp_path: Path) -> None:
-    named = tiny_models.identity(tmp_path / "net.onnx")
-    nested = tiny_models.identity(tmp_path / "model.onnx/model.onnx")
-
-    assert model_file(tmp_path, {"default_model_filename": "net.onnx"}) == named
-    assert model_file(tmp_path, {"default_model_filename": ""}) == nested
-
-
-def test_a_missing_file_names_the_script_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unable to find '.*/model.onnx'.*scripts/export_ocr\.py"):
-        model_file(tmp_path, {"name": "ocr_det"})

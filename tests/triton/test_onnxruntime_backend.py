@@ -37,6 +37,8 @@ def server(triton_server: StartTriton, tmp_path_factory: pytest.TempPathFactory)
     tiny_models.identity(onnx_file(models, "unknown_key", config(threads="2")))
     tiny_models.identity(onnx_file(models, "wrong_value", config(execution_mode="7")))
     tiny_models.identity(onnx_file(models, "fixed_batch", config()), shape=(1, 3))
+    wrong_input = 'input [ { name: "image" data_type: TYPE_FP32 dims: [ 3 ] } ]'
+    tiny_models.identity(onnx_file(models, "wrong_input", config(extra=wrong_input)))
     onnx_file(models, "ocr_det", config())
     onnx_file(models, "damaged", config()).write_bytes(b"no protobuf")
     with triton_server(models) as server:
@@ -195,6 +197,7 @@ def test_an_unknown_parameter_is_a_warning(server: TritonServer, client: Any) ->
     [
         ("wrong_value", "'execution_mode' must be a whole number from 0 to 1, got '7'"),
         ("fixed_batch", "model does not support batching while non-zero max_batch_size is specified"),
+        ("wrong_input", "the config has no input 'x', which the model needs"),
         ("ocr_det", "scripts/export_ocr.py"),
         ("damaged", "Protobuf parsing failed"),
     ],

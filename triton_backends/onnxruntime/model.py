@@ -19,7 +19,7 @@ import triton_python_backend_utils as pb_utils
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from onnxruntime_backend.batching import Job, Result, run_batch
-from onnxruntime_backend.complete import complete, model_file
+from onnxruntime_backend.complete import check, complete, model_file
 from onnxruntime_backend.engines import BadRequestError, Engine, load_engine
 from onnxruntime_backend.settings import read_settings
 
@@ -69,6 +69,7 @@ def _load(name: str, config: dict[str, Any], args: dict[str, str]) -> Engine:
     # Before any thread starts: threads inherit it.
     os.nice(settings.nice)
     engine = load_engine(model_file(Path(pb_utils.get_model_dir()), config), settings)
+    check(config, engine.inputs, engine.outputs)
     where = "CPU" if settings.device_id is None else f"GPU {settings.device_id}"
     pb_utils.Logger.log_info(
         f"model {name}: served by the embedded Python-based backend with {settings.engine} on {where}, "

@@ -29,37 +29,43 @@ def run_batch(engine: Engine, jobs: Sequence[Job], *, batched: bool) -> list[Res
     results: list[Result] = [{} for _ in jobs]
     groups: dict[object, list[int]] = {}
     inputs = {tensor.name: tensor for tensor in engine.inputs}
+    fitting: dict[int, Job] = {}
     for index, job in enumerate(jobs):
         try:
-            _check(job, inputs, batched=batched)
+            fitting[index] = _fit(job, inputs, batched=batched)
         except BadRequestError as error:
             results[index] = error
         else:
             groups.setdefault(_key(job) if batched else index, []).append(index)
     for members in groups.values():
-        for index, result in zip(members, _run_group(engine, [jobs[i] for i in members], batched), strict=True):
+        for index, result in zip(members, _run_group(engine, [fitting[i] for i in members], batched), strict=True):
             results[index] = result
     return results
 
 
-def _check(job: Job, inputs: Mapping[str, TensorInfo], *, batched: bool) -> None:
-    if missing := inputs.keys() - job.inputs.keys():
+def _fit(job: Job, tensors: Mapping[str, TensorInfo], *, batched: bool) -> Job:
+    if missing := tensors.keys() - job.inputs.keys():
         # OpenVINO would silently take the tensor of the run before.
         raise BadRequestError(f"input '{min(missing)}' is missing")
-    sizes = set()
-    for name, value in job.inputs.items():
-        tensor = inputs.get(name)
-        if tensor is None:
-            continue  # a constant that the file lets callers replace; ONNX Runtime checks it
-        fits = len(value.shape) == len(tensor.shape) and all(
-            expected in {-1, size} for expected, size in zip(tensor.shape, value.shape, strict=True)
-        )
-        if not fits:
-            raise BadRequestError(f"input '{name}' has shape {list(value.shape)}, the model takes {list(tensor.shape)}")
-        if batched:
-            sizes.add(value.shape[0])
-    if len(sizes) > 1:
+    if unknown := job.inputs.keys() - tensors.keys():
+        raise BadRequestError(f"the model has no input '{min(unknown)}'")
+    inputs = {name: _fit_tensor(value, tensors[name], batched=batched) for name, value in job.inputs.items()}
+    if batched and len(sizes := {value.shape[0] for value in inputs.values()}) > 1:
         raise BadRequestError(f"inputs differ in their batch size: {sorted(sizes)}")
+    return Job(inputs, job.outputs)
+
+
+def _fit_tensor(value: Array, tensor: TensorInfo, *, batched: bool) -> Array:
+    if not batched and not tensor.shape and value.shape == (1,):
+        return value.reshape(())  # Triton has no scalars: they are [1] on the wire
+    fits = len(value.shape) == len(tensor.shape) and all(
+        expected in {-1, size} for expected, size in zip(tensor.shape, value.shape, strict=True)
+    )
+    if not fits:
+        raise BadRequestError(
+            f"input '{tensor.name}' has shape {list(value.shape)}, the model takes {list(tensor.shape)}"
+        )
+    return value
 
 
 def _key(job: Job) -> object:
@@ -83,7 +89,7 @@ def _run_joined(engine: Engine, jobs: Sequence[Job], batched: bool) -> list[dict
         feed = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
     values = dict(zip(names, engine.run(names, feed), strict=True))
     if not batched:
-        return [values]
+        return [{name: value.reshape(value.shape or (1,)) for name, value in values.items()}]
     counts = [next(iter(job.inputs.values())).shape[0] for job in jobs]
     total = sum(counts)
     for name, value in values.items():

@@ -1,4 +1,7 @@
-"""Fills in what a config leaves out, from the ONNX file, by the rules of Triton's C++ backend."""
+"""Fills in what a config leaves out, from the ONNX file, and refuses what contradicts it.
+
+By the rules of Triton's C++ backend, so that a config that loads here does not fail there for what it says of tensors.
+"""
 
 from __future__ import annotations
 
@@ -70,3 +73,39 @@ def _tensors(tensors: Sequence[TensorInfo], *, batched: bool) -> list[dict[str, 
             entry["reshape"] = {"shape": []}
         entries.append(entry)
     return entries
+
+
+def check(config: Mapping[str, Any], inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+    """Raise `ConfigError` when *config* (with inputs and outputs) does not describe a model with these tensors."""
+    given = {entry["name"] for entry in config["input"]}
+    if missing := [tensor.name for tensor in inputs if tensor.name not in given]:
+        raise ConfigError(f"the config has no input '{missing[0]}', which the model needs")
+    batched = bool(config.get("max_batch_size"))
+    for kind, entries, tensors in (("input", config["input"], inputs), ("output", config["output"], outputs)):
+        known = {tensor.name: tensor for tensor in tensors}
+        for entry in entries:
+            if entry["name"] not in known:
+                raise ConfigError(
+                    f"the model has no {kind} '{entry['name']}' of the config; it has {', '.join(sorted(known))}"
+                )
+            _check_tensor(kind, entry, known[entry["name"]], batched=batched)
+
+
+def _check_tensor(kind: str, entry: Mapping[str, Any], tensor: TensorInfo, *, batched: bool) -> None:
+    if entry["data_type"] != tensor.type:
+        raise ConfigError(
+            f"{kind} '{tensor.name}' is {entry['data_type']} in the config and {tensor.type} in the model"
+        )
+    reshape = entry.get("reshape")
+    dims = [int(size) for size in (entry["dims"] if reshape is None else reshape.get("shape", []))]
+    shape = [-1, *dims] if batched else dims
+    if not tensor.shape and not batched and all(size == 1 for size in dims):
+        return  # a scalar, which is [1] on the wire
+    fits = len(shape) == len(tensor.shape) and all(
+        model in {-1, size} for model, size in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits:
+        batch = ", batch axis included" if batched else ""
+        raise ConfigError(
+            f"{kind} '{tensor.name}' has shape {shape} in the config{batch}, {list(tensor.shape)} in the model"
+        )
