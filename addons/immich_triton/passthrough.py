@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from immich_triton.service import Service
 
 KEPT_ANSWER: Final = 4 << 20
-"""Stock computes an answer to /predict before it sends it: streaming one of up to this many bytes would gain nothing."""
+"""Stock computes an answer to /predict before it sends it: streaming one of up to so many bytes would gain nothing."""
 
 
 class PassThrough:
