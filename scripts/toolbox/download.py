@@ -24,7 +24,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 16
+"""Bytes written at a time; what was received of an unfinished chunk is lost when the transfer breaks."""
 _ATTEMPTS: Final = 5
 """How often a broken transfer is taken up again before giving up; only attempts that brought nothing count."""
 _TIMEOUT: Final = (15.0, 60.0)
