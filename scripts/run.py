@@ -65,6 +65,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             http_port=options.triton_http_port,
             metrics_port=options.triton_metrics_port,
             run_dir=run_dir / "triton",
+            only_routed=True,
             port_remedy="choose others: make run TRITON_HTTP_PORT=… TRITON_METRICS_PORT=…",
         ),
         lambda text: print(f"triton: {text}", flush=True),

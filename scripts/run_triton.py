@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         metrics_port=options.metrics_port,
         run_dir=run_dir.resolve(),
         shared_memory_mib=options.shm_mib,
+        only_routed=options.only_routed,
         onnxruntime_backend=options.onnxruntime_backend.resolve(),
     )
     triton = TritonProcess(settings, _say)
@@ -66,6 +67,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="folder for triton.log, triton.pid and the backend directory; one server each "
         "(default: .run/triton-<http port>)",
+    )
+    parser.add_argument(
+        "--only-routed",
+        action="store_true",
+        help="leave out our pipelines (ocr, clip_image, clip_text, faces) that no route.toml names, as `make run` does",
     )
     parser.add_argument(
         "--shm-mib",

@@ -126,11 +126,14 @@ class TritonServer:
         return self.program.stop()
 
 
-def launch(models: Path, run_dir: Path, ports: Sequence[int] = ()) -> TritonServer:
-    """Start Triton over *models* on free ports, or the two given ones (HTTP, metrics), without waiting."""
+def launch(models: Path, run_dir: Path, ports: Sequence[int] = (), more: Sequence[object] = ()) -> TritonServer:
+    """Start Triton over *models* on free ports, or the two given ones (HTTP, metrics), without waiting.
+
+    *more* are further arguments of ``run_triton.py``.
+    """
     http_port, metrics_port = ports or free_ports(2)
     arguments = ["--models", models, "--run-dir", run_dir, "--http-port", http_port, "--metrics-port", metrics_port]
-    program = Program.start("run_triton.py", arguments, run_dir / "console.log")
+    program = Program.start("run_triton.py", [*arguments, *more], run_dir / "console.log")
     return TritonServer(f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}", run_dir.resolve(), program)
 
 

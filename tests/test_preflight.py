@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from toolbox.preflight import Port, StartError, check_models, check_platform, check_ports, check_shared_memory
+from toolbox.preflight import Port, StartError, check_platform, check_ports, check_shared_memory, missing_files
 
 
 def test_this_machine_passes() -> None:
@@ -62,6 +62,16 @@ def test_a_model_with_another_file_name_is_complete(tmp_path: Path) -> None:
     (tmp_path / "det/1/net.onnx").touch()
     config = tmp_path / "det/config.pbtxt"
     config.write_text('backend: "onnxruntime"\ndefault_model_filename: "net.onnx"\n')
-    assert check_models(tmp_path) == {}
+    assert missing_files(tmp_path / "det") is None
     config.write_text('backend: "onnxruntime"\n')
-    assert "model.onnx is missing" in check_models(tmp_path)["det"]
+    assert "model.onnx is missing" in str(missing_files(tmp_path / "det"))
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [("ocr_rec", "export_ocr.py"), ("cn_clip_vit_b_16_visual", "export_clip.py"), ("face_det", "export_faces.py")],
+)
+def test_a_missing_file_names_the_script_that_makes_it(tmp_path: Path, name: str, script: str) -> None:
+    (tmp_path / name / "1").mkdir(parents=True)
+    (tmp_path / name / "config.pbtxt").write_text('backend: "onnxruntime"\n')
+    assert f"scripts/{script} makes it" in str(missing_files(tmp_path / name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import pytest
 import requests
 import tritonclient.http
 from embedded_triton import StartTriton, TritonServer, eventually, free_ports, launch
-from small_models import BROKEN, write_model
+from small_models import BROKEN, ECHO, write_model, write_ocr_route
+from toolbox.repository import Pipeline, Route, write_route
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
@@ -106,8 +108,39 @@ def test_a_killed_server_is_started_again(server: TritonServer) -> None:
 def test_a_model_whose_process_was_killed_is_loaded_again(server: TritonServer) -> None:
     (stub,) = children(server.pid)
     os.kill(stub, signal.SIGKILL)
-    assert eventually(lambda: "model echo is back" in server.console)
+    assert eventually(lambda: server.console.endswith("triton: echo loaded\n"))
+    assert "a process of model echo died" in server.console
+    assert children(server.pid) != {stub}
     assert echoes(server)
+
+
+def test_models_that_appear_change_and_vanish_are_followed(tmp_path: Path, triton_server: StartTriton) -> None:
+    write_model(tmp_path, "broken", code=BROKEN)
+    with triton_server(tmp_path) as server:
+        fresh = write_model(tmp_path, "echo")
+        assert eventually(lambda: echoes(server))
+        (tmp_path / "broken/1/model.py").write_text(ECHO)
+        assert eventually(lambda: requests.get(f"{server.url}/v2/models/broken/ready", timeout=5).ok)
+        shutil.rmtree(fresh)
+        assert eventually(lambda: not requests.get(f"{server.url}/v2/models/echo/ready", timeout=5).ok)
+
+
+def test_pipelines_without_a_route_can_be_left_out(tmp_path: Path) -> None:
+    write_ocr_route(write_model(tmp_path / "models", "ocr"))
+    write_model(tmp_path / "models", "clip_text")
+    write_model(tmp_path / "models", "mine")
+    server = launch(tmp_path / "models", tmp_path / "run", more=["--only-routed"])
+    try:
+        server.wait_until_live()
+        index = requests.post(f"{server.url}/v2/repository/index", json={"ready": True}, timeout=5).json()
+        assert {model["name"] for model in index} == {"ocr", "mine"}
+        write_route(
+            tmp_path / "models/mine",
+            Route("clip", ["ViT-B-32__openai"], [Pipeline("clip_text", ["textual"], ["mine"])], "0" * 64),
+        )
+        assert eventually(lambda: requests.get(f"{server.url}/v2/models/clip_text/ready", timeout=5).ok)
+    finally:
+        server.stop()
 
 
 def test_broken_models_are_reported_in_one_line_and_the_others_served(

@@ -89,21 +89,17 @@ def _check_port(port: Port) -> None:
         ) from error
 
 
-def check_models(models: Path) -> dict[str, str]:
-    """Return a hint for each model of the repository that is bound to fail, by name, in one line each.
-
-    Raises `StartError` when there is no repository, or no model in it.
-    """
+def check_models(models: Path) -> None:
+    """Raise `StartError` when there is no repository, or no model in it."""
     make = f"make the OCR models with scripts/export_ocr.py --models {models}"
     if not models.is_dir():
         raise StartError(f"the model repository {models} does not exist; {make}")
-    folders = sorted(folder for folder in models.iterdir() if folder.is_dir())
-    if not folders:
+    if not any(folder.is_dir() for folder in models.iterdir()):
         raise StartError(f"the model repository {models} is empty; {make}")
-    return {folder.name: hint for folder in folders if (hint := _missing(folder))}
 
 
-def _missing(folder: Path) -> str | None:
+def missing_files(folder: Path) -> str | None:
+    """Return what is missing in the *folder* of a model and what to do about it, in one line; None when nothing is."""
     config = folder / "config.pbtxt"
     if not config.exists():
         return "there is no config.pbtxt in its folder; remove the folder if it is no model"

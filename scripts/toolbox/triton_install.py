@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 from toolbox.preflight import StartError
@@ -78,7 +79,13 @@ def prepare(run_dir: Path, onnxruntime_backend: Path = ONNXRUNTIME_BACKEND) -> P
 
 
 def command(
-    models: Path, backends: Path, http_port: int, metrics_port: int, shm_prefix: str, exit_seconds: int
+    models: Path,
+    names: Iterable[str],
+    backends: Path,
+    http_port: int,
+    metrics_port: int,
+    shm_prefix: str,
+    exit_seconds: int,
 ) -> list[str]:
     """Return Triton's command line. Each flag that is not a default says why."""
     return [
@@ -87,7 +94,7 @@ def command(
         f"--backend-directory={backends}",
         # Loading and unloading by request is refused outside explicit mode.
         "--model-control-mode=explicit",
-        "--load-model=*",
+        *(f"--load-model={name}" for name in names),
         # One broken model must not take the others down.
         "--exit-on-error=false",
         "--strict-readiness=true",

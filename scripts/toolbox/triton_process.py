@@ -18,8 +18,9 @@ from typing import TextIO
 from toolbox import die_with_parent, preflight, triton_install, triton_log
 from toolbox.pid_file import PidFile, kill_session
 from toolbox.preflight import Port, StartError
+from toolbox.triton_care import Caretaker
 from toolbox.triton_log import Event, Kind
-from toolbox.triton_stubs import StubWatch
+from toolbox.triton_models import RepositoryWatch, load_list
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
 EXIT_SECONDS = 10
@@ -42,6 +43,7 @@ class TritonSettings:
     run_dir: Path
     shared_memory_mib: int = 256
     onnxruntime_backend: Path = triton_install.ONNXRUNTIME_BACKEND
+    only_routed: bool = False
     port_remedy: str = "choose others with --http-port and --metrics-port"
 
     @property
@@ -80,8 +82,8 @@ class TritonProcess:
         self._pid_file = PidFile(settings.run_dir / "triton.pid", f"--backend-directory={backends}")
         self._lock: TextIO | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._stubs: StubWatch | None = None
-        self._hints: dict[str, str] = {}
+        self._repository = RepositoryWatch(settings.models, only_routed=settings.only_routed)
+        self._caretaker: Caretaker | None = None
         self._errors: list[str] = []
         self._said: dict[str, float] = {}
         self._deaths = 0
@@ -117,7 +119,7 @@ class TritonProcess:
         if self._lock is None:
             self.reserve()
         try:
-            self._hints = preflight.check_models(self.settings.models)
+            preflight.check_models(self.settings.models)
             triton_install.prepare(self.settings.run_dir, self.settings.onnxruntime_backend)
             self._log.rotate()
             self._spawn()
@@ -140,7 +142,7 @@ class TritonProcess:
             if self._answers():
                 self._read_log()
                 self._became_live()
-        elif self._stubs is not None and not self._stubs.poll():
+        elif self._caretaker is not None and not self._caretaker.poll():
             self.kill()
 
     def stop(self) -> None:
@@ -171,6 +173,7 @@ class TritonProcess:
         settings = self.settings
         command = triton_install.command(
             settings.models,
+            load_list(settings.models, only_routed=settings.only_routed),
             settings.run_dir / "backends",
             settings.http_port,
             settings.metrics_port,
@@ -178,6 +181,7 @@ class TritonProcess:
             EXIT_SECONDS,
         )
         self.loaded, self.failed, self._errors = [], {}, []
+        self._repository = RepositoryWatch(settings.models, only_routed=settings.only_routed)
         self._began = time.monotonic()
         with self._log.path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -202,13 +206,17 @@ class TritonProcess:
     def _became_live(self) -> None:
         self.live = self._was_live = True
         if self._process is not None:
-            self._stubs = StubWatch(self._process.pid, self.settings.url, self.settings.models, self._say)
+            settings = self.settings
+            self._caretaker = Caretaker(self._process.pid, settings.url, settings.models, self._repository, self._say)
         seconds = time.monotonic() - self._began
         text = f"ready in {seconds:.1f} s on {self.settings.url} with {len(self.loaded)} models"
         self._say(text + (f", {len(self.failed)} could not be loaded" if self.failed else ""))
 
     def _died(self, code: int) -> None:
         process, self._process = self._process, None
+        if self._caretaker is not None:
+            self._caretaker.close()
+            self._caretaker = None
         lived = time.monotonic() - self._began
         if process is not None:
             kill_session(process.pid)
@@ -233,12 +241,13 @@ class TritonProcess:
     def _pass_on(self, event: Event) -> None:
         match event.kind:
             case Kind.LOADED:
+                self.failed.pop(event.model, None)
                 if event.model not in self.loaded:
                     self.loaded.append(event.model)
-                if not self.live:
-                    self._say(f"{event.model} loaded ({time.monotonic() - self._began:.1f} s)")
+                elapsed = "" if self.live else f" ({time.monotonic() - self._began:.1f} s)"
+                self._say(f"{event.model} loaded{elapsed}")
             case Kind.FAILED:
-                reason = self._hints.get(event.model, event.text)
+                reason = preflight.missing_files(self.settings.models / event.model) or event.text
                 if self.failed.get(event.model) != reason:
                     self.failed[event.model] = reason
                     self._say(f"model {event.model} could not be loaded: {reason}")
