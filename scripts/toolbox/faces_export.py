@@ -28,8 +28,9 @@ output [
 {outputs}
 ]
 dynamic_batching {{ }}
-# One instance with all the CPU's threads, or one on each GPU.
-instance_group [ {{ count: 1, kind: KIND_AUTO }} ]
+# One instance with all the CPU's threads. On GPUs: KIND_GPU, one instance on each of them. Not KIND_AUTO: the embedded
+# server would take it for KIND_GPU wherever there is a GPU, but has no CUDA.
+instance_group [ {{ count: 1, kind: KIND_CPU }} ]
 # On a GPU: do not search for convolution kernels anew at every batch size, do not double the memory at each step.
 parameters {{ key: "cudnn_conv_algo_search", value: {{ string_value: "2" }} }}
 parameters {{ key: "arena_extend_strategy", value: {{ string_value: "1" }} }}
