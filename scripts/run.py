@@ -172,7 +172,7 @@ def _summary(gateway: GatewaySettings, triton: TritonProcess, routes: RouteTable
         f"immich-triton is up after {seconds:.1f} s; Ctrl-C stops it",
         f"  Immich asks      http://{host}:{gateway.port}",
         f"  Triton           {triton.settings.url}, metrics http://127.0.0.1:{triton.settings.metrics_port}/metrics",
-        *(f"  routed           {line}" for line in routes.describe()),
+        *(f"  routed           {line}" for line in routes.describe() or ["nothing: scripts/export_*.py make models"]),
         f"  passes through   everything else, to {gateway.upstream}{reach}",
     ]
     print("\n".join(lines), flush=True)
