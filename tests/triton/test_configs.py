@@ -1,6 +1,9 @@
 from pathlib import Path
 
 import pytest
+from toolbox import clip_repository, ocr_models
+from toolbox.clip_models import CLIP_MODELS
+from toolbox.ocr_models import Placement
 from toolbox.repository import MODELS
 from triton.config_rules import check_config
 
@@ -30,6 +33,35 @@ def test_every_config_in_the_repository_follows_the_rules(path: Path) -> None:
 
     assert check_config(text) == []
     assert f'name: "{path.parent.name}"' in text
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_ocr_configs_follow_the_rules(gpu: bool) -> None:
+    placement = Placement(instances=2, threads=1, gpu=gpu)
+
+    assert check_config(ocr_models.detector_config("PP-OCR", placement)) == []
+    assert check_config(ocr_models.recognizer_config("PP-OCR", placement)) == []
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("name", CLIP_MODELS)
+def test_clip_configs_follow_the_rules(tmp_path: Path, name: str, gpu: bool) -> None:
+    for kind in ("visual", "textual"):
+        (tmp_path / "exported" / kind).mkdir(parents=True)
+    record = {"precision": "FP32", "weights": {"sha256": "0"}, "untrained": False}
+    models = tmp_path / "models"
+
+    clip_repository.write(models, CLIP_MODELS[name], tmp_path / "exported", ["a"], record, gpu=gpu)
+
+    written = {path.parent.name: check_config(path.read_text()) for path in models.glob("cn_clip_*/config.pbtxt")}
+    assert written == {CLIP_MODELS[name].visual: [], CLIP_MODELS[name].textual: []}
+
+
+def test_face_configs_follow_the_rules(face_models: Path) -> None:
+    written = [check_config(path.read_text()) for path in face_models.glob("face_*/config.pbtxt")]
+
+    assert written
+    assert not any(written)
 
 
 def test_a_good_config_has_no_problems() -> None:
