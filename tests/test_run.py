@@ -118,6 +118,20 @@ def test_a_gateway_that_dies_ends_everything_with_an_error(launch: Launch) -> No
     assert refuses(instance.triton_url)
 
 
+def test_nothing_outlives_a_killed_supervisor_and_the_next_start_succeeds(launch: Launch) -> None:
+    first = launch()
+    first.program.wait_until(first.up)
+    processes = [Path(f"/proc/{pid}") for pid in (first.gateway_pid, first.triton_pid)]
+    first.program.process.kill()
+    first.program.process.wait()
+    port, triton_port = (url.rsplit(":", 1)[1] for url in (first.url, first.triton_url))
+    second = launch("--run-dir", first.run_dir, "--port", port, "--triton-http-port", triton_port)
+    second.program.wait_until(second.up)
+    assert not any(process.exists() for process in processes)
+    assert requests.get(f"{first.url}/ping", timeout=5).text == "pong"
+    assert second.program.stop() == 0
+
+
 def test_ctrl_c_stops_the_gateway_first_and_then_triton(launch: Launch, instance: Instance) -> None:
     second = launch()  # beside the first
     second.program.wait_until(second.up)

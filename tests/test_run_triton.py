@@ -16,6 +16,7 @@ import tritonclient.http
 from embedded_triton import StartTriton, TritonServer, eventually, free_ports, launch
 from small_models import BROKEN, ECHO, write_model, write_ocr_route
 from toolbox.repository import Pipeline, Route, write_route
+from toolbox.triton_install import site_packages
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
@@ -89,6 +90,11 @@ def test_leads_its_own_session_and_names_its_port(server: TritonServer) -> None:
     assert os.getsid(server.pid) == server.pid
     arguments = Path(f"/proc/{server.pid}/cmdline").read_bytes().decode().split("\0")
     assert arguments[arguments.index("--http-port") + 1] == server.url.rsplit(":", 1)[1]
+
+
+def test_nothing_is_written_into_the_wheel(server: TritonServer) -> None:
+    wheel = site_packages() / "pytriton/tritonserver"
+    assert max(path.stat().st_ctime for path in wheel.rglob("*")) < (server.run_dir / "backends").stat().st_ctime
 
 
 def test_models_can_be_unloaded_and_loaded_by_request(server: TritonServer) -> None:

@@ -79,6 +79,20 @@ def test_lines_are_read_once_and_only_when_complete(tmp_path: Path) -> None:
         assert list(log.lines()) == []
 
 
+def test_an_emptied_log_is_read_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "triton.log"
+    log = LogFollower(path)
+    log.rotate()
+    path.write_text("one\ntwo\n")
+    assert list(log.lines()) == ["one", "two"]
+    path.write_text("new\n")
+    assert list(log.lines()) == ["new"]
+
+
+def test_a_removed_log_gives_nothing(tmp_path: Path) -> None:
+    assert list(LogFollower(tmp_path / "triton.log").lines()) == []
+
+
 def test_a_run_keeps_the_log_of_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "triton.log"
     path.write_text("before\n")

@@ -21,7 +21,9 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._on_signal)
+            # nohup ignores SIGHUP on purpose.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -104,10 +105,15 @@ class LogFollower:
 
     def lines(self) -> Iterator[str]:
         """Yield the complete lines that came since the last call."""
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            data = self._rest + file.read()
-            self._offset = file.tell()
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._offset:  # somebody emptied it
+                    self._offset, self._rest = 0, b""
+                file.seek(self._offset)
+                data = self._rest + file.read()
+                self._offset = file.tell()
+        except FileNotFoundError:  # removed under a running server, as by `make clean`; nothing more will come
+            return
         *complete, self._rest = data.split(b"\n")
         for line in complete:
             yield line.decode("utf-8", "replace")
