@@ -56,6 +56,8 @@ def _fit(job: Job, tensors: Mapping[str, TensorInfo], *, batched: bool) -> Job:
 
 
 def _fit_tensor(value: Array, tensor: TensorInfo, *, batched: bool) -> Array:
+    if tensor.shape is None:
+        return value
     if not batched and not tensor.shape and value.shape == (1,):
         return value.reshape(())  # Triton has no scalars: they are [1] on the wire
     fits = len(value.shape) == len(tensor.shape) and all(

@@ -52,7 +52,7 @@ def complete(config: dict[str, Any], path: Path) -> None:
     if config.get("input") and config.get("output"):
         return
     inputs, outputs = describe(path)
-    if all(tensor.shape[:1] == (-1,) for tensor in (*inputs, *outputs)):
+    if all((tensor.shape or ())[:1] == (-1,) for tensor in (*inputs, *outputs)):
         config["max_batch_size"] = config.get("max_batch_size") or DEFAULT_MAX_BATCH_SIZE
         schedulers = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
         if config["max_batch_size"] > 1 and not any(key in config for key in schedulers):
@@ -66,6 +66,8 @@ def complete(config: dict[str, Any], path: Path) -> None:
 def _tensors(tensors: Sequence[TensorInfo], *, batched: bool) -> list[dict[str, Any]]:
     entries = []
     for tensor in tensors:
+        if tensor.shape is None:
+            raise ConfigError(f"the model does not say how many dimensions '{tensor.name}' has; state it in the config")
         dims = list(tensor.shape[1:] if batched else tensor.shape)
         entry: dict[str, Any] = {"name": tensor.name, "data_type": tensor.type, "dims": dims or [1]}
         if not dims and batched:
@@ -99,11 +101,15 @@ def _check_tensor(kind: str, entry: Mapping[str, Any], tensor: TensorInfo, *, ba
     reshape = entry.get("reshape")
     dims = [int(size) for size in (entry["dims"] if reshape is None else reshape.get("shape", []))]
     shape = [-1, *dims] if batched else dims
-    if not tensor.shape and not batched and all(size == 1 for size in dims):
-        return  # a scalar, which is [1] on the wire
+    if tensor.shape is None or (not tensor.shape and not batched and all(size == 1 for size in dims)):
+        return  # of unknown rank; or a scalar, which is [1] on the wire
+    # A size that the config leaves open may be fixed in what comes out: OpenVINO infers more than the file says.
+    wider = {-1} if kind == "output" else set()
     fits = len(shape) == len(tensor.shape) and all(
-        model in {-1, size} for model, size in zip(tensor.shape, shape, strict=True)
+        model in {-1, size} or size in wider for model, size in zip(tensor.shape, shape, strict=True)
     )
+    if batched and tensor.shape[:1] != (-1,):
+        fits = False
     if not fits:
         batch = ", batch axis included" if batched else ""
         raise ConfigError(

@@ -47,7 +47,8 @@ class TensorInfo:
     name: str
     type: str
     """One of Triton's ``TYPE_…`` names."""
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
+    """None where not even the number of dimensions is known."""
 
 
 class Engine(Protocol):

@@ -7,16 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
-from onnxruntime_backend.engines import Array, describe
+from onnxruntime_backend.engines import Array, TensorInfo
 from onnxruntime_backend.settings import ConfigError, Settings
 
 _SHAPE_CACHE: Final = "64"
 """Prepared kernels that OpenVINO keeps per model, one for each operator and shape; its default of 5000 grows without
 an end in sight where every photo has its own size."""
+
+_TRITON_TYPES: Final = MappingProxyType(
+    {
+        "boolean": "TYPE_BOOL",
+        "u8": "TYPE_UINT8",
+        "u16": "TYPE_UINT16",
+        "u32": "TYPE_UINT32",
+        "u64": "TYPE_UINT64",
+        "i8": "TYPE_INT8",
+        "i16": "TYPE_INT16",
+        "i32": "TYPE_INT32",
+        "i64": "TYPE_INT64",
+        "f16": "TYPE_FP16",
+        "f32": "TYPE_FP32",
+        "f64": "TYPE_FP64",
+    }
+)
 
 
 class OpenVinoEngine:
@@ -29,16 +47,16 @@ class OpenVinoEngine:
             raise ConfigError(
                 "embedded_accelerator openvino needs the package openvino in Triton's Python interpreter"
             ) from error
-        # Names, types and shapes as ONNX Runtime sees them, so that a model looks the same whatever runs it.
-        self.inputs, self.outputs = describe(path)
-        for tensor in self.inputs + self.outputs:
-            if tensor.type == "TYPE_STRING":
-                raise ConfigError(f"embedded_accelerator openvino cannot run tensor '{tensor.name}' of strings")
+        core = openvino.Core()
         try:
-            compiled = openvino.Core().compile_model(str(path), "CPU", _properties(settings))
+            model = core.read_model(str(path))
+            compiled = core.compile_model(model, "CPU", _properties(settings))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ConfigError(f"OpenVINO cannot compile the model ({reason}); remove embedded_accelerator") from error
+        # Not asked of ONNX Runtime: that would load the weights a second time.
+        self.inputs = tuple(map(_tensor, model.inputs))
+        self.outputs = tuple(map(_tensor, model.outputs))
         self._request: Any = compiled.create_infer_request()
         self._ports = {tensor.name: compiled.output(tensor.name) for tensor in self.outputs}
 
@@ -67,3 +85,16 @@ def _properties(settings: Settings) -> dict[str, str]:
         "INFERENCE_PRECISION_HINT": settings.inference_precision,
         "CPU_RUNTIME_CACHE_CAPACITY": _SHAPE_CACHE,
     }
+
+
+def _tensor(port: Any) -> TensorInfo:
+    name = port.get_any_name()
+    kind = _TRITON_TYPES.get(port.get_element_type().get_type_name())
+    if kind is None:
+        raise ConfigError(
+            f"embedded_accelerator openvino cannot run tensor '{name}' of {port.get_element_type().get_type_name()}"
+        )
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return TensorInfo(name, kind, None)
+    return TensorInfo(name, kind, tuple(-1 if size.is_dynamic else size.get_length() for size in shape))
