@@ -1,6 +1,6 @@
 """What the gateway writes down about a flow for whoever looks at it later: comments, content views, metrics.
 
-Plain strings in ``flow.metadata``, which mitmproxy saves with a flow. Never the query text or what an image shows.
+Plain strings in ``flow.metadata``, which mitmproxy saves with a flow.
 """
 
 from __future__ import annotations
@@ -8,16 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from immich_triton.protocol import KNOWN_TYPES, clean_name
 
 if TYPE_CHECKING:
-    from mitmproxy.http import HTTPFlow
+    from mitmproxy.http import HTTPFlow, Response
 
     from immich_triton.protocol import Entry
     from immich_triton.routes import Route
 
 _ROUTES: Final = "immich_routes"
 _FAULT: Final = "immich_fault"
+_WRITTEN: Final = "immich_written"
+_COMPARISON: Final = "immich_comparison"
+
+LONGEST: Final = 160
+"""Characters of an error's text that are kept; the whole of it is in the answer."""
 
 UPSTREAM: Final = "passed through"
 
@@ -32,6 +39,36 @@ def note_split(flow: HTTPFlow, ours: Iterable[tuple[Route, list[Entry]]], others
 def note_fault(flow: HTTPFlow, error: BaseException) -> None:
     """Write down the class of the error that ended a request."""
     flow.metadata[_FAULT] = type(error).__name__
+
+
+def note_written(flow: HTTPFlow, response: Response) -> None:
+    """Write down an answer that went out behind mitmproxy's back, so that the flow itself has none."""
+    flow.metadata[_WRITTEN] = f"{response.status_code} {detail_of(response)}".strip()
+
+
+def written_of(flow: HTTPFlow) -> str:
+    """Return what `note_written` wrote: status and reason; empty when the flow has its answer."""
+    return str(flow.metadata.get(_WRITTEN, ""))
+
+
+def detail_of(response: Response) -> str:
+    """Return the reason in an error answer on one line, shortened; empty when it is not in stock's form."""
+    try:
+        detail = orjson.loads(response.raw_content or b"")["detail"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ""
+    text = " ".join(detail.split()) if isinstance(detail, str) else orjson.dumps(detail).decode()
+    return f"{text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
+
+
+def note_comparison(flow: HTTPFlow, text: str) -> None:
+    """Keep the result of ``immich.compare``, which a person asked for: it does quote texts."""
+    flow.metadata[_COMPARISON] = text
+
+
+def comparison_of(flow: HTTPFlow) -> str:
+    """Return what `note_comparison` kept, or nothing."""
+    return str(flow.metadata.get(_COMPARISON, ""))
 
 
 def routes_of(flow: HTTPFlow) -> str:

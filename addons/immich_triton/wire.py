@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from mitmproxy import ctx
 from mitmproxy.net.http import http1
 
+from immich_triton.notes import note_written
+
 if TYPE_CHECKING:
     from mitmproxy.connection import Client
     from mitmproxy.http import HTTPFlow, Response
@@ -60,6 +62,7 @@ def _write(flow: HTTPFlow, response: Response, *, close: bool) -> bool:
     writer = transport.writer if transport else None
     if not isinstance(writer, asyncio.StreamWriter) or writer.is_closing():
         return False
+    note_written(flow, response)
     response.headers["connection"] = "close"
     head = http1.assemble_response_head(response)
     writer.write(head if flow.request.method == "HEAD" else head + (response.raw_content or b""))
