@@ -1,0 +1,125 @@
+"""Write the tables of options in README.md from the code, so that they cannot differ; --check only compares."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+from unittest import mock
+
+from toolbox.repository import PROJECT
+
+from immich_triton.settings import SETTINGS
+
+README = PROJECT / "README.md"
+NOT_PROGRAMS = {"document_options"}
+
+
+class _Captured(Exception):  # noqa: N818 - carries a parser, reports no error
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+
+
+def programs() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield the name of every program in scripts/ with its command line."""
+    for path in sorted((PROJECT / "scripts").glob("*.py")):
+        if path.stem not in NOT_PROGRAMS:
+            yield path.stem, _parser_of(path.stem)
+
+
+def _parser_of(name: str) -> argparse.ArgumentParser:
+    def capture(self: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        raise _Captured(self)
+
+    module = importlib.import_module(name)
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", capture):
+        try:
+            module.main([])
+        except _Captured as captured:
+            return captured.parser
+    raise AssertionError(f"scripts/{name}.py parses no command line in main()")
+
+
+def gateway_table() -> str:
+    """Return the table of mitmproxy options."""
+    rows = ["| option | default | what it does |", "|---|---|---|"]
+    for setting in SETTINGS:
+        default = setting.shown_default or _default(setting.default)
+        rows.append(f"| `{setting.name}` | {default} | {_cell(setting.help)} |")
+    return "\n".join(rows)
+
+
+def program_tables() -> str:
+    """Return one table for each program."""
+    parts = []
+    for name, parser in programs():
+        parts.append(f"**`scripts/{name}.py`**: {_cell(_first_sentence(parser.description))}\n")
+        parts += ["| option | default | what it does |", "|---|---|---|", *_rows(parser), ""]
+    return "\n".join(parts).rstrip()
+
+
+def _rows(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action._choices_actions:
+                yield f"| `{choice.dest}` | | {_cell(choice.help)} |"
+                yield from _rows(action.choices[choice.dest], f"{choice.dest} ")
+            continue
+        shown = ", ".join(action.option_strings) or f"{prefix}{(action.metavar or action.dest)}"
+        if action.choices and not action.option_strings and action.nargs != "?":
+            shown = f"{shown}: {', '.join(map(str, action.choices))}"
+        help_text = _cell(re.sub(r"\s*\((default[^)]*|now: [^)]*)\)", "", action.help or ""))
+        default = action.default if action.option_strings else None
+        yield f"| `{shown}` | {_default(default)} | {help_text.replace('%%', '%')} |"
+
+
+def _default(value: object) -> str:
+    if value is None or value is False or value == argparse.SUPPRESS or value == [] or value == "":
+        return "off" if value is False else ""
+    text = str(value).replace(str(PROJECT) + "/", "").replace(str(Path.home()), "~")
+    return f"`{text}`"
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def _first_sentence(text: str | None) -> str:
+    return re.split(r"(?<=\.)\s", " ".join((text or "").split()))[0]
+
+
+def updated(readme: str) -> str:
+    """Return *readme* with the generated blocks renewed. Raises ValueError when a marker is missing."""
+    for name, table in (("gateway", gateway_table()), ("programs", program_tables())):
+        begin, end = f"<!-- {name} options: made by scripts/document_options.py -->", f"<!-- end of {name} options -->"
+        if begin not in readme or end not in readme:
+            raise ValueError(f"README.md has no block {begin}")
+        head, rest = readme.split(begin, 1)
+        _, tail = rest.split(end, 1)
+        readme = f"{head}{begin}\n\n{table}\n\n{end}{tail}"
+    return readme
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; returns 1 when --check finds a difference."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when the README is out of date")
+    options = parser.parse_args(arguments)
+    readme = README.read_text(encoding="utf-8")
+    fresh = updated(readme)
+    if options.check:
+        if fresh != readme:
+            print("README.md is out of date: run python scripts/document_options.py", file=sys.stderr)
+        return int(fresh != readme)
+    README.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
