@@ -82,6 +82,27 @@ def test_openvino_results_outlive_the_next_run(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(level="basic", mem_arena=False, mem_pattern=False),
+        Settings(level="disabled", allow_spinning=True, intra_op_threads=2),
+        Settings(level="extended", parallel=True, inter_op_threads=2),
+        Settings(run_entries={"memory.enable_memory_arena_shrinkage": "cpu:0"}),
+        Settings(session_entries={"session.use_device_allocator_for_initializers": "1"}),
+    ],
+    ids=["no arena", "spinning", "parallel", "shrinking arena", "weights outside the arena"],
+)
+def test_settings_change_how_and_not_what_is_computed(tmp_path: Path, settings: Settings) -> None:
+    path = tiny_models.convolution(tmp_path / "model.onnx")
+    feed = {"x": RANDOM.standard_normal((2, 3, 24, 32)).astype(np.float32)}
+    (expected,) = load_engine(path, Settings()).run(["y"], feed)
+
+    (result,) = load_engine(path, settings).run(["y"], feed)
+
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
 def test_openvino_describes_a_model_as_onnx_runtime_does(tmp_path: Path) -> None:
     for path in (
         tiny_models.convolution(tmp_path / "a.onnx"),
