@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
 from embedded_triton import StartTriton, running
+
+if TYPE_CHECKING:
+    from clip_standins import ClipStandins
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +24,29 @@ def triton_server(tmp_path_factory: pytest.TempPathFactory) -> StartTriton:
                 yield server
     """
     return lambda models: running(models, tmp_path_factory.mktemp("triton"))
+
+
+@pytest.fixture(scope="session")
+def face_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a model repository with the stand-in face models, exported like a pack, and the ``faces`` pipeline.
+
+    ``standin`` answers for ``buffalo_l``; ``standin_recorded``, whose embeddings are those of ``data/stock``, for
+    ``buffalo_m``.
+    """
+    import face_standins  # takes a second, which most test runs need not spend
+
+    models = tmp_path_factory.mktemp("face-models") / "models"
+    face_standins.install(models, pack="standin", name="buffalo_l")
+    face_standins.install(models, pack="standin_recorded", name="buffalo_m", as_recorded=True)
+    return models
+
+
+@pytest.fixture(scope="session")
+def clip_standins() -> ClipStandins:
+    """Give a model repository with two Chinese-CLIP models of random weights, and what the original computes.
+
+    The first time takes minutes (an environment with torch, two exports): tests that use it need a longer time-out.
+    """
+    import clip_standins
+
+    return clip_standins.build()

