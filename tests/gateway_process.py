@@ -17,7 +17,6 @@ from toolbox import die_with_parent
 
 PROJECT = Path(__file__).resolve().parents[1]
 ADDON = PROJECT / "addons" / "immich_ml.py"
-MITMDUMP = Path(sys.executable).with_name("mitmdump")
 
 
 @dataclass
@@ -46,9 +45,17 @@ class GatewayProcess:
         return pages * 4096
 
 
-def command(*, port: int, mode: str, script: Path = ADDON, **options: object) -> list[str]:
+def command(*, port: int, mode: str, script: Path = ADDON, program: str = "mitmdump", **options: object) -> list[str]:
     """Return mitmdump's command line; *options* are mitmproxy options."""
-    line = [str(MITMDUMP), "-s", str(script), "--mode", mode, "--listen-host", "127.0.0.1"]
+    line = [
+        str(Path(sys.executable).with_name(program)),
+        "-s",
+        str(script),
+        "--mode",
+        mode,
+        "--listen-host",
+        "127.0.0.1",
+    ]
     line += ["-p", str(port)]
     for name, value in options.items():
         line += ["--set", f"{name}={value}"]
@@ -63,6 +70,7 @@ def running_gateway(
     triton_url: str,
     upstream: str,
     script: Path = ADDON,
+    program: str = "mitmdump",
     **options: object,
 ) -> Iterator[GatewayProcess]:
     """Start the gateway, wait until it answers, stop it at the end. *directory* takes its log and its state."""
@@ -76,7 +84,7 @@ def running_gateway(
         "confdir": directory / "confdir",
         **options,
     }
-    line = command(port=port, mode=f"reverse:{upstream}", script=script, **options)
+    line = command(port=port, mode=f"reverse:{upstream}", script=script, program=program, **options)
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             die_with_parent.wrap(line), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory

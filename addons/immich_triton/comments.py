@@ -1,0 +1,85 @@
+"""Addon: gives each flow a comment of one line, so that the flow list alone tells the story, and marks the errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mitmproxy import ctx
+
+from immich_triton.claims import kind_of, may_go_upstream
+from immich_triton.notes import UPSTREAM, detail_of, fault_of, routes_of, written_of
+
+if TYPE_CHECKING:
+    from mitmproxy.addonmanager import Loader
+    from mitmproxy.http import HTTPFlow, Response
+
+    from immich_triton.claims import Kind
+    from immich_triton.service import Service
+
+ERROR_MARK: Final = ":red_circle:"
+
+WEB_COLUMNS: Final = ("tls", "icon", "path", "method", "status", "size", "time")
+"""mitmweb's own default: replaced by one with comments, unless the user chose columns."""
+
+
+class Comments:
+    """After the addons that answer: in ``response`` and ``error`` everything about a flow is known."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def load(self, _loader: Loader) -> None:
+        """Show the comments in mitmweb's list, which it does not do by itself."""
+        if "web_columns" in ctx.options and tuple(ctx.options.web_columns) == WEB_COLUMNS:
+            ctx.options.update(web_columns=["path", "method", "status", "size", "time", "comment"])
+
+    def response(self, flow: HTTPFlow) -> None:
+        """Comment on an answered flow."""
+        kind = kind_of(flow, self._service.id)
+        if kind is None or flow.response is None or _is_loaded(flow):
+            return
+        flow.comment = comment_on(kind, flow, flow.response)
+        if flow.response.status_code >= 400:
+            flow.marked = ERROR_MARK
+
+    def error(self, flow: HTTPFlow) -> None:
+        """Comment on a flow that got no answer."""
+        kind = kind_of(flow, self._service.id)
+        if kind is None or flow.error is None or _is_loaded(flow):
+            return
+        who = "the upstream did not answer" if may_go_upstream(flow) else "no answer"
+        reason = written_of(flow) or f"{who}: {flow.error.msg}"
+        flow.comment = " · ".join(filter(None, (reason, routes_of(flow) if kind == "predict" else "")))
+        flow.marked = ERROR_MARK
+
+
+def _is_loaded(flow: HTTPFlow) -> bool:
+    """Whether a flow comes from a file, with a comment of its own; one that was killed here has none yet."""
+    return not flow.live and bool(flow.comment)
+
+
+def comment_on(kind: Kind, flow: HTTPFlow, response: Response) -> str:
+    """Return the comment on a flow of that *kind* and its *response*."""
+    failed = response.status_code >= 400
+    if kind == "ping":
+        return _failure(flow, response) if failed else "ready"
+    if kind == "pass":
+        return f"{response.status_code} {UPSTREAM}" if failed else f"{UPSTREAM} · {_milliseconds(flow, response)}"
+    routes = routes_of(flow)
+    if failed:
+        return " · ".join(filter(None, (_failure(flow, response), routes)))
+    return f"{routes or UPSTREAM} · {_milliseconds(flow, response)}"
+
+
+def _failure(flow: HTTPFlow, response: Response) -> str:
+    """Return status and reason of an error, as short as it can be said."""
+    status = response.status_code
+    if fault_of(flow) == "Unavailable":
+        return f"{status} waiting for Triton"
+    return f"{status} {detail_of(response)}".strip()
+
+
+def _milliseconds(flow: HTTPFlow, response: Response) -> str:
+    """Return the time from the last byte of the request to the first byte of the answer."""
+    began = flow.request.timestamp_end or flow.request.timestamp_start
+    return f"{1000 * max(0.0, response.timestamp_start - began):.0f} ms"
