@@ -28,8 +28,10 @@ from toolbox.triton_process import TritonProcess, TritonSettings
 
 from immich_triton.routes import RouteError, RouteTable, load_routes
 
-DRAIN_SECONDS = 30.0
-"""What the gateway is given to finish requests in flight; Triton is still there meanwhile."""
+DRAIN_SECONDS = 3660.0
+"""More than the gateway ever takes to finish requests in flight (immich_drain_timeout); Triton is there meanwhile."""
+PATIENCE_SECONDS = 3.0
+"""When a stop takes longer, we say why."""
 READY_SECONDS = 20.0
 """How long the gateway may take to answer after its start."""
 TICK = 0.1
@@ -134,11 +136,13 @@ def _wait_for(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals
 
 def _stop(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals) -> None:
     """Stop the gateway first, so that requests in flight still get their answer, then Triton."""
-    signals = asked.count
-    deadline = time.monotonic() + DRAIN_SECONDS
+    signals, began, told = asked.count, time.monotonic(), False
     gateway.terminate()
-    while gateway.running() and time.monotonic() < deadline and asked.count == signals:
+    while gateway.running() and time.monotonic() - began < DRAIN_SECONDS and asked.count == signals:
         time.sleep(TICK)
+        if not told and time.monotonic() - began > PATIENCE_SECONDS:
+            print("waiting for requests in flight; Ctrl-C again ends them", flush=True)
+            told = True
     gateway.end()
     triton.stop()
 

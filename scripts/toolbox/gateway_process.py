@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from toolbox import die_with_parent
 from toolbox.pid_file import PidFile, kill_session
-from toolbox.preflight import Port, check_ports
+from toolbox.preflight import Port, check_ports, reachable
 from toolbox.repository import PROJECT
 
 ADDON = PROJECT / "addons/immich_ml.py"
@@ -121,14 +120,3 @@ class GatewayProcess:
             self._process.wait()
             self._process = None
             self._pid_file.remove()
-
-
-def reachable(host: str) -> str:
-    """Return the address at which this machine reaches a server that listens on *host*."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if not address.is_unspecified:
-        return host
-    return "127.0.0.1" if address.version == 4 else "::1"

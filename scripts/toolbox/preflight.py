@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import platform
 import re
@@ -87,6 +88,25 @@ def _check_port(port: Port) -> None:
             f"cannot listen on {port.host}:{port.number} for {port.purpose}: {reason}. "
             f"`ss -ltnp sport = :{port.number}` shows who does; {port.remedy}"
         ) from error
+
+
+def reachable(host: str) -> str:
+    """Return the address at which this machine reaches a server that listens on *host* (``::`` takes IPv4 too)."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a server that listens on *host* is out of reach for other machines."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def check_models(models: Path) -> None:

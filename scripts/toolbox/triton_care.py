@@ -8,8 +8,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 
+from toolbox.triton_install import KEY_HEADER
 from toolbox.triton_models import RepositoryWatch
 from toolbox.triton_stubs import StubWatch
 
@@ -18,25 +18,34 @@ REQUEST_SECONDS = 120.0
 
 
 class Caretaker:
-    """Looks after one server; ``say`` gets a line for the terminal when something happens."""
+    """Looks after one server from its first second; ``say`` gets a line for the terminal when something happens."""
 
     def __init__(
-        self, pid: int, url: str, models: Path, repository: RepositoryWatch, say: Callable[[str], None]
+        self, stubs: StubWatch, repository: RepositoryWatch, control: ModelControl, say: Callable[[str], None]
     ) -> None:
-        self._stubs = StubWatch(pid, models)
+        self._stubs = stubs
         self._repository = repository
-        self._control = ModelControl(url)
+        self._control = control
         self._say = say
+        self._died: set[str] = set()
         self._next = 0.0
 
-    def poll(self) -> bool:
-        """Look, at most once a second. Returns False when the server does not answer and should be started again."""
+    def poll(self, healthy: Callable[[str], bool] | None) -> bool:
+        """Look, at most once a second. Returns False when the server does not answer and should be started again.
+
+        *healthy* tells which models were loaded, None while the server is still starting. Only those are loaded again:
+        one that crashes while it loads would do so for ever.
+        """
         if time.monotonic() < self._next:
             return True
         self._next = time.monotonic() + LOOK_SECONDS
-        for model in sorted(self._stubs.died()):
+        self._died |= self._stubs.died()
+        if healthy is None:
+            return True
+        for model in sorted(filter(healthy, self._died)):
             if self._control.ask(model, "unload", "load"):
                 self._say(f"a process of model {model} died (out of memory? see dmesg); loading the model again")
+        self._died.clear()
         for model, action in sorted(self._repository.changes().items()):
             if self._control.ask(model, action):
                 self._say(f"the files of model {model} {'changed' if action == 'load' else 'are gone'}; {action}ing it")
@@ -56,9 +65,10 @@ class ModelControl:
     Why a model could not be loaded is in Triton's log. ``failure`` is set when the server itself did not answer.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str) -> None:
         self.failure = ""
         self._url = url
+        self._headers = {KEY_HEADER: key} if key else {}
         self._pending: set[str] = set()
         self._work: queue.SimpleQueue[tuple[str, tuple[str, ...]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="model control", daemon=True).start()
@@ -88,6 +98,6 @@ class ModelControl:
             self._pending.discard(model)
 
     def _request(self, address: str) -> None:
-        request = urllib.request.Request(address, data=b"{}", method="POST")
+        request = urllib.request.Request(address, data=b"{}", headers=self._headers, method="POST")
         with urllib.request.urlopen(request, timeout=REQUEST_SECONDS):
             pass

@@ -78,16 +78,26 @@ def prepare(run_dir: Path, onnxruntime_backend: Path = ONNXRUNTIME_BACKEND) -> P
     return backends
 
 
+KEY_HEADER = "x-triton-key"
+"""The header that carries the key; the gateway sends it."""
+GUARDED = "inference,model-repository,shared-memory,trace,logging"
+"""What needs the key. Health stays open, so that anybody may ask whether the server is ready."""
+
+
 def command(
     models: Path,
     names: Iterable[str],
     backends: Path,
+    *,
+    host: str,
     http_port: int,
     metrics_port: int,
+    key: str,
     shm_prefix: str,
     exit_seconds: int,
 ) -> list[str]:
     """Return Triton's command line. Each flag that is not a default says why."""
+    door = [f"--http-restricted-api={GUARDED}:{KEY_HEADER}={key}"] if key else []
     return [
         str(site_packages() / "pytriton/tritonserver/bin/tritonserver"),
         f"--model-repository={models}",
@@ -98,11 +108,11 @@ def command(
         # One broken model must not take the others down.
         "--exit-on-error=false",
         "--strict-readiness=true",
-        # No authentication: this machine only.
-        "--http-address=127.0.0.1",
+        f"--http-address={host}",
+        *door,
         "--http-port",
         str(http_port),
-        "--metrics-address=127.0.0.1",
+        f"--metrics-address={host}",
         f"--metrics-port={metrics_port}",
         "--allow-grpc=false",
         "--allow-metrics=true",

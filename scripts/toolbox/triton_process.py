@@ -11,16 +11,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from toolbox import die_with_parent, preflight, triton_install, triton_log
 from toolbox.pid_file import PidFile, kill_session
-from toolbox.preflight import Port, StartError
-from toolbox.triton_care import Caretaker
+from toolbox.preflight import Port, StartError, is_loopback, reachable
+from toolbox.triton_care import Caretaker, ModelControl
 from toolbox.triton_log import Event, Kind
 from toolbox.triton_models import RepositoryWatch, load_list
+from toolbox.triton_stubs import StubWatch
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
 EXIT_SECONDS = 10
@@ -44,19 +45,21 @@ class TritonSettings:
     shared_memory_mib: int = 256
     onnxruntime_backend: Path = triton_install.ONNXRUNTIME_BACKEND
     only_routed: bool = False
+    host: str = "127.0.0.1"
+    key: str = field(default="", repr=False)
     port_remedy: str = "choose others with --http-port and --metrics-port"
 
     @property
     def url(self) -> str:
         """The address of Triton's HTTP endpoint, without a trailing slash."""
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{reachable(self.host)}:{self.http_port}"
 
     @property
     def ports(self) -> list[Port]:
         """What it listens on."""
         return [
-            Port(self.http_port, "Triton", self.port_remedy),
-            Port(self.metrics_port, "Triton's metrics", self.port_remedy),
+            Port(self.http_port, "Triton", self.port_remedy, self.host),
+            Port(self.metrics_port, "Triton's metrics", self.port_remedy, self.host),
         ]
 
     @property
@@ -82,7 +85,6 @@ class TritonProcess:
         self._pid_file = PidFile(settings.run_dir / "triton.pid", f"--backend-directory={backends}")
         self._lock: TextIO | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._repository = RepositoryWatch(settings.models, only_routed=settings.only_routed)
         self._caretaker: Caretaker | None = None
         self._errors: list[str] = []
         self._said: dict[str, float] = {}
@@ -103,6 +105,8 @@ class TritonProcess:
         """
         settings = self.settings
         preflight.check_platform()
+        if not settings.key and not is_loopback(settings.host):
+            raise StartError(f"Triton has no passwords: on {settings.host} it needs --key (or leave --host away)")
         settings.run_dir.mkdir(parents=True, exist_ok=True)
         self._take_run_dir()
         try:
@@ -138,11 +142,11 @@ class TritonProcess:
         if code is not None:
             self._read_log()
             self._died(code)
-        elif not self.live:
-            if self._answers():
-                self._read_log()
-                self._became_live()
-        elif self._caretaker is not None and not self._caretaker.poll():
+            return
+        if not self.live and self._answers():
+            self._read_log()
+            self._became_live()
+        if self._caretaker is not None and not self._caretaker.poll(self._healthy if self.live else None):
             self.kill()
 
     def stop(self) -> None:
@@ -175,13 +179,15 @@ class TritonProcess:
             settings.models,
             load_list(settings.models, only_routed=settings.only_routed),
             settings.run_dir / "backends",
-            settings.http_port,
-            settings.metrics_port,
-            settings.shm_prefix,
-            EXIT_SECONDS,
+            host=settings.host,
+            http_port=settings.http_port,
+            metrics_port=settings.metrics_port,
+            key=settings.key,
+            shm_prefix=settings.shm_prefix,
+            exit_seconds=EXIT_SECONDS,
         )
         self.loaded, self.failed, self._errors = [], {}, []
-        self._repository = RepositoryWatch(settings.models, only_routed=settings.only_routed)
+        repository = RepositoryWatch(settings.models, only_routed=settings.only_routed)
         self._began = time.monotonic()
         with self._log.path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -194,6 +200,11 @@ class TritonProcess:
                 start_new_session=True,
             )
         self._pid_file.write(self._process.pid)
+        stubs = StubWatch(self._process.pid, settings.models)
+        self._caretaker = Caretaker(stubs, repository, ModelControl(settings.url, settings.key), self._say)
+
+    def _healthy(self, model: str) -> bool:
+        return model in self.loaded and model not in self.failed
 
     def _answers(self) -> bool:
         # Triton opens its port only when every model was loaded or has failed.
@@ -205,9 +216,6 @@ class TritonProcess:
 
     def _became_live(self) -> None:
         self.live = self._was_live = True
-        if self._process is not None:
-            settings = self.settings
-            self._caretaker = Caretaker(self._process.pid, settings.url, settings.models, self._repository, self._say)
         seconds = time.monotonic() - self._began
         text = f"ready in {seconds:.1f} s on {self.settings.url} with {len(self.loaded)} models"
         self._say(text + (f", {len(self.failed)} could not be loaded" if self.failed else ""))
