@@ -24,7 +24,8 @@ from toolbox.gateway_process import GatewayProcess, GatewaySettings, WebInterfac
 from toolbox.preflight import StartError
 from toolbox.repository import MODELS, PROJECT
 from toolbox.stop_signals import StopSignals
-from toolbox.triton_process import TritonProcess, TritonSettings
+from toolbox.triton_process import TritonProcess
+from toolbox.triton_settings import TritonSettings
 
 from immich_triton.routes import RouteError, RouteTable, load_routes
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from toolbox import die_with_parent, preflight, triton_install, triton_log
 from toolbox.pid_file import PidFile, kill_session
-from toolbox.preflight import Port, StartError, is_loopback, reachable
+from toolbox.preflight import StartError, is_loopback
 from toolbox.triton_care import Caretaker, ModelControl
 from toolbox.triton_log import Event, Kind
 from toolbox.triton_models import RepositoryWatch, load_list
+from toolbox.triton_settings import TritonSettings
 from toolbox.triton_stubs import StubWatch
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
@@ -32,40 +31,6 @@ STABLE_SECONDS = 60.0
 """A server that lived this long was well: the next death counts as the first again."""
 REPEAT_SECONDS = 60.0
 """A warning that comes again within this time is written to the log only."""
-
-
-@dataclass(frozen=True)
-class TritonSettings:
-    """Where and what to run. ``run_dir`` belongs to one server: its log, pid file and backend directory."""
-
-    models: Path
-    http_port: int
-    metrics_port: int
-    run_dir: Path
-    shared_memory_mib: int = 256
-    onnxruntime_backend: Path = triton_install.ONNXRUNTIME_BACKEND
-    only_routed: bool = False
-    host: str = "127.0.0.1"
-    key: str = field(default="", repr=False)
-    port_remedy: str = "choose others with --http-port and --metrics-port"
-
-    @property
-    def url(self) -> str:
-        """The address of Triton's HTTP endpoint, without a trailing slash."""
-        return f"http://{reachable(self.host)}:{self.http_port}"
-
-    @property
-    def ports(self) -> list[Port]:
-        """What it listens on."""
-        return [
-            Port(self.http_port, "Triton", self.port_remedy, self.host),
-            Port(self.metrics_port, "Triton's metrics", self.port_remedy, self.host),
-        ]
-
-    @property
-    def shm_prefix(self) -> str:
-        """What the names of this server's shared memory begin with; no other run directory has the same."""
-        return f"immich_triton_{self.http_port}_{hashlib.sha256(bytes(self.run_dir)).hexdigest()[:8]}_"
 
 
 class TritonProcess:
@@ -92,6 +57,8 @@ class TritonProcess:
         self._was_live = False
         self._began = 0.0
         self._start_again = 0.0
+        self._last_answer = 0.0
+        self._next_question = 0.0
 
     @property
     def log_path(self) -> Path:
@@ -143,9 +110,13 @@ class TritonProcess:
             self._read_log()
             self._died(code)
             return
-        if not self.live and self._answers():
-            self._read_log()
-            self._became_live()
+        if not self.live:
+            if self._answers():
+                self._read_log()
+                self._became_live()
+        elif self._hangs():
+            self._say(f"Triton has not answered for {self.settings.hang_seconds:.0f} s; ending it")
+            self.kill()
         if self._caretaker is not None and not self._caretaker.poll(self._healthy if self.live else None):
             self.kill()
 
@@ -214,8 +185,17 @@ class TritonProcess:
         except (urllib.error.URLError, OSError):
             return False
 
+    def _hangs(self) -> bool:
+        now = time.monotonic()
+        if now >= self._next_question:
+            if self._answers():
+                self._last_answer = time.monotonic()
+            self._next_question = time.monotonic() + self.settings.hang_seconds / 6
+        return now - self._last_answer > self.settings.hang_seconds
+
     def _became_live(self) -> None:
         self.live = self._was_live = True
+        self._last_answer = time.monotonic()
         seconds = time.monotonic() - self._began
         text = f"ready in {seconds:.1f} s on {self.settings.url} with {len(self.loaded)} models"
         self._say(text + (f", {len(self.failed)} could not be loaded" if self.failed else ""))
