@@ -1,0 +1,72 @@
+"""Which models Triton should have, and what changed in the repository."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from small_models import write_model, write_ocr_route
+from toolbox.triton_models import PIPELINES, RepositoryWatch, load_list, routed_pipelines, wanted_models
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    for name in (*PIPELINES, "ocr_det", "mine"):
+        write_model(tmp_path, name)
+    (tmp_path / "README.md").touch()
+    (tmp_path / ".new-model").mkdir()
+    write_ocr_route(tmp_path / "ocr")
+    return tmp_path
+
+
+def test_everything_that_is_a_folder_is_wanted(models: Path) -> None:
+    assert wanted_models(models, only_routed=False) == {*PIPELINES, "ocr_det", "mine"}
+    assert load_list(models, only_routed=False) == ["*"]
+
+
+def test_pipelines_without_a_route_are_not_when_only_routed_ones_are(models: Path) -> None:
+    assert load_list(models, only_routed=True) == ["mine", "ocr", "ocr_det"]
+
+
+@pytest.mark.parametrize("text", ["", "pipelines = 3", "pipelines = [3]", "[[pipelines]]\nnome = 'x'", "\0", "[["])
+def test_an_unreadable_route_names_no_pipeline(models: Path, text: str) -> None:
+    (models / "mine/route.toml").write_text(text)
+    assert routed_pipelines(models) == {"ocr"}
+
+
+def test_a_change_is_told_once_and_only_when_it_has_settled(models: Path) -> None:
+    watch = RepositoryWatch(models, only_routed=False)
+    assert watch.changes() == {}
+    (models / "mine/1/model.py").write_text("# half")
+    assert watch.changes() == {}
+    (models / "mine/1/model.py").write_text("# the whole file")
+    assert watch.changes() == {}
+    assert watch.changes() == {"mine": "load"}
+    assert watch.changes() == {}
+
+
+def test_folders_that_come_and_go_are_loaded_and_unloaded(models: Path) -> None:
+    watch = RepositoryWatch(models, only_routed=False)
+    shutil.rmtree(models / "mine")
+    write_model(models, "fresh")
+    assert watch.changes() == {}
+    assert watch.changes() == {"mine": "unload", "fresh": "load"}
+
+
+def test_what_triton_and_the_gateway_do_not_load_is_no_change(models: Path) -> None:
+    watch = RepositoryWatch(models, only_routed=False)
+    (models / "mine/route.toml").touch()
+    (models / "mine/1/__pycache__").mkdir()
+    (models / "mine/1/__pycache__/model.pyc").touch()
+    (models / "notes.txt").touch()
+    assert [watch.changes(), watch.changes()] == [{}, {}]
+
+
+def test_a_repository_that_is_replaced_is_followed_when_it_is_back(models: Path) -> None:
+    watch = RepositoryWatch(models, only_routed=False)
+    elsewhere = models.with_name("elsewhere")
+    models.rename(elsewhere)
+    assert watch.changes() == {}
+    elsewhere.rename(models)
+    assert [watch.changes(), watch.changes()] == [{}, {}]
