@@ -39,7 +39,7 @@ def start(tmp_path: Path, *, mode: str = "reverse:http://127.0.0.1:9", **options
         ({"mode": "regular"}, "works in reverse mode only, not in mode 'regular'"),
         ({"mode": "reverse:tcp://127.0.0.1:9"}, "works in reverse mode only"),
         ({"immich_models": "/nowhere"}, "the model repository /nowhere does not exist"),
-        ({"immich_deadline": 300}, "immich_deadline must lie between 0 and 300"),
+        ({"immich_deadline": 300}, "immich_deadline must lie between 1 and 299"),
         ({"immich_triton_url": "triton:8000"}, "must start with http"),
     ],
 )

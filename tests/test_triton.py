@@ -54,6 +54,8 @@ class FaultyTriton:
         if request.path.endswith("/ready"):
             self.asked.append(request.path.split("/")[3])
             return web.Response(status=200 if self.ready else 400)
+        if not request.path.endswith("/infer"):
+            return web.Response(status=404)
         self.requests.append(await request.read())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return await answer(request)

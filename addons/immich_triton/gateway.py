@@ -4,41 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
 from mitmproxy.http import Response
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton import upstream
+from immich_triton import dispatch, upstream
 from immich_triton.answers import error_response, json_response
 from immich_triton.claims import kind_of, release
+from immich_triton.inference import BadInput, Refused, ServerFault, Unavailable
 from immich_triton.ledger import LedgerError
 from immich_triton.notes import note_fault, note_split
-from immich_triton.protocol import (
-    Entry,
-    Form,
-    ProtocolError,
-    build_form,
-    merge,
-    parse_entries,
-    parse_form,
-    parse_task,
-    require_payload,
-)
-from immich_triton.tasks import TASKS
-from immich_triton.triton import BadInput, ServerFault, Unavailable
+from immich_triton.observer import Clock, RequestDone, RouteTaken
+from immich_triton.protocol import ProtocolError, parse_entries, parse_form, require_payload
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Client
     from mitmproxy.http import HTTPFlow
 
-    from immich_triton.routes import Route
     from immich_triton.service import Service
 
 logger = logging.getLogger(__name__)
-
-Ours = list[tuple["Route", list[Entry]]]
 
 
 class Gateway:
@@ -52,7 +39,8 @@ class Gateway:
         """Answer a ``/predict``, or release it when nothing in it is ours."""
         if kind_of(flow, self._service.id) != "predict" or flow.response or flow.error:
             return
-        work = create_task(self._predict(flow), name="predict", keep_ref=True)
+        story = _Story()
+        work = create_task(self._predict(flow, story), name="predict", keep_ref=True)
         tasks = self._work.setdefault(flow.client_conn.id, set())
         tasks.add(work)
         self._service.track(work)
@@ -60,7 +48,7 @@ class Gateway:
             response = await work
         except BaseException as error:  # noqa: BLE001 - mitmproxy forwards the flow of a hook that raises
             note_fault(flow, error)
-            response = failure(error)
+            response, story.reason = failure(error)
         finally:
             tasks.discard(work)
             if not tasks:
@@ -69,83 +57,74 @@ class Gateway:
             release(flow)
         else:
             flow.response = response
+        self._service.observers.request_done(story.end(response.status_code if response else 0))
 
     def client_disconnected(self, client: Client) -> None:
         """Drop the work of a client that is gone; mitmproxy does not cancel a hook."""
         for work in self._work.get(client.id, ()):
             work.cancel("the client is gone")
 
-    async def _predict(self, flow: HTTPFlow) -> Response | None:
-        form = parse_form(flow.request.headers.get("content-type", ""), flow.request.raw_content or b"")
-        ours, others = self._split(parse_entries(form.entries))
-        note_split(flow, ours, others)
+    async def _predict(self, flow: HTTPFlow, story: _Story) -> Response | None:
+        settings = self._service.settings
+        form = parse_form(
+            flow.request.headers.get("content-type", ""),
+            flow.request.raw_content or b"",
+            max_parts=settings.max_parts,
+        )
+        ours, others = dispatch.split(self._service, parse_entries(form.entries))
+        note_split(flow, ((part.route, part.entries) for part in ours), others)
+        story.tasks = tuple(part.route.task for part in ours)
+        story.has_image = form.image is not None
         if not ours:
+            story.route, story.reason = "upstream", "released"
             return None
+        story.route = "split" if others else "triton"
         require_payload(form)
-        within = self._service.settings.query_deadline if form.image is None else self._service.settings.deadline
-        try:
-            async with asyncio.TaskGroup() as group:
-                work = [group.create_task(self._ask_triton(route, entries, form, within)) for route, entries in ours]
-                if others:
-                    work.append(group.create_task(self._ask_upstream(flow, others, form, within)))
-        except BaseExceptionGroup as errors:
-            # Any error of one fails the whole, as in stock; the first one is as good as the others.
-            raise errors.exceptions[0] from errors
-        return json_response(200, merge(task.result() for task in work))
-
-    def _split(self, entries: Mapping[str, Any]) -> tuple[Ours, dict[str, Any]]:
-        """Return what a route answers, and what is left for the upstream, as it came."""
-        ours: Ours = []
-        others: dict[str, Any] = {}
-        for task, types in entries.items():
-            parsed = parse_task(task, types) if task in TASKS else []
-            routes = {self._service.table.find(task, entry.name) for entry in parsed}
-            if routes <= {None}:
-                if task == "clip":
-                    for entry in parsed:
-                        self._service.refuse_owned(entry.name)
-                others[task] = types
-                continue
-            (route, *more) = routes
-            if more or route is None:
-                names = ", ".join(f"{entry.type} {entry.name}" for entry in parsed)
-                raise ProtocolError(400, f"The models of task {task} belong together, but not all are ours: {names}")
-            ours.append((route, parsed))
-        return ours, others
-
-    async def _ask_triton(self, route: Route, entries: list[Entry], form: Form, within: float) -> dict[str, Any]:
-        task = TASKS[route.task]
-        call = task.call(route, entries, form)
-        if route.task == "clip":
-            for entry in entries:
-                self._service.own(route, entry.name)
-        return task.fragment(route, entries, await self._service.triton.infer(call, within))
-
-    async def _ask_upstream(
-        self, flow: HTTPFlow, entries: Mapping[str, Any], form: Form, within: float
-    ) -> dict[str, Any]:
-        content_type, body = build_form(entries, form)
+        within = settings.deadline if story.has_image else settings.query_deadline
         base = f"{flow.request.scheme}://{flow.request.host}:{flow.request.port}"
-        return await upstream.predict(base, content_type, body, within=within)
+        question = dispatch.Question(form, base, story.began + within, story.clock)
+        return json_response(200, await dispatch.answer(self._service, ours, others, question))
 
 
-def failure(error: BaseException) -> Response:
-    """Return the answer for whatever went wrong."""
+class _Story:
+    """What becomes of one request, for the observers."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.clock = Clock()
+        self.tasks: tuple[str, ...] = ()
+        self.route: RouteTaken = "none"
+        self.has_image = False
+        self.reason = "ok"
+
+    def end(self, status: int) -> RequestDone:
+        seconds = time.monotonic() - self.began
+        return RequestDone(self.tasks, self.route, self.has_image, status, self.reason, seconds, self.clock)
+
+
+def failure(error: BaseException) -> tuple[Response, str]:
+    """Return the answer for whatever went wrong, and the word for it (`RequestDone.reason`)."""
     match error:
         case ProtocolError():
-            return error_response(error.status, error.detail)
+            return error_response(error.status, error.detail), "protocol" if error.status < 500 else "unavailable"
         case BadInput():
-            return error_response(400, f"The image or text cannot be processed: {error}")
+            return error_response(400, f"The image or text cannot be processed: {error}"), "bad_input"
         case upstream.UpstreamAnswer():
-            return Response.make(error.status, error.body, {"content-type": error.content_type})
-        case Unavailable() | LedgerError():
+            return Response.make(error.status, error.body, {"content-type": error.content_type}), "upstream"
+        case Unavailable():
             logger.warning("503: %s", error)
-            return error_response(503, str(error))
+            return error_response(503, str(error)), "unavailable"
+        case LedgerError():
+            logger.error("503: %s", error)
+            return error_response(503, str(error)), "ledger"
+        case Refused():
+            logger.error("503: %s", error)
+            return error_response(503, str(error)), "refused_by_triton"
         case ServerFault():
             logger.error("500: %s", error)
-            return error_response(500, str(error))
+            return error_response(500, str(error)), "server_fault"
         case asyncio.CancelledError():
-            return error_response(500, f"The request was given up: {error}")
+            return error_response(500, f"The request was given up: {error}"), "client_gone"
         case _:
             logger.error("500: unexpected error", exc_info=error)
-            return error_response(500, f"internal error in the gateway: {error!r}")
+            return error_response(500, f"internal error in the gateway: {error!r}"), "internal"

@@ -89,16 +89,17 @@ def clean_name(name: str) -> str:
     return name.rsplit("/", 1)[-1].replace(":", "_")
 
 
-def parse_form(content_type: str, body: bytes) -> Form:
+def parse_form(content_type: str, body: bytes, *, max_parts: int = MAX_PARTS) -> Form:
     """Read the fields out of a request body. Raises `ProtocolError` as stock refuses it.
 
-    A repeated field counts with its last value, unknown fields are ignored, an empty text counts as none.
+    A repeated field counts with its last value, unknown fields are ignored, an empty text counts as none. *max_parts*
+    bounds the number of fields and that of files.
     """
     kind, parameters = parse_options_header(content_type)
     if kind == b"multipart/form-data":
-        fields = _parse_multipart(parameters.get(b"boundary"), body)
+        fields = _parse_multipart(parameters.get(b"boundary"), body, max_parts)
     elif kind == b"application/x-www-form-urlencoded":
-        fields = _parse_urlencoded(body)
+        fields = _parse_urlencoded(body, max_parts)
     else:
         fields = []
     last = dict(fields)
@@ -110,21 +111,21 @@ def parse_form(content_type: str, body: bytes) -> Form:
     )
 
 
-def _parse_urlencoded(body: bytes) -> list[tuple[str, bytes]]:
+def _parse_urlencoded(body: bytes, max_parts: int) -> list[tuple[str, bytes]]:
     fields = []
     for pair in body.split(b"&"):
         if len(pair) > MAX_FIELD_BYTES:
             raise ProtocolError(400, f"Field exceeded maximum size of {MAX_FIELD_BYTES // 1024}KB.")
         name, _, value = pair.decode("latin-1").partition("=")
         fields.append((unquote_plus(name), unquote_plus(value).encode("utf-8")))
-    _bound("fields", len(fields))
+    _bound("fields", len(fields), max_parts)
     return fields
 
 
-def _parse_multipart(boundary: bytes | None, body: bytes) -> list[tuple[str, bytes]]:
+def _parse_multipart(boundary: bytes | None, body: bytes, max_parts: int) -> list[tuple[str, bytes]]:
     if not boundary:
         raise ProtocolError(400, "Missing boundary in multipart.")
-    parts = _Parts()
+    parts = _Parts(max_parts)
     try:
         parser = MultipartParser(boundary, parts.callbacks())
         parser.write(body)
@@ -140,8 +141,9 @@ def _parse_multipart(boundary: bytes | None, body: bytes) -> list[tuple[str, byt
 class _Parts:
     """Collects the parts of a multipart body from the parser's callbacks."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_parts: int) -> None:
         self.fields: list[tuple[str, bytes]] = []
+        self._max_parts = max_parts
         self.ended = False
         self._files = 0
         self._header_name = b""
@@ -185,8 +187,8 @@ class _Parts:
         self._name = _decode(options[b"name"])
         self._is_file = b"filename" in options
         self._files += self._is_file
-        _bound("files", self._files)
-        _bound("fields", len(self.fields) + 1 - self._files)
+        _bound("files", self._files, self._max_parts)
+        _bound("fields", len(self.fields) + 1 - self._files, self._max_parts)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         self._size += end - start
@@ -201,9 +203,9 @@ class _Parts:
         self.ended = True
 
 
-def _bound(what: str, count: int) -> None:
-    if count > MAX_PARTS:
-        raise ProtocolError(400, f"Too many {what}. Maximum number of {what} is {MAX_PARTS}.")
+def _bound(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise ProtocolError(400, f"Too many {what}. Maximum number of {what} is {most}.")
 
 
 def _decode(value: bytes) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton.ledger import Ledger
+from immich_triton.observer import Observers
 from immich_triton.protocol import ProtocolError
 from immich_triton.routes import Route, RouteError, RouteTable, fingerprint, load_routes
 from immich_triton.settings import Settings
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 WATCH_INTERVAL = 1.0
 """Seconds between two looks at the route files."""
 
+CLIENT_SETTINGS = ("triton_url", "triton_timeout", "triton_key", "max_at_triton")
+"""The settings that the client of Triton is made from."""
+
 
 class Service:
     """State of one loaded gateway; empty until `configure` succeeded."""
@@ -32,6 +36,7 @@ class Service:
         self._table: RouteTable | None = None
         self._ledger: Ledger | None = None
         self._triton: TritonClient | None = None
+        self.observers = Observers()
         self._seen: object = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
@@ -55,7 +60,13 @@ class Service:
     def triton(self) -> TritonClient:
         """The client; made on first use, inside the running event loop."""
         if self._triton is None:
-            self._triton = TritonClient(self.settings.triton_url, timeout=self.settings.triton_timeout)
+            self._triton = TritonClient(
+                self.settings.triton_url,
+                timeout=self.settings.triton_timeout,
+                key=self.settings.triton_key,
+                max_at_triton=self.settings.max_at_triton,
+                observer=self.observers,
+            )
         return self._triton
 
     @staticmethod
@@ -70,10 +81,11 @@ class Service:
         ledger.owned()
         seen = fingerprint(settings.models)
         self._table = read_table(settings)
+        if self._settings is None or any(
+            getattr(self._settings, name) != getattr(settings, name) for name in CLIENT_SETTINGS
+        ):
+            self._retire_triton()
         self._settings, self._ledger, self._seen = settings, ledger, seen
-        if self._triton is not None:
-            self._spawn(self._triton.close(), "close the former client of Triton")
-            self._triton = None
         for line in self._table.describe() or ["nothing: no route in " + str(settings.models)]:
             logger.info("Triton answers %s", line)
 
@@ -138,14 +150,19 @@ class Service:
         """Stop what runs in the background; requests that are being answered end in peace."""
         for task in list(self._tasks):
             task.cancel()
-        # Not tracked: it has to outlive this call.
-        create_task(self._close_triton(), name="close the client of Triton", keep_ref=True)
+        self._retire_triton()
 
-    async def _close_triton(self) -> None:
-        if self._requests:
-            await asyncio.wait(self._requests)
+    def _retire_triton(self) -> None:
         if self._triton is not None:
-            await self._triton.close()
+            client, self._triton = self._triton, None
+            # Not tracked: it has to outlive the gateway.
+            create_task(self._close(client, set(self._requests)), name="close a client of Triton", keep_ref=True)
+
+    @staticmethod
+    async def _close(client: TritonClient, requests: set[asyncio.Task[Any]]) -> None:
+        if requests:
+            await asyncio.wait(requests)
+        await client.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task: asyncio.Task[None] = create_task(work, name=name, keep_ref=True)

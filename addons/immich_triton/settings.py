@@ -1,86 +1,47 @@
-"""The gateway's options: one table, from which mitmproxy's options and the README's table are made."""
+"""The gateway's settings: a typed, checked snapshot of its options."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from immich_triton.options import SETTINGS, Setting, declare, default_state_dir
 
 if TYPE_CHECKING:
-    from mitmproxy.addonmanager import Loader
     from mitmproxy.options import Options
 
+__all__ = ["SETTINGS", "Setting", "Settings", "declare", "default_state_dir", "secret"]
 
-def default_state_dir() -> Path:
-    """Return the state directory of the XDG specification. Not in the project: it must outlive a fresh clone."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "immich-triton"
+MEBIBYTE: Final = 1 << 20
 
+RANGES: Final[Mapping[str, tuple[int, int]]] = {
+    # Immich gives up at 300 s.
+    "immich_deadline": (1, 299),
+    "immich_query_deadline": (1, 299),
+    "immich_triton_timeout": (1, 299),
+    "immich_upstream_timeout": (1, 3600),
+    "immich_header_timeout": (1, 600),
+    "immich_body_timeout": (1, 3600),
+    "immich_drain_timeout": (0, 3600),
+    "immich_max_body_mib": (1, 2048),
+    "immich_max_waiting_mib": (1, 1 << 20),
+    "immich_max_parts": (2, 1000),
+    "immich_max_pixels": (1, 1 << 31),
+    "immich_max_connections": (1, 1 << 20),
+    "immich_max_at_triton": (0, 4096),
+}
+"""What the numbers may be, both ends included."""
 
-@dataclass(frozen=True)
-class Setting:
-    """One mitmproxy option; *shown_default* stands in the README where the real default depends on the machine."""
-
-    name: str
-    type: type
-    default: Any
-    help: str
-    shown_default: str = ""
-
-
-SETTINGS: Final = (
-    Setting(
-        "immich_triton_url",
-        str,
-        "http://127.0.0.1:8000",
-        "Address of Triton's HTTP endpoint; https:// is understood too.",
-    ),
-    Setting(
-        "immich_models",
-        str,
-        "triton_models",
-        "Folder of the model repository that Triton serves. The gateway reads only the route.toml files in it, which "
-        "say which Immich model names are answered by Triton, and reads them again when they change.",
-    ),
-    Setting(
-        "immich_deadline",
-        int,
-        120,
-        "Seconds an image request may take in all, waiting for Triton included, before it gets 503. Immich does not "
-        "retry a failed photo, so wait long; it gives up by itself at 300.",
-    ),
-    Setting(
-        "immich_query_deadline",
-        int,
-        10,
-        "Seconds a text query may take in all: a person is waiting for the search result.",
-    ),
-    Setting(
-        "immich_triton_timeout",
-        int,
-        60,
-        "Seconds one call to Triton may take. A longer one counts as a fault of the server (it may hang): the call is "
-        "given up and the request tried again within its deadline.",
-    ),
-    Setting(
-        "immich_state_dir",
-        str,
-        str(default_state_dir()),
-        "Folder for what must survive a restart: the ledger of CLIP model names that were ever answered by Triton.",
-        shown_default="~/.local/state/immich-triton",
-    ),
-    Setting(
-        "immich_allow_untrained",
-        bool,
-        False,
-        "Answer from models with random weights too. Such models are made for tests; their search results are noise.",
-    ),
-)
+FALLBACK_TASKS: Final = ("ocr", "facial-recognition")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A typed snapshot of the options. Times are in seconds."""
+    """The options without their prefix. Times are in seconds, sizes in bytes; an empty secret means there is none."""
 
     triton_url: str
     models: Path
@@ -89,29 +50,108 @@ class Settings:
     triton_timeout: int
     state_dir: Path
     allow_untrained: bool
+    max_at_triton: int
+    fallback_tasks: frozenset[str]
+    max_body: int
+    max_waiting: int
+    max_parts: int
+    max_pixels: int
+    max_connections: int
+    header_timeout: int
+    body_timeout: int
+    upstream_timeout: int
+    drain_timeout: int
+    path_token: str
+    triton_key: str
+    api_url: str
+    api_key: str
 
     @classmethod
     def read(cls, options: Options) -> Settings:
         """Take the values out of mitmproxy's options. Raises ValueError with the option's name and what it allows."""
-        for name in ("immich_deadline", "immich_query_deadline", "immich_triton_timeout"):
+        for name, (low, high) in RANGES.items():
             value = getattr(options, name)
-            if not 0 < value < 300:
-                raise ValueError(f"{name} must lie between 0 and 300 s (Immich gives up at 300), not {value}")
-        url = options.immich_triton_url.rstrip("/")
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"immich_triton_url must start with http:// or https://, not {url!r}")
-        return cls(
-            triton_url=url,
-            models=Path(options.immich_models).expanduser(),
-            deadline=options.immich_deadline,
-            query_deadline=options.immich_query_deadline,
-            triton_timeout=options.immich_triton_timeout,
-            state_dir=Path(options.immich_state_dir).expanduser(),
-            allow_untrained=options.immich_allow_untrained,
+            if not low <= value <= high:
+                why = " (Immich gives up at 300)" if high == 299 else ""
+                raise ValueError(f"{name} must lie between {low} and {high}{why}, not {value}")
+        values: dict[str, Any] = {
+            field.name: getattr(options, f"immich_{field.name}")
+            for field in fields(cls)
+            if hasattr(options, f"immich_{field.name}")
+        }
+        values |= {
+            "triton_url": _url("immich_triton_url", options.immich_triton_url),
+            "models": Path(options.immich_models).expanduser(),
+            "state_dir": Path(options.immich_state_dir).expanduser(),
+            "fallback_tasks": _fallback_tasks(options.immich_fallback_tasks),
+            "max_body": options.immich_max_body_mib * MEBIBYTE,
+            "max_waiting": options.immich_max_waiting_mib * MEBIBYTE,
+            "path_token": _path_token(secret("immich_path_token", options.immich_path_token)),
+            "triton_key": secret("immich_triton_key", options.immich_triton_key, plain=False),
+            "api_url": _url("immich_api_url", options.immich_api_url) if options.immich_api_url else "",
+            "api_key": secret("immich_api_key", options.immich_api_key),
+        }
+        if values["max_body"] > values["max_waiting"]:
+            raise ValueError("immich_max_waiting_mib must be at least immich_max_body_mib")
+        if bool(values["api_url"]) != bool(values["api_key"]):
+            raise ValueError("immich_api_url and immich_api_key belong together: set both, or none")
+        return cls(**values)
+
+    def __repr__(self) -> str:
+        """Show no secret, wherever this ends up."""
+        return f"Settings(triton_url={self.triton_url!r}, models={str(self.models)!r}, …)"
+
+
+def secret(name: str, value: str, *, plain: bool = True) -> str:
+    """Return the secret behind an option: ``file:PATH``, ``env:NAME``, or the value itself where *plain* allows it.
+
+    Raises ValueError; the message never holds the value.
+    """
+    kind, colon, place = value.partition(":")
+    if colon and kind == "file":
+        try:
+            found = Path(place).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name}: cannot read {place}: {error}") from error
+    elif colon and kind == "env":
+        found = os.environ.get(place, "").strip()
+    elif value and not plain:
+        raise ValueError(f"{name} must be file:PATH or env:NAME: everybody on this machine can read a command line")
+    else:
+        return value
+    if not found:
+        raise ValueError(f"{name}: {value} is empty")
+    return found
+
+
+def _url(name: str, value: str) -> str:
+    url = value.rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # the port is no number
+        usable = False
+    if not usable:
+        raise ValueError(f"{name} must start with http:// or https:// and name a host, not {value!r}")
+    return url
+
+
+def _fallback_tasks(tasks: list[str]) -> frozenset[str]:
+    if "clip" in tasks:
+        raise ValueError(
+            "immich_fallback_tasks must not name clip: another model's vectors have the same size, mix with ours "
+            "unnoticed, and spoil the search for good"
         )
+    if unknown := set(tasks) - set(FALLBACK_TASKS):
+        raise ValueError(f"immich_fallback_tasks may name {' and '.join(FALLBACK_TASKS)}, not {sorted(unknown)}")
+    return frozenset(tasks)
 
 
-def declare(loader: Loader) -> None:
-    """Declare every option to mitmproxy."""
-    for setting in SETTINGS:
-        loader.add_option(setting.name, setting.type, setting.default, setting.help)
+def _path_token(token: str) -> str:
+    unreserved = token.isascii() and all(character.isalnum() or character in "-_~" for character in token)
+    if token and (len(token) < 16 or not unreserved):
+        raise ValueError(
+            "immich_path_token must have at least 16 letters, digits, - or _; for example: "
+            'python -c "import secrets; print(secrets.token_urlsafe(24))"'
+        )
+    return token

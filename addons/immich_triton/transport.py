@@ -1,0 +1,131 @@
+"""One exchange with Triton over HTTP, and what its failure means."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any, Final
+
+import aiohttp
+import numpy as np
+import numpy.typing as npt
+from tritonclient.http import InferInput, InferRequestedOutput
+from tritonclient.http.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from immich_triton.inference import BadInput, Call, Refused, ServerFault
+
+MARK: Final = "bad input: "
+"""How a pipeline marks an error that is the request's own fault (`immich_pipelines.errors`, which runs elsewhere)."""
+
+KEY_HEADER: Final = "x-triton-key"
+"""The header that ``--http-restricted-api=inference,model-repository:x-triton-key=KEY`` makes Triton ask for."""
+
+GARBAGE: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error, MemoryError)
+"""What tritonclient and NumPy raise over an answer that is none."""
+
+Array = npt.NDArray[Any]
+
+
+class Transport:
+    """Connections to the Triton at *url*; *timeout* bounds one call, in seconds."""
+
+    def __init__(self, url: str, *, timeout: float, key: str = "") -> None:
+        self.url = url
+        self._timeout = timeout
+        self._headers = {KEY_HEADER: key} if key else {}
+        self._key_taken = False
+        scheme, _, address = url.partition("://")
+        # The library's own limit of 100 connections would queue silently; its time-out would hide ours.
+        self._http = InferenceServerClient(address, ssl=scheme == "https", conn_limit=0, conn_timeout=None)
+
+    async def close(self) -> None:
+        """Close the connections; calls that are still running fail."""
+        await self._http.close()
+
+    async def infer(self, call: Call) -> dict[str, Array]:
+        """Run *call* once. Raises `BadInput`, `Refused` or `ServerFault`."""
+        tensor = InferInput(call.tensor, [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[call.payload]], dtype=np.object_))
+        outputs = [InferRequestedOutput(name) for name in call.outputs]
+        parameters = {**call.pipeline.parameters, **call.parameters}
+        name = call.pipeline.name
+        try:
+            async with asyncio.timeout(self._timeout):
+                result = await self._http.infer(
+                    name, [tensor], outputs=outputs, parameters=parameters, headers=dict(self._headers)
+                )
+        except InferenceServerException as error:
+            message = error.message() or ""
+            if error.status() == "400" and MARK in message:
+                raise BadInput(message.partition(MARK)[2]) from error
+            if error.status() in ("401", "403"):
+                self._key_taken = False
+                raise Refused(self._refusal()) from error
+            raise ServerFault(f"{name} failed with status {error.status()}: {message}", kind="status") from error
+        except TimeoutError as error:
+            text = f"{name} gave no answer to one call within {self._timeout:g} s"
+            raise ServerFault(text, kind="timeout") from error
+        except aiohttp.ClientConnectorError as error:
+            raise ServerFault(f"cannot connect to {self.url}: {error.os_error.strerror}", kind="unreachable") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ServerFault(f"the connection to {self.url} broke: {error!r}", kind="broken") from error
+        except GARBAGE as error:
+            raise ServerFault(f"{name} answered what is no inference response: {error!r}") from error
+        arrays = {output: _array(result, output) for output in call.outputs}
+        missing = [output for output, array in arrays.items() if array is None]
+        if missing:
+            # Seen from Triton's response cache, which stores errors as empty 200s.
+            raise ServerFault(f"{name} answered without {', '.join(missing)}")
+        return {output: array for output, array in arrays.items() if array is not None}
+
+    async def why_not_ready(self, model: str, within: float) -> str:
+        """Return why *model* is not ready, or nothing when it is; takes at most *within* seconds."""
+        try:
+            async with asyncio.timeout(within):
+                ready = await self._http.is_model_ready(model, headers=dict(self._headers))
+        except TimeoutError:
+            return f"Triton at {self.url} did not answer within {within:g} s"
+        except (aiohttp.ClientError, InferenceServerException, OSError) as error:
+            return f"cannot reach Triton at {self.url}: {error}"
+        return "" if ready else "not ready in Triton"
+
+    async def why_refused(self, within: float) -> str:
+        """Return the reason when Triton does not take our key; readiness alone does not tell, it is open to all."""
+        if self._key_taken:
+            return ""
+        try:
+            async with asyncio.timeout(within):
+                await self._http.get_model_repository_index(headers=dict(self._headers))
+        except InferenceServerException as error:
+            if error.status() in ("401", "403"):
+                return self._refusal()
+        except (aiohttp.ClientError, OSError, *GARBAGE):
+            return ""  # not reachable: `why_not_ready` says so
+        self._key_taken = True
+        return ""
+
+    async def capacity(self, model: str, within: float) -> int:
+        """Return how many requests a pipeline can work on at a time (instances x batch size); 0 when unknown."""
+        try:
+            async with asyncio.timeout(within):
+                config = await self._http.get_model_config(model, headers=dict(self._headers))
+            groups = [group["count"] * max(1, len(group.get("gpus", []))) for group in config["instance_group"]]
+            return int(sum(groups) * max(1, config["max_batch_size"]))
+        except (aiohttp.ClientError, InferenceServerException, OSError, *GARBAGE):
+            return 0
+
+    def _refusal(self) -> str:
+        wrong = "refuses our key" if self._headers else "wants a key and the gateway has none"
+        return (
+            f"Triton at {self.url} {wrong}: set immich_triton_key to the KEY of Triton's "
+            f"--http-restricted-api=inference,model-repository:{KEY_HEADER}=KEY"
+        )
+
+
+def _array(result: Any, output: str) -> Array | None:
+    try:
+        array: Array | None = result.as_numpy(output)
+    except GARBAGE as error:
+        raise ServerFault(f"output {output} cannot be read: {error!r}") from error
+    return array
