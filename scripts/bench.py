@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add("--memory", type=int, metavar="N", help="instead: memory of the gateway over N requests, of Triton over "
         "--sizes images")  # fmt: skip
     add("--sizes", type=int, default=500, metavar="N", help="images of different sizes for --memory (default: 500)")
+    add("--warm-up", type=int, default=2000, metavar="N", help="requests before --memory counts (default: 2000)")
     add("--crowd", type=Path, metavar="IMAGE", help="faces: a photo with many faces")
     add("--json", type=Path, metavar="FILE", help="write the figures there")
     return command
@@ -96,7 +97,9 @@ async def bench(options: argparse.Namespace, gateway: Gateway, show: Console) ->
         service = Service("gateway", gateway.url, options.task, model=options.model)
         stack.push_async_callback(service.close)
         if options.memory:
-            return {"growth": await growth.measure(gateway, service, options.memory, options.sizes, show)}
+            return {
+                "growth": await growth.measure(gateway, service, options.memory, options.sizes, options.warm_up, show)
+            }
         images = samples(options)
         results: dict[str, Any] = {}
         rivals = [Clients(rival) for rival in await against(options, stack)]

@@ -238,9 +238,10 @@ def test_ocr_throughput_memory_and_overhead(gateway: Gateway, tmp_path: Path) ->
 
 def test_growth_of_memory(gateway: Gateway, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    assert bench.main([*at(gateway), "--memory", "30", "--sizes", "4", "--json", str(file)]) == 0
+    assert bench.main([*at(gateway), "--memory", "30", "--sizes", "4", "--warm-up", "10", "--json", str(file)]) == 0
     figures = json.loads(file.read_text(encoding="utf-8"))["growth"]
     assert figures["gateway"]["requests"] == 30
+    assert figures["gateway"]["warm_up"] == 10
     assert figures["triton"]["requests"] == 4
     assert len(figures["triton"]["pss"]) == 5
 

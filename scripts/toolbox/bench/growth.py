@@ -18,14 +18,20 @@ from toolbox.bench.targets import BenchError, Target
 STEPS: Final = 10
 GATEWAY_CLIENTS: Final = 8
 TRITON_CLIENTS: Final = 2
-GATEWAY_WARM_UP: Final = 300
 TRITON_WARM_UP: Final = 50
 MEGABYTE: Final = 1 << 20
 
 
-async def measure(gateway: Gateway, target: Target, requests: int, images: int, show: Console) -> dict[str, Any]:
-    """Measure and print a table; returns the figures for ``--json``. Raises `BenchError` without local processes."""
-    warm = [weightless(300)] * GATEWAY_WARM_UP
+async def measure(
+    gateway: Gateway, target: Target, requests: int, images: int, warm_up: int, show: Console
+) -> dict[str, Any]:
+    """Measure and print a table; returns the figures for ``--json``. Raises `BenchError` without local processes.
+
+    *warm_up* requests go first and are not counted as growth: mitmproxy's flows are in reference cycles, and Python
+    collects those of its oldest generation so rarely that it takes some 1500 requests until a fresh process has the
+    size that it keeps.
+    """
+    warm = [weightless(300)] * warm_up
     same = [weightless(300)] * requests
     results = {
         "gateway": await _watch("gateway", gateway.pid, target, warm, same, GATEWAY_CLIENTS, show),
@@ -65,7 +71,9 @@ async def _watch(
     if pid is None:
         raise BenchError(f"no process of {name} was found on this machine; memory cannot be measured")
     load = Clients(target)
-    await load.run(warm_up, clients)
+    fresh = processes.memory(pid)
+    with show.status(f"warming up: {len(warm_up)} requests"):
+        await load.run(warm_up, clients)
     sizes = [processes.memory(pid)]
     step = max(1, len(samples) // STEPS)
     with Progress(console=show, transient=True) as progress:
@@ -75,12 +83,15 @@ async def _watch(
     growth = sizes[-1].pss / sizes[0].pss - 1
     later = sizes[-1].pss / sizes[len(sizes) // 2].pss - 1
     table = Table("requests", "PSS MiB", "RSS MiB", title=f"{name}: {growth:+.1%} over {len(samples)} requests")
+    table.add_row(f"-{len(warm_up)}", f"{fresh.pss / MEGABYTE:.1f}", f"{fresh.rss / MEGABYTE:.1f}")
     for index, size in enumerate(sizes):
         count = min(index * step, len(samples))
         table.add_row(str(count), f"{size.pss / MEGABYTE:.1f}", f"{size.rss / MEGABYTE:.1f}")
     show.print(table)
     return {
         "requests": len(samples),
+        "warm_up": len(warm_up),
+        "pss_before_warm_up": fresh.pss,
         "pss": [size.pss for size in sizes],
         "rss": [size.rss for size in sizes],
         "growth": round(growth, 5),
