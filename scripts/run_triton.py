@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the embedded Triton over a model repository, for this machine only, until Ctrl-C or SIGTERM.
+"""Run the embedded Triton over a model repository until Ctrl-C or SIGTERM; for this machine only, if not told else.
 
 It is the real server of the nvidia-pytriton wheel. A model that cannot be loaded is reported and the others are served;
 a server that dies is started again. `make run` does this together with the gateway.
@@ -16,12 +16,20 @@ from toolbox.preflight import StartError
 from toolbox.repository import MODELS, PROJECT
 from toolbox.stop_signals import StopSignals
 from toolbox.triton_install import ONNXRUNTIME_BACKEND
-from toolbox.triton_process import TritonProcess, TritonSettings
+from toolbox.triton_process import TritonProcess
+from toolbox.triton_settings import TritonSettings
+
+from immich_triton.settings import secret
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program. Returns 0 after a stop that was asked for, 1 when Triton could not be started."""
     options = _parse(arguments)
+    try:
+        key = secret("--key", options.key, plain=False)
+    except ValueError as error:
+        _say(f"error: {error}", file=sys.stderr)
+        return 1
     run_dir = options.run_dir or PROJECT / ".run" / f"triton-{options.http_port}"
     settings = TritonSettings(
         models=options.models.resolve(),
@@ -30,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         run_dir=run_dir.resolve(),
         shared_memory_mib=options.shm_mib,
         only_routed=options.only_routed,
+        host=options.host,
+        key=key,
         onnxruntime_backend=options.onnxruntime_backend.resolve(),
     )
     triton = TritonProcess(settings, _say)
@@ -60,6 +70,18 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--metrics-port", type=int, default=8002, metavar="N", help="port of Prometheus metrics (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 serves gateways on other machines, and needs --key (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--key",
+        default="",
+        metavar="WHERE",
+        help="where the key stands that inference and model control then ask for: file:PATH or env:NAME; give the "
+        "gateway the same as immich_triton_key. Users of this machine can see it in the list of processes",
     )
     parser.add_argument(
         "--run-dir",

@@ -17,6 +17,8 @@ from embedded_triton import StartTriton, TritonServer, eventually, free_ports, l
 from small_models import BROKEN, ECHO, write_model, write_ocr_route
 from toolbox.repository import Pipeline, Route, write_route
 from toolbox.triton_install import site_packages
+from toolbox.triton_process import TritonProcess
+from toolbox.triton_settings import TritonSettings
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
@@ -120,6 +122,33 @@ def test_a_model_whose_process_was_killed_is_loaded_again(server: TritonServer) 
     assert echoes(server)
 
 
+def test_a_server_that_hangs_is_started_again(models: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    http_port, metrics_port = free_ports(2)
+    triton = TritonProcess(
+        TritonSettings(models, http_port, metrics_port, tmp_path / "run", hang_seconds=3), said.append
+    )
+
+    def follow_until(text: str) -> bool:
+        def found() -> bool:
+            triton.poll()
+            return any(text in line for line in said)
+
+        return eventually(found)
+
+    try:
+        triton.start()
+        assert follow_until("ready in")
+        first = int((tmp_path / "run/triton.pid").read_text())
+        os.kill(first, signal.SIGSTOP)
+        assert follow_until("Triton has not answered for 3 s")
+        said.clear()
+        assert follow_until("ready in")
+        assert not alive(first)
+    finally:
+        triton.stop()
+
+
 def test_models_that_appear_change_and_vanish_are_followed(tmp_path: Path, triton_server: StartTriton) -> None:
     write_model(tmp_path, "broken", code=BROKEN)
     with triton_server(tmp_path) as server:
@@ -199,6 +228,38 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_start_succeeds(models
     finally:
         assert second.stop() == 0
     assert not shared_memory(second)
+
+
+def test_with_a_key_it_may_serve_other_machines(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("open=sesame,now\n")
+    more = ["--host", "0.0.0.0", "--key", f"file:{tmp_path / 'key'}"]
+    server = launch(models, tmp_path / "run", more=more)
+    try:
+        server.wait_until_live()  # health stays open
+        assert listeners(int(server.url.rsplit(":", 1)[1])) == {"00000000"}
+        assert not echoes(server)
+        index = f"{server.url}/v2/repository/index"
+        assert requests.post(index, timeout=5).status_code == 403
+        assert requests.post(index, headers={"x-triton-key": "open=sesame,now"}, timeout=5).ok
+        (stub,) = children(server.pid)
+        os.kill(stub, signal.SIGKILL)
+        assert eventually(lambda: server.console.endswith("triton: echo loaded\n"))  # the caretaker has the key
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--host", "0.0.0.0"], "it needs --key"),
+        (["--key", "open sesame"], "must be file:PATH or env:NAME"),
+        (["--key", "env:IMMICH_TRITON_TEST_UNSET"], "is empty"),
+    ],
+)
+def test_an_open_door_is_refused(models: Path, tmp_path: Path, more: list[str], says: str) -> None:
+    server = launch(models, tmp_path, more=more)
+    assert server.program.process.wait(30) == 1
+    assert says in server.console
 
 
 def test_a_second_supervisor_in_the_same_folder_is_refused_and_harmless(models: Path, server: TritonServer) -> None:
