@@ -109,15 +109,15 @@ def _page(number: int, script: Script, condition: Condition, texts: Iterator[str
     size = (SHORT_SIDE, LONG_SIDE) if number % 2 else (LONG_SIDE, SHORT_SIDE)
     colours = _colours(rng, faint=condition is Condition.FAINT)
     image = Image.new("RGB", size, colours.paper)
+    # Another face for each line: a face on one page only could not be told from that page's condition.
     choice = faces(script)
-    face = choice[number % len(choice)]
     if condition is Condition.VERTICAL:
-        page_lines = _columns(image, face, colours, texts, rng)
+        page_lines = _columns(image, choice, colours, texts, rng)
     else:
         # A corner of the page moves by sin 5° of half its length.
         turned = math.ceil(math.sin(math.radians(5)) * LONG_SIDE / 2) if condition is Condition.ROTATED else 0
         pairs = 0.35 if script is Script.DIGITS else 0.0
-        page_lines = _rows(image, face, colours, texts, rng, margin=MARGIN + turned, pairs=pairs)
+        page_lines = _rows(image, choice, colours, texts, rng, margin=MARGIN + turned, pairs=pairs)
     if condition is Condition.ROTATED:
         angle = rng.choice((-1, 1)) * rng.uniform(2.5, 5.0)
         image = image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=colours.paper)
@@ -145,7 +145,7 @@ def _colours(rng: random.Random, *, faint: bool) -> _Colours:
 
 def _rows(
     image: Image.Image,
-    face: Face,
+    choice: Sequence[Face],
     colours: _Colours,
     texts: Iterator[str],
     rng: random.Random,
@@ -163,7 +163,16 @@ def _rows(
             size = rng.randint(28, min(76, int(pitch * 0.62)))
             room = (right - left) * width
             found.append(
-                _row(image, face, size, next(texts), colours, (margin + left * width, room), margin + row * pitch, rng)
+                _row(
+                    image,
+                    rng.choice(choice),
+                    size,
+                    next(texts),
+                    colours,
+                    (margin + left * width, room),
+                    margin + row * pitch,
+                    rng,
+                )
             )
     return found
 
@@ -190,13 +199,15 @@ def _row(
     return Line(text, _box(draw.textbbox((x, int(top)), text, font=font)))
 
 
-def _columns(image: Image.Image, face: Face, colours: _Colours, texts: Iterator[str], rng: random.Random) -> list[Line]:
+def _columns(
+    image: Image.Image, choice: Sequence[Face], colours: _Colours, texts: Iterator[str], rng: random.Random
+) -> list[Line]:
     """Set upright characters in columns, the first at the right, as couplets and old books have them."""
     draw = ImageDraw.Draw(image)
     pitch = (image.width - 2 * MARGIN) / COLUMNS
     found = []
     for column in range(COLUMNS):
-        text = next(texts)
+        text, face = next(texts), rng.choice(choice)
         _check_glyphs(face, text)
         size = rng.randint(56, 100)
         font = face.at(size)
