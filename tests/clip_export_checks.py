@@ -1,0 +1,147 @@
+"""Runs in the export environment: checks of the exporter on models small enough to export many of them.
+
+Leaves ``results.json``, on which ``test_export_clip.py`` asserts. The small models are cn_clip's own classes with fewer
+and narrower layers; the exporter is the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import cn_clip.clip.model
+import numpy as np
+import onnx
+import torch
+from toolbox import clip_parity, clip_torch
+from toolbox.clip_job import Job
+from toolbox.clip_models import CLIP_MODELS
+
+TEXT: Final[dict[str, Any]] = {
+    "vocab_size": 21128,
+    "text_attention_probs_dropout_prob": 0.1,
+    "text_hidden_act": "gelu",
+    "text_hidden_dropout_prob": 0.1,
+    "text_hidden_size": 64,
+    "text_initializer_range": 0.02,
+    "text_intermediate_size": 128,
+    "text_max_position_embeddings": 512,
+    "text_num_attention_heads": 4,
+    "text_num_hidden_layers": 2,
+    "text_type_vocab_size": 2,
+}
+SMALL: Final[dict[str, dict[str, Any]]] = {
+    "RN50": {"embed_dim": 1024, "vision_layers": (1, 1, 1, 1), "vision_width": 32, "vision_patch_size": None},
+    "ViT-B-16": {"embed_dim": 512, "vision_layers": 2, "vision_width": 128, "vision_patch_size": 16},
+}
+
+
+def small_model(towers: str, checkpoint: dict[str, Any] | None = None) -> Any:
+    """Do what cn_clip's ``create_model`` does, with few layers."""
+    model = cn_clip.clip.model.CLIP(image_resolution=224, **SMALL[towers.split("@")[0]], **TEXT)
+    cn_clip.clip.model.convert_weights(model)
+    if checkpoint:
+        model.load_state_dict(checkpoint["state_dict"])
+    return model
+
+
+def main() -> None:
+    """Run the program; the argument is an empty folder."""
+    base = Path(sys.argv[1])
+    # A function of cn_clip, not of ours.
+    setattr(clip_torch, "create_model", small_model)  # noqa: B010 - type checkers see no such attribute
+    results: dict[str, Any] = {}
+    for name in SMALL:
+        for precision in ("fp32", "fp16"):
+            results[f"{name} {precision}"] = export(base, Job(name, "", precision, 12345))
+    results["external"] = export(base, Job("ViT-B-16", "", "fp32", 6, external_data=True))
+    results["spoilt"] = spoilt(base)
+    results["checkpoint"] = checkpoints(base)
+    results["seeds"] = [clip_torch.state_hash(clip_torch.build(SPEC, None, seed)) for seed in (1, 1, 2)]
+    (base / "results.json").write_text(json.dumps(results))
+
+
+SPEC: Final = CLIP_MODELS["ViT-B-16"]
+
+
+def export(base: Path, job: Job) -> dict[str, Any]:
+    """Do a job, and describe the files that it made."""
+    folder = base / f"{job.model}-{job.precision}-{job.external_data}"
+    folder.mkdir()
+    passed = clip_torch.run(replace(job, folder=str(folder)))
+    graph = onnx.load(folder / "visual/1/model.onnx", load_external_data=False).graph
+    return {
+        "passed": passed,
+        "folder": str(folder),
+        "parity": json.loads((folder / "report.json").read_text())["parity"],
+        "files": sorted(path.name for path in (folder / "visual/1").iterdir()),
+        "input": shape(graph.input[0]),
+        "outputs": {output.name: shape(output) for output in graph.output},
+        "types": sorted({onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in graph.initializer}),
+    }
+
+
+def shape(value: Any) -> list[int | str]:
+    """Return the dimensions of a graph's input or output: numbers, or the name of a dynamic one."""
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def spoilt(base: Path) -> dict[str, bool]:
+    """Does the proof notice: one embedding wrong, one NaN, a pixel off by a level, a text with one token changed?"""
+    folder = base / "ViT-B-16-fp32-False"
+    torch.manual_seed(0)
+    right = clip_parity.reference(clip_torch.build(SPEC, None, 0), SPEC.image_size)
+
+    def passes(change: Callable[[clip_parity.Reference], clip_parity.Reference]) -> bool:
+        return bool(clip_parity.measure(change(right), folder, SPEC.image_size, "fp32")["passed"])
+
+    def changed(array: Any, index: tuple[int, ...], value: float) -> Any:
+        copy = array.copy()
+        copy[index] = value
+        return copy
+
+    return {
+        "nothing": passes(lambda reference: reference),
+        "image embedding": passes(
+            lambda reference: replace(reference, image_embeddings=changed(reference.image_embeddings, (3, 0), 0.5))
+        ),
+        "text embedding": passes(
+            lambda reference: replace(reference, text_embeddings=np.roll(reference.text_embeddings, 1, axis=1))
+        ),
+        "nan": passes(
+            lambda reference: replace(reference, text_embeddings=changed(reference.text_embeddings, (5, 1), np.nan))
+        ),
+        "pixel": passes(lambda reference: replace(reference, images=changed(reference.images, (0, 0, 9, 9), 0.123))),
+        "token": passes(lambda reference: replace(reference, tokens=changed(reference.tokens, (0, 2), 4242))),
+    }
+
+
+def checkpoints(base: Path) -> dict[str, Any]:
+    """Are weights read from a file the same as before, and files that are no checkpoint refused with a reason?"""
+    model = clip_torch.build(SPEC, None, 3)
+    good, other, empty, text = (base / f"{name}.pt" for name in ("good", "other", "empty", "text"))
+    torch.save({"state_dict": model.state_dict(), "epoch": 1, "name": "test"}, good)
+    torch.save({"state_dict": small_model("RN50@x").state_dict()}, other)
+    torch.save({"epoch": 1}, empty)
+    text.write_text("no checkpoint at all")
+    refused = {}
+    for path in (other, empty, text):
+        try:
+            clip_torch.build(SPEC, path, 0)
+        except ValueError as error:
+            refused[path.stem] = str(error)
+    # cn_clip keeps the weights in half precision until they are used.
+    half = {name: value.half().float() for name, value in model.state_dict().items()}
+    read = clip_torch.build(SPEC, good, 0).state_dict()
+    return {
+        "largest_difference": max(float((value.float() - half[name]).abs().max()) for name, value in read.items()),
+        "refused": refused,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""CLIP encoders of a few kilobytes with the tensors of exported ones, for tests of everything but their weights."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx.parser
+from onnx import numpy_helper
+from toolbox import clip_repository
+from toolbox.repository import install_pipelines, new_model
+
+DIMENSION: Final = 8
+IMAGE_SIZE: Final = 32
+
+_GRAPH: Final = """
+<ir_version: 8, opset_import: ["" : 17]>
+encoder ({input}) => (float[B, {dimension}] EMBEDDING, int64[B, 1] FINGERPRINT)
+<int64 fingerprint = {{{fingerprint}}}, int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[2] flat = {{0, -1}},
+ float limit = {{-1.47}}, float nan = {{0}}>
+{{
+    numbers = Cast<to = 1>({name})
+    rows = Reshape(numbers, flat)
+    features = MatMul(rows, weights)
+    lengths = ReduceL2<axes = [1], keepdims = 1>(features)
+    normalised = Div(features, lengths)
+    highest = ReduceMax<axes = [1], keepdims = 1>(rows)
+    black = Less(highest, limit)
+    EMBEDDING = Where(black, nan, normalised)
+    shape = Shape({name})
+    batch = Slice(shape, zero, one)
+    target = Concat<axis = 0>(batch, one)
+    FINGERPRINT = Expand(fingerprint, target)
+}}
+"""
+
+
+@dataclass(frozen=True)
+class TinyEncoder:
+    """An encoder of the repository ``models``: a random projection. An image that is black all over gives NaN."""
+
+    models: Path
+    name: str
+    seed: int
+    visual: bool
+
+    @property
+    def input(self) -> str:
+        """The name of its input tensor."""
+        return "IMAGE" if self.visual else "TOKENS"
+
+    def write(self) -> None:
+        """Put it into the repository, in the place of one of that name."""
+        shape = (3, IMAGE_SIZE, IMAGE_SIZE) if self.visual else (52,)
+        random = np.random.default_rng(self.seed)
+        weights = random.normal(size=(int(np.prod(shape)), DIMENSION)).astype(np.float32)
+        kind = "float" if self.visual else "int64"
+        proto = onnx.parser.parse_model(
+            _GRAPH.format(
+                input=f"{kind}[B, {', '.join(map(str, shape))}] {self.input}",
+                name=self.input,
+                dimension=DIMENSION,
+                fingerprint=self.seed,
+            )
+        )
+        for tensor in proto.graph.initializer:
+            if tensor.name == "nan":
+                tensor.CopyFrom(numpy_helper.from_array(np.array(np.nan, np.float32), "nan"))
+        proto.graph.initializer.append(numpy_helper.from_array(weights, "weights"))
+        onnx.checker.check_model(proto)
+        with new_model(self.models, self.name) as folder:
+            onnx.save_model(proto, folder / "1/model.onnx")
+            record = {"image_size": IMAGE_SIZE, "fingerprint": self.seed}
+            (folder / "export.json").write_text(json.dumps(record))
+            if not self.visual:
+                (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+            (folder / "config.pbtxt").write_text(
+                f'# test\nname: "{self.name}"\nbackend: "onnxruntime"\nmax_batch_size: 8\ndynamic_batching {{ }}\n'
+                "instance_group [ { count: 1, kind: KIND_CPU } ]\n"
+            )
+
+    def expected(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return what it gives for a batch, computed by ONNX Runtime in this process."""
+        runtime = importlib.import_module("onnxruntime")
+        session = runtime.InferenceSession(str(self.models / self.name / "1/model.onnx"))
+        result: npt.NDArray[np.float32] = session.run(["EMBEDDING"], {self.input: inputs})[0]
+        return result
+
+
+VOCABULARY: Final = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "一",
+    "只",
+    "猫",
+    "狗",
+    "a",
+    "b",
+    "##a",
+    "##b",
+    "café",
+    ".",
+    "!",
+]
+
+
+def repository(models: Path) -> dict[str, TinyEncoder]:
+    """Write two image encoders, two text encoders and the pipelines into *models*; return the encoders by name."""
+    install_pipelines(models, clip_repository.PIPELINES)
+    encoders = {
+        name: TinyEncoder(models, name, seed, visual)
+        for name, seed, visual in (
+            ("see_a", 11, True),
+            ("see_b", 12, True),
+            ("read_a", 13, False),
+            ("read_b", 14, False),
+        )
+    }
+    for encoder in encoders.values():
+        encoder.write()
+    return encoders

@@ -1,0 +1,271 @@
+"""The ``clip_text`` pipeline in the real Triton: cn_clip's tokens, equal embeddings, and its memory of queries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_encoders
+from clip_client import ClipClient, Refused
+from clip_standins import LIMIT, MODELS, TEXTS, ClipStandins, centred_cosines, run_in_export_environment
+from embedded_triton import StartTriton
+from tiny_encoders import TinyEncoder
+from toolbox.clip_models import CLIP_MODELS
+
+from immich_pipelines.clip_encoders import Array, Encoders
+from immich_pipelines.clip_text import ClipText, TextJob
+from immich_pipelines.clip_tokenizer import Tokenizer
+from immich_pipelines.errors import BadInput
+
+# The first test that needs the stand-ins makes them.
+pytestmark = pytest.mark.timeout(2400)
+
+
+# Tokens
+
+
+def test_tokens_equal_cn_clips_on_generated_strings() -> None:
+    script = Path(__file__).resolve().parents[1] / "clip_tokens.py"
+    result = json.loads(run_in_export_environment(script, "100000", "1"))
+    assert result == {"count": 100_000, "different": []}
+
+
+def test_torch_is_not_imported() -> None:
+    code = "import sys, immich_pipelines.clip_text, immich_pipelines.clip_image; print('torch' in sys.modules)"
+    path = Path(__file__).resolve().parents[2] / "triton_backends"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(path)}, capture_output=True, check=True)
+    assert done.stdout == b"False\n"
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
+    path.write_text("\n".join(tiny_encoders.VOCABULARY) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", []),
+        ("  \t\n\u3000", []),
+        ("一只猫", ["一", "只", "猫"]),
+        ("AB a", ["a", "##b", "a"]),
+        ("Á", ["a"]),
+        ("a.b!", ["a", ".", "b", "!"]),
+        ("\0猫\ufffd狗\u200b", ["猫", "狗"]),
+        ("a" * 201, ["[UNK]"]),
+        ("a" * 200, ["a"] + ["##a"] * 49),
+        ("猫" * 60, ["猫"] * 50),
+        ("\ud800", ["[UNK]"]),
+    ],
+)
+def test_tokens_by_hand(text: str, tokens: list[str], vocabulary: Path) -> None:
+    numbers = Tokenizer(vocabulary).encode(text)
+    expected = ["[CLS]", *tokens, "[SEP]"]
+    assert numbers.tolist() == [tiny_encoders.VOCABULARY.index(token) for token in expected] + [0] * (
+        52 - len(expected)
+    )
+
+
+def test_a_file_that_is_no_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("一\n只\n")
+    with pytest.raises(ValueError, match=r"lacks \[CLS\], \[PAD\], \[SEP\], \[UNK\]"):
+        Tokenizer(tmp_path / "vocab.txt")
+
+
+def test_a_megabyte_of_text_is_read_in_no_time(vocabulary: Path) -> None:
+    tokenizer = Tokenizer(vocabulary)
+    started = time.process_time()
+    tokenizer.encode("猫 a! " * 250_000)
+    tokenizer.encode("!" * 1_000_000)
+    assert time.process_time() - started < 2
+
+
+# Equal to the original
+
+
+@pytest.fixture(scope="module")
+def clip(triton_server: StartTriton, clip_standins: ClipStandins) -> Iterator[ClipClient]:
+    with triton_server(clip_standins.models) as server:
+        yield ClipClient(server)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_embeddings_equal_the_originals(model: str, clip: ClipClient, clip_standins: ClipStandins) -> None:
+    ours = clip.texts(TEXTS, CLIP_MODELS[model].textual)
+    assert ours.shape == (len(TEXTS), CLIP_MODELS[model].dimension)
+    assert centred_cosines(ours, clip_standins.expected(model, "text")).min() >= LIMIT
+    # One wrong token would be noticed.
+    assert centred_cosines(ours, clip_standins.expected(model, "text changed")).min() < LIMIT
+
+
+# Whatever the text is, with encoders small enough to compute the answer here
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TinyEncoder]:
+    return tiny_encoders.repository(tmp_path_factory.mktemp("clip-text") / "models")
+
+
+@pytest.fixture(scope="module")
+def tiny(triton_server: StartTriton, encoders: dict[str, TinyEncoder]) -> Iterator[ClipClient]:
+    with triton_server(encoders["read_a"].models) as server:
+        yield ClipClient(server)
+
+
+def expected(encoder: TinyEncoder, text: str) -> Array:
+    tokens = Tokenizer(encoder.models / encoder.name / "vocab.txt").encode(text)
+    result: Array = encoder.expected(tokens[None])[0]
+    return result
+
+
+def check(answer: Array | Refused, encoder: TinyEncoder, text: str) -> None:
+    assert not isinstance(answer, Refused), answer
+    np.testing.assert_allclose(answer, expected(encoder, text), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " \t ",
+        "",
+        "一只猫\0\0狗",
+        "שלום א مرحبا \u202e猫",
+        "猫\ud83d",
+        "\ud800" * 500,
+        "ab猫! " * 180_000,
+        "a" * (1 << 20),
+        "‮\u0301\u0301",
+    ],
+    ids=[
+        "spaces",
+        "empty",
+        "nul",
+        "right to left",
+        "half an emoji",
+        "surrogates",
+        "1 MiB",
+        "1 MiB word",
+        "accents only",
+    ],
+)
+def test_an_odd_text_gets_its_embedding(text: str, tiny: ClipClient, encoders: dict[str, TinyEncoder]) -> None:
+    check(tiny.text(text.encode("utf-8", "surrogatepass"), "read_a"), encoders["read_a"], text)
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"ab\xc3", b"\x80"])
+def test_what_is_no_utf8_is_refused(text: bytes, tiny: ClipClient, encoders: dict[str, TinyEncoder]) -> None:
+    answer = tiny.text(text, "read_a")
+    assert isinstance(answer, Refused)
+    assert answer.bad_input
+    check(tiny.text("狗".encode(), "read_a"), encoders["read_a"], "狗")
+
+
+def test_requests_at_the_same_time_get_their_own_answers(tiny: ClipClient, encoders: dict[str, TinyEncoder]) -> None:
+    jobs = [("猫" * (index % 9) + "a" * (index % 5), ("read_a", "read_b")[index % 2]) for index in range(90)]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda job: tiny.text(job[0].encode(), job[1]), jobs))
+    for (text, name), answer in zip(jobs, answers, strict=True):
+        check(answer, encoders[name], text)
+
+
+# Its memory
+
+
+def test_a_repeated_query_costs_no_inference(tiny: ClipClient, encoders: dict[str, TinyEncoder]) -> None:
+    check(tiny.text("猫狗猫狗".encode(), "read_a"), encoders["read_a"], "猫狗猫狗")
+    before = tiny.count("nv_inference_count", "read_a")
+    assert before > 0
+    # The same tokens, though another text.
+    for text in ("猫狗猫狗", " 猫狗 猫狗\n"):
+        check(tiny.text(text.encode(), "read_a"), encoders["read_a"], "猫狗猫狗")
+    assert tiny.count("nv_inference_count", "read_a") == before
+
+
+def test_one_text_has_a_vector_for_each_encoder(tiny: ClipClient, encoders: dict[str, TinyEncoder]) -> None:
+    for _ in range(2):
+        for name in ("read_a", "read_b"):
+            check(tiny.text("狗a猫".encode(), name), encoders[name], "狗a猫")
+
+
+def test_a_request_that_failed_once_succeeds_when_repeated(tiny: ClipClient, encoders: dict[str, TinyEncoder]) -> None:
+    tiny.unload("read_b")
+    answer = tiny.text("狗狗".encode(), "read_b")
+    assert isinstance(answer, Refused)
+    assert answer.status == "500"
+    tiny.load("read_b")
+    check(tiny.text("狗狗".encode(), "read_b"), encoders["read_b"], "狗狗")
+
+
+def test_a_new_export_is_not_answered_from_memory(triton_server: StartTriton, tmp_path: Path) -> None:
+    old = tiny_encoders.repository(tmp_path / "models")["read_a"]
+    with triton_server(old.models) as server:
+        client = ClipClient(server)
+        check(client.text("猫".encode(), "read_a"), old, "猫")
+        new = TinyEncoder(old.models, "read_a", 98, visual=False)
+        new.write()
+        # Triton still has the old one: its vectors must not be taken for the new one's.
+        answer = client.text("猫".encode(), "read_a")
+        assert isinstance(answer, Refused)
+        assert "restart Triton" in answer.text
+        client.load("read_a")
+        check(client.text("猫".encode(), "read_a"), new, "猫")
+
+
+class Counting:
+    """Runs tiny encoders in this process, and counts what it was asked."""
+
+    def __init__(self, encoders: Mapping[str, TinyEncoder]) -> None:
+        self.encoders = encoders
+        self.batches: list[tuple[str, int]] = []
+
+    def __call__(self, model: str, inputs: Mapping[str, Array], _outputs: Sequence[str]) -> list[Array]:
+        tokens = inputs["TOKENS"]
+        self.batches.append((model, len(tokens)))
+        encoder = self.encoders[model]
+        return [encoder.expected(tokens), np.full((len(tokens), 1), encoder.seed)]
+
+
+def test_a_batch_asks_each_encoder_once(encoders: dict[str, TinyEncoder]) -> None:
+    call = Counting(encoders)
+    pipeline = ClipText(Encoders(encoders["read_a"].models), call, cache_size=10)
+    jobs = [("猫", "read_a"), ("狗", "read_b"), ("猫", "read_a"), ("a", "read_a"), ("猫", "read_b")]
+    results = pipeline.run([TextJob(text.encode(), name) for text, name in jobs] + [TextJob(b"\xff", "read_a")])
+    for (text, name), result in zip(jobs, results, strict=False):
+        assert not isinstance(result, Exception)
+        np.testing.assert_allclose(result, expected(encoders[name], text), atol=1e-5)
+    assert isinstance(results[-1], BadInput)
+    assert call.batches == [("read_a", 2), ("read_b", 2)]
+
+
+def test_the_query_unused_for_the_longest_time_is_forgotten(encoders: dict[str, TinyEncoder]) -> None:
+    call = Counting(encoders)
+    pipeline = ClipText(Encoders(encoders["read_a"].models), call, cache_size=2)
+    for text in ("a", "b", "a", "猫", "a"):
+        pipeline.run([TextJob(text.encode(), "read_a")])
+    assert len(call.batches) == 3
+    pipeline.run([TextJob(b"b", "read_a")])
+    assert len(call.batches) == 4
+
+
+def test_an_encoder_without_its_files_is_a_fault_of_the_server(
+    encoders: dict[str, TinyEncoder], tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(encoders["read_a"].models, models)
+    (models / "read_a/vocab.txt").unlink()
+    (models / "read_b/export.json").write_text("{}")
+    pipeline = ClipText(Encoders(models), Counting(encoders), cache_size=2)
+    for name in ("read_a", "read_b"):
+        (result,) = pipeline.run([TextJob(b"a", name)])
+        assert isinstance(result, Exception)
+        assert not isinstance(result, BadInput)
