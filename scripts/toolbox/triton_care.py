@@ -31,17 +31,19 @@ class Caretaker:
         self._next = 0.0
 
     def poll(self, healthy: Callable[[str], bool] | None) -> bool:
-        """Look, at most once a second. Returns False when the server does not answer and should be started again.
+        """Look, once a second when it runs. Returns False when the server does not answer and should be started again.
 
         *healthy* tells which models were loaded, None while the server is still starting. Only those are loaded again:
         one that crashes while it loads would do so for ever.
         """
+        if healthy is None:
+            # At every call: a stub has to be seen alive to know later whose it was.
+            self._died |= self._stubs.died()
+            return True
         if time.monotonic() < self._next:
             return True
         self._next = time.monotonic() + LOOK_SECONDS
         self._died |= self._stubs.died()
-        if healthy is None:
-            return True
         for model in sorted(filter(healthy, self._died)):
             if self._control.ask(model, "unload", "load"):
                 self._say(f"a process of model {model} died (out of memory? see dmesg); loading the model again")

@@ -7,9 +7,12 @@ unloading and loading it again helps; loading alone does nothing, since no file 
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 PROC = Path("/proc")
+LINGER_SECONDS = 1.0
+"""A stub that ends in order is a zombie for a moment too, until Triton has waited for it."""
 
 
 class StubWatch:
@@ -19,15 +22,15 @@ class StubWatch:
         self._server = PROC / str(pid)
         self._models = models
         self._model_of: dict[int, str] = {}
-        self._suspects: set[int] = set()
+        self._zombies: dict[int, float] = {}
 
     def died(self) -> set[str]:
-        """Return the models that lost a stub; to be called once a second or so."""
-        zombies = {child for child in self._children() if self._is_zombie(child)}
-        # A stub that ends in order is a zombie for a moment too, until Triton has waited for it.
-        died = {self._model_of.pop(pid) for pid in zombies & self._suspects if pid in self._model_of}
-        self._suspects = zombies
-        return died
+        """Return the models that lost a stub since the last call."""
+        now = time.monotonic()
+        zombies = [child for child in self._children() if self._is_zombie(child)]
+        self._zombies = {pid: self._zombies.get(pid, now) for pid in zombies}
+        lost = [pid for pid, since in self._zombies.items() if now - since >= LINGER_SECONDS and pid in self._model_of]
+        return {self._model_of.pop(pid) for pid in lost}
 
     def _children(self) -> list[int]:
         children: list[int] = []
