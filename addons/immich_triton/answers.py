@@ -8,6 +8,8 @@ from immich_triton.protocol import dump
 
 RETRY_AFTER = "10"
 
+STOPPING = "immich-triton is stopping"
+
 
 def json_response(status: int, body: object) -> Response:
     """Return a response with *body* as JSON; 503 says when to come again."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
-Kind = Literal["predict", "ping", "pass"]
+Kind = Literal["predict", "ping", "pass", "refused"]
 
 _OWNER: Final = "immich_owner"
 _KIND: Final = "immich_kind"

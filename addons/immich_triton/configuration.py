@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from immich_triton.service import Service
 
+BYPASSES = {"ignore_hosts", "allow_hosts", "tcp_hosts"}
+
 
 class Configuration:
     """First in the list: nothing works before it."""
@@ -41,6 +43,17 @@ class Configuration:
                 "stream_large_bodies cannot be used with immich-triton: it sends large /predict requests upstream "
                 "before Triton is asked. What passes through is streamed anyway."
             )
+        for option in BYPASSES & updated:
+            if getattr(ctx.options, option):
+                raise OptionsError(f"{option} cannot be used with immich-triton: what it names goes past the gateway")
+        if "validate_inbound_headers" in updated and not ctx.options.validate_inbound_headers:
+            raise OptionsError(
+                "validate_inbound_headers cannot be switched off with immich-triton: a request that we and the stock "
+                "ML read differently could be smuggled past us"
+            )
+        if "http2" in updated and ctx.options.http2:
+            # Immich speaks HTTP/1.1; limits and time-outs rely on one request at a time per connection.
+            ctx.options.update(http2=False)
         if "connection_strategy" in updated and ctx.options.connection_strategy != "lazy":
             # Eager connects to the upstream first, and cuts off even what we answer ourselves when that is down.
             ctx.options.update(connection_strategy="lazy")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 
+from immich_triton import wire
 from immich_triton.answers import error_response
 from immich_triton.claims import kind_of, may_go_upstream
 
@@ -35,11 +36,11 @@ class Guard:
     def __init__(self) -> None:
         self.owner = ""
 
-    def requestheaders(self, flow: HTTPFlow) -> None:
-        """Answer what no live gateway has claimed."""
-        if not self.owner or kind_of(flow, self.owner) is None:
+    async def requestheaders(self, flow: HTTPFlow) -> None:
+        """Answer what no live gateway has claimed, without reading it."""
+        if flow.error is None and (not self.owner or kind_of(flow, self.owner) is None):
             flow.request.stream = False
-            flow.response = error_response(503, GONE)
+            await wire.answer_at_once(flow, error_response(503, GONE))
 
     def request(self, flow: HTTPFlow) -> None:
         """Answer a claimed request that the gateway did not come to decide on."""

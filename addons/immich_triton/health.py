@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy.http import Response
 
-from immich_triton.answers import error_response
+from immich_triton.answers import STOPPING, error_response
 from immich_triton.claims import kind_of
 from immich_triton.protocol import ProtocolError
 
@@ -28,6 +28,9 @@ class Health:
     async def request(self, flow: HTTPFlow) -> None:
         """Answer a ping."""
         if kind_of(flow, self._service.id) != "ping":
+            return
+        if self._service.draining:
+            flow.response = error_response(503, STOPPING)
             return
         try:
             unready = await self._service.why_not_ready(within=WITHIN)

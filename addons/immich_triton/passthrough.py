@@ -26,12 +26,16 @@ class PassThrough:
 
     async def requestheaders(self, flow: HTTPFlow) -> None:
         """Tell the three kinds of requests apart; prepare what passes through."""
+        if flow.error or kind_of(flow, self._service.id) == "refused":
+            return
         wire.close_upstream(flow.client_conn)
-        path, method = fold_path(flow.request.path), flow.request.method
+        normalise(flow)
+        path, method = fold_path(flow.request.path), flow.request.method.upper()
         if path == "/predict" and method == "POST":
             claim(flow, self._service.id, "predict")
             if "content-length" not in flow.request.headers:
                 detail = "POST /predict needs a Content-Length; Immich always sends one"
+                self._service.observers.refused("no_length", 411)
                 await wire.answer_at_once(flow, error_response(411, detail))
         elif path == "/ping" and method == "GET":
             claim(flow, self._service.id, "ping")
@@ -57,4 +61,17 @@ class PassThrough:
                 f"The stock Immich ML at {upstream} did not answer: {flow.error.msg}. "
                 "This request is not routed to Triton; start the stock ML, or correct its address (UPSTREAM, --mode)."
             )
+            self._service.observers.upstream_failed(502)
             wire.answer_instead_of_error(flow, error_response(502, detail))
+
+
+def normalise(flow: HTTPFlow) -> None:
+    """Make a request one for the upstream alone.
+
+    An absolute-form target loses its authority: this is no open proxy. Of the upgrades only that to WebSocket passes:
+    behind another one (h2c) requests would run through the tunnel unseen.
+    """
+    flow.request.authority = ""
+    if flow.request.headers.get("upgrade", "websocket").lower() != "websocket":
+        for name in ("upgrade", "http2-settings"):
+            flow.request.headers.pop(name, None)

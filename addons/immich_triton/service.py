@@ -10,6 +10,7 @@ from typing import Any
 
 from mitmproxy.utils.asyncio_utils import create_task
 
+from immich_triton.admission import Budget
 from immich_triton.ledger import Ledger
 from immich_triton.observer import Observers
 from immich_triton.protocol import ProtocolError
@@ -37,6 +38,8 @@ class Service:
         self._ledger: Ledger | None = None
         self._triton: TritonClient | None = None
         self.observers = Observers()
+        self.budget = Budget(0)
+        self.draining = False
         self._seen: object = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
@@ -86,12 +89,13 @@ class Service:
         ):
             self._retire_triton()
         self._settings, self._ledger, self._seen = settings, ledger, seen
+        self.budget.limit = settings.max_waiting
         for line in self._table.describe() or ["nothing: no route in " + str(settings.models)]:
             logger.info("Triton answers %s", line)
 
     def watch(self) -> None:
         """Read the routes again whenever their files change."""
-        self._spawn(self._watch(), "watch the routes")
+        self.spawn(self._watch(), "watch the routes")
 
     async def _watch(self) -> None:
         while True:
@@ -164,7 +168,8 @@ class Service:
             await asyncio.wait(requests)
         await client.close()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run something in the background until `close`."""
         task: asyncio.Task[None] = create_task(work, name=name, keep_ref=True)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
