@@ -1,0 +1,124 @@
+"""An HTTP server that plays Immich's part in the calls that `reindex.py` makes.
+
+Immich itself (with its database) cannot be installed where the tests run. The answers have the shape of a real 2.7.5
+server's; the queue moves on by itself, one step each time it is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+KEY: Final = "an-api-key-of-an-administrator"
+PERMISSIONS: Final = {"systemConfig.read", "server.statistics", "job.read", "job.create"}
+
+
+@dataclass
+class Immich:
+    """Its settings and its Smart Search queue; ``started`` are the bodies that started the queue."""
+
+    url: str = ""
+    urls: list[str] = field(default_factory=list)
+    clip_name: str = "ViT-B-16__openai"
+    enabled: bool = True
+    photos: int = 40
+    videos: int = 2
+    paused: bool = False
+    counts: list[int] = field(default_factory=list)
+    """Jobs left, each time the queue is looked at; the last one stays."""
+    after_start: list[int] = field(default_factory=lambda: [1, 30, 42, 20, 5, 0])
+    permissions: set[str] = field(default_factory=lambda: set(PERMISSIONS))
+    started: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def answer(self, method: str, path: str, key: str | None, body: bytes) -> tuple[HTTPStatus, Any]:
+        """Answer a request as Immich does; the order of its checks is: login, permission, content."""
+        self.requests.append(f"{method} {path}")
+        if (method, path) == ("GET", "/api/server/version"):
+            return HTTPStatus.OK, {"major": 2, "minor": 7, "patch": 5}
+        routes = {
+            ("GET", "/api/system-config"): ("systemConfig.read", self._settings),
+            ("GET", "/api/server/statistics"): ("server.statistics", self._statistics),
+            ("GET", "/api/jobs"): ("job.read", self._jobs),
+            ("PUT", "/api/jobs/smartSearch"): ("job.create", lambda: self._start(json.loads(body))),
+        }
+        if (method, path) not in routes:
+            return HTTPStatus.NOT_FOUND, error(404, f"Cannot {method} {path}", "Not Found")
+        if key != KEY:
+            return HTTPStatus.UNAUTHORIZED, error(401, "Invalid API key", "Unauthorized")
+        permission, handle = routes[method, path]
+        if permission not in self.permissions:
+            return HTTPStatus.FORBIDDEN, error(403, f"Missing required permission: {permission}", "Forbidden")
+        return handle()
+
+    def _settings(self) -> tuple[HTTPStatus, Any]:
+        clip = {"enabled": True, "modelName": self.clip_name}
+        return HTTPStatus.OK, {"machineLearning": {"enabled": self.enabled, "urls": self.urls, "clip": clip}}
+
+    def _statistics(self) -> tuple[HTTPStatus, Any]:
+        return HTTPStatus.OK, {"photos": self.photos, "videos": self.videos, "usage": 1, "usageByUser": []}
+
+    def _jobs(self) -> tuple[HTTPStatus, Any]:
+        left = self.counts.pop(0) if len(self.counts) > 1 else sum(self.counts)
+        return HTTPStatus.OK, {"smartSearch": self._queue(left)}
+
+    def _queue(self, left: int) -> dict[str, Any]:
+        active = 0 if self.paused else min(left, 2)
+        counts = {"active": active, "completed": 0, "failed": 0, "delayed": 0, "waiting": 0, "paused": 0}
+        counts["paused" if self.paused else "waiting"] = left - active
+        return {"jobCounts": counts, "queueStatus": {"isActive": active > 0, "isPaused": self.paused}}
+
+    def _start(self, body: dict[str, Any]) -> tuple[HTTPStatus, Any]:
+        if sum(self.counts[:1]):
+            return HTTPStatus.BAD_REQUEST, error(400, "Job is already running", "Bad Request")
+        self.started.append(body)
+        self.counts = list(self.after_start)
+        return HTTPStatus.OK, self._queue(self.counts[0])
+
+
+def error(status: int, message: str, kind: str) -> dict[str, Any]:
+    """Return the body of an error as NestJS writes it."""
+    return {"message": message, "error": kind, "statusCode": status, "correlationId": "x"}
+
+
+@contextmanager
+def running_immich(**settings: Any) -> Iterator[Immich]:
+    """Run the server on a free port."""
+    immich = Immich(**settings)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _handle(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path = re.sub(r"\?.*", "", self.path)
+            status, answer = immich.answer(self.command, path, self.headers.get("x-api-key"), body)
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_PUT = do_POST = _handle  # noqa: N815 - http.server's names
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.daemon_threads = True
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        immich.url = f"http://127.0.0.1:{http.server_port}"
+        try:
+            yield immich
+        finally:
+            http.shutdown()
+            thread.join()
