@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,9 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return LICENCE_NOT_ACCEPTED
     try:
         archive, source = _archive(pack, options.archive, options.sha256)
+        source |= {
+            "licence": "InsightFace, non-commercial research only; accepted with --accept-license",
+            "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
         with tempfile.TemporaryDirectory() as temporary:
             detector, recognizer = unpack(archive, pack, Path(temporary))
-            differences = export(pack.name, detector, recognizer, options.models, [pack.name], source)
+            differences = export(pack.name, detector, recognizer, options.models, [pack.name], source, gpu=options.gpu)
     except (DownloadError, PackError, GraphError, CheckError, OSError) as error:
         print(f"export_faces: {error}\nexport_faces: nothing was written", file=sys.stderr)
         return 1
@@ -63,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--accept-license", action="store_true", help="you have read InsightFace's terms for its models and accept them"
     )
     parser.add_argument("--models", type=Path, default=MODELS, metavar="DIR", help="model repository to write into")
+    parser.add_argument("--gpu", action="store_true", help="place both models on every GPU instead of the CPU")
     parser.add_argument("--archive", type=Path, metavar="FILE", help="the pack's ZIP file, instead of downloading it")
     parser.add_argument(
         "--sha256",

@@ -21,6 +21,7 @@ from toolbox.faces_check import CheckError, Originals, compare
 from toolbox.faces_graphs import cpu_session
 from toolbox.faces_packs import PACKS
 from toolbox.onnx_graph import GraphError
+from triton.config_rules import check_config
 
 from immich_pipelines import faces_detection
 
@@ -45,10 +46,10 @@ def exported(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models
 
 
-def run(pack: str, archive: Path, models: Path, *, sha256: str | None = None) -> int:
-    digest = sha256 or hashlib.sha256(archive.read_bytes()).hexdigest()
+def run(pack: str, archive: Path, models: Path, *more: str) -> int:
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     options = ["--accept-license", "--archive", str(archive), "--sha256", digest, "--models", str(models)]
-    return export_faces.main([pack, *options])
+    return export_faces.main([pack, *options, *more])
 
 
 def test_packs_lie_side_by_side(exported: Path) -> None:
@@ -86,6 +87,7 @@ def test_the_route_names_the_pack_and_its_models(exported: Path, pack: str) -> N
 def test_the_record_tells_source_and_differences(exported: Path, archive: Path) -> None:
     record = json.loads((exported / "face_det_buffalo_l/export.json").read_text(encoding="utf-8"))
     assert record["archive"] == "buffalo_l.zip"
+    assert "non-commercial" in record["licence"]
     assert record["archive_sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert record["file"] == PACKS["buffalo_l"].detector
     assert record["file_sha256"] == hashlib.sha256(face_standins.detector().SerializeToString()).hexdigest()
@@ -93,6 +95,16 @@ def test_the_record_tells_source_and_differences(exported: Path, archive: Path) 
     assert differences["faces"] == 6
     assert differences["box"] < 0.01
     assert differences["cosine"] > 0.99999
+
+
+def test_configs_suit_both_servers(exported: Path, archive: Path, tmp_path: Path) -> None:
+    assert run("buffalo_l", archive, tmp_path / "gpu", "--gpu") == 0
+    for models, kind in ((exported, "KIND_CPU"), (tmp_path / "gpu", "KIND_GPU")):
+        for name in ("face_det_buffalo_l", "face_rec_buffalo_l"):
+            text = (models / name / "config.pbtxt").read_text(encoding="utf-8")
+            assert check_config(text) == []
+            assert f'name: "{name}"' in text
+            assert f"count: 1, kind: {kind}" in text
 
 
 def test_both_models_take_batches_of_pixels(exported: Path) -> None:
