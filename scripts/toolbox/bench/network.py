@@ -7,13 +7,23 @@ import importlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from toolbox.bench.load import Run
 from toolbox.bench.samples import Sample
+
+DTYPES: Final = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(int64)": np.dtype(np.int64),
+}
+FREE_SIDE: Final = 640
+"""For sides that a network leaves open: what InsightFace gives its detectors."""
 
 
 class Network:
@@ -43,11 +53,10 @@ class Network:
         return Run(time.perf_counter() - started, latencies)
 
     def _tensor(self, batch: int) -> npt.NDArray[Any]:
-        """Fill the input with numbers as they occur: normalised pixels, or token ids."""
-        shape = [batch, *(int(side) for side in self._node.shape[1:])]
+        """Fill the input with numbers as they occur: normalised pixels, plain pixels, or token ids."""
+        shape = [batch, *(side if isinstance(side, int) else FREE_SIDE for side in self._node.shape[1:])]
         generator = np.random.default_rng(0)
-        if "float" in self._node.type:
-            return np.asarray(generator.normal(size=shape), dtype=np.float32)
-        return np.asarray(
-            generator.integers(1, 1000, size=shape), dtype=np.int32 if "int32" in self._node.type else np.int64
-        )
+        dtype = DTYPES[self._node.type]
+        if np.issubdtype(dtype, np.floating):
+            return generator.normal(size=shape).astype(dtype)
+        return generator.integers(1, 256 if dtype == np.uint8 else 1000, size=shape).astype(dtype)
