@@ -125,7 +125,11 @@ def test_without_the_upstream(upstream: Recorder, tmp_path: Path) -> None:
 
 def test_comments_are_shown_without_being_asked_for(web: Mitmweb) -> None:
     columns = web.call("GET", "/options")["web_columns"]["value"]
-    assert columns == ["path", "method", "status", "size", "time", "comment"]
+    assert columns == ["path", "status", "time", "comment"]
+    page = requests.get(web.address, timeout=5)
+    assert page.text.count("<style>") == page.text.count(".col-comment{width:auto}") == 1
+    assert "<title>mitmproxy</title>" in page.text
+    assert requests.get(web.url, timeout=5).status_code == 403  # the login form
 
 
 def test_the_oldest_flows_go(web: Mitmweb) -> None:

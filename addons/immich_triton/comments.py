@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mitmproxy import ctx
-
 from immich_triton.claims import kind_of, may_go_upstream
 from immich_triton.notes import UPSTREAM, detail_of, fault_of, routes_of, written_of
 
 if TYPE_CHECKING:
-    from mitmproxy.addonmanager import Loader
     from mitmproxy.http import HTTPFlow, Response
 
     from immich_triton.claims import Kind
@@ -18,20 +15,12 @@ if TYPE_CHECKING:
 
 ERROR_MARK: Final = ":red_circle:"
 
-WEB_COLUMNS: Final = ("tls", "icon", "path", "method", "status", "size", "time")
-"""mitmweb's own default: replaced by one with comments, unless the user chose columns."""
-
 
 class Comments:
     """After the addons that answer: in ``response`` and ``error`` everything about a flow is known."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-
-    def load(self, _loader: Loader) -> None:
-        """Show the comments in mitmweb's list, which it does not do by itself."""
-        if "web_columns" in ctx.options and tuple(ctx.options.web_columns) == WEB_COLUMNS:
-            ctx.options.update(web_columns=["path", "method", "status", "size", "time", "comment"])
 
     def response(self, flow: HTTPFlow) -> None:
         """Comment on an answered flow."""
