@@ -63,10 +63,12 @@ def own(models: Path, options: str, log: Path) -> Iterator[Gateway]:
 
     *options* are more options for mitmproxy. Raises `BenchError` when it does not get ready.
     """
-    port, http_port, metrics_port = _free_ports(3)
+    port, own_metrics_port, http_port, metrics_port = _free_ports(4)
     line = [sys.executable, str(PROJECT / "scripts/run.py"), "--models", str(models), "--no-export"]
-    line += [f"--options={options}"]
-    line += ["--port", str(port), "--triton-http-port", str(http_port), "--triton-metrics-port", str(metrics_port)]
+    # Not the user's ledger of owned CLIP names: what is measured may be a test model.
+    line += [f"--options=--set immich_state_dir={log.parent / 'bench-state'} {options}"]
+    line += ["--port", str(port), "--metrics-port", str(own_metrics_port)]
+    line += ["--triton-http-port", str(http_port), "--triton-metrics-port", str(metrics_port)]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(
