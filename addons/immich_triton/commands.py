@@ -187,4 +187,5 @@ def report_lines(comparisons: Iterable[Comparison], times: str, upstream_url: st
         yield f"{comparison.summary}{' (the same)' if comparison.same else ''}"
         for detail in comparison.details:
             yield "\n".join(f"  {line}" for line in detail.splitlines())
-    yield "  = the same in both, ~ differs (Triton above, upstream below), + Triton only, - upstream only"
+    yield "= in both, ~ differs (Triton above, upstream below)"
+    yield "+ Triton only, - upstream only"

@@ -145,7 +145,9 @@ def _part_lines(key: str, value: Any, body: Mapping[str, Any]) -> Iterator[str]:
     if key == "detail":
         yield f"error: {value if isinstance(value, str) else _quoted(value)}"
     elif key == "clip":
-        yield f"clip: {embedding_summary(value)}"
+        size, values = embedding_summary(value)
+        yield f"clip: {size}"
+        yield f"  {values}"
     elif key == "ocr" and "text" in value:
         yield from _ocr_lines(value, body)
     elif key == "facial-recognition" and isinstance(value, list):
@@ -153,7 +155,9 @@ def _part_lines(key: str, value: Any, body: Mapping[str, Any]) -> Iterator[str]:
         for index, face in enumerate(value, 1):
             box = face["boundingBox"]
             corners = f"{box['x1']:.0f},{box['y1']:.0f} {box['x2']:.0f},{box['y2']:.0f}"
-            yield f"  {index}: score {face['score']:.3f}, box {corners}, {embedding_summary(face['embedding'])}"
+            size, values = embedding_summary(face["embedding"])
+            yield f"  {index}: score {face['score']:.3f}, box {corners}"
+            yield f"     {size}: {values}"
     elif key in ("ocr", "facial-recognition"):
         yield f"{key}: {_count(len(value['boxes']), 'box', 'boxes')}, detection only"
         for index, (box, score) in enumerate(zip(value["boxes"], value["scores"], strict=True), 1):
@@ -176,11 +180,11 @@ def _ocr_lines(ocr: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[str]
         yield f"     score {score:.3f}, box {corners}, box score {box_score:.3f}"
 
 
-def embedding_summary(text: str) -> str:
-    """Return size, Euclidean norm and first values of an embedding. Raises ValueError or TypeError when it is none."""
+def embedding_summary(text: str) -> tuple[str, str]:
+    """Return size with Euclidean norm, and the first values. Raises ValueError or TypeError when it is no embedding."""
     vector = vector_of(text)
     values = ", ".join(f"{value:.4f}" for value in vector[:FIRST_VALUES])
-    return f"{vector.size} numbers, norm {np.linalg.norm(vector):.4f}: {values}, …"
+    return f"{vector.size} numbers, norm {np.linalg.norm(vector):.4f}", f"{values}, …"
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -19,7 +19,7 @@ WEB_COLUMNS: Final = ("tls", "icon", "path", "method", "status", "size", "time")
 """mitmweb's own default: replaced by one with comments, unless the user chose columns."""
 
 STYLE: Final = (
-    b"<style>.flow-table .col-path{width:210px}.flow-table .col-comment{width:auto}"
+    b"<style>.flow-table .col-path{width:240px}.flow-table .col-comment{width:auto}"
     b".flow-table td.col-comment{text-align:left}</style></head>"
 )
 

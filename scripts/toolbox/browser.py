@@ -113,10 +113,10 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-    async def screenshot(self, file: Path) -> None:
-        """Save what the window shows as PNG."""
+    async def screenshot(self, file: Path) -> int:
+        """Save what the window shows as PNG, and return the size of the file in bytes."""
         result = await self.call("Page.captureScreenshot", format="png")
-        await asyncio.to_thread(file.write_bytes, base64.b64decode(result["data"]))
+        return await asyncio.to_thread(file.write_bytes, base64.b64decode(result["data"]))
 
     def _note(self, message: dict[str, Any]) -> None:
         """Keep what the page prints on its console; a test may want to see that it is silent."""
