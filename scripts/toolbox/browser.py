@@ -56,7 +56,7 @@ class Page:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._next = 0
-        self.console: list[str] = []
+        self.exceptions: list[str] = []
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a CDP *method* and return its result. Raises `BrowserError`."""
@@ -119,9 +119,9 @@ class Page:
         return await asyncio.to_thread(file.write_bytes, base64.b64decode(result["data"]))
 
     def _note(self, message: dict[str, Any]) -> None:
-        """Keep what the page prints on its console; a test may want to see that it is silent."""
+        """Keep what the page's scripts failed at."""
         if message.get("method") == "Runtime.exceptionThrown":
-            self.console.append(json.dumps(message["params"]["exceptionDetails"].get("exception", {})))
+            self.exceptions.append(json.dumps(message["params"]["exceptionDetails"].get("exception", {})))
 
 
 @asynccontextmanager

@@ -1,0 +1,77 @@
+"""mitmweb's pages in a real browser: the list shows the comments, a click shows the views."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from embedded_triton import free_ports
+from mitmweb import Mitmweb, running_mitmweb
+from recorder import Recorder, recording_upstream
+from screenshots import ROWS, run, select
+from small_models import write_model, write_ocr_route
+from toolbox import browser
+from toolbox.client import entries_for, predict
+
+DATA = Path(__file__).parent / "data"
+PORTRAIT = (DATA / "images" / "astronaut.jpg").read_bytes()
+
+pytestmark = pytest.mark.skipif(browser.find() is None, reason="no Chromium on this machine: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def stock() -> Iterator[Recorder]:
+    with recording_upstream() as recorder:
+        recorder.answer = (200, (DATA / "stock" / "astronaut.jpg.faces.json").read_bytes())
+        yield recorder
+
+
+@pytest.fixture(scope="module")
+def web(stock: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mitmweb]:
+    """A gateway with a route for OCR, no Triton behind it, and faces that pass through."""
+    directory = tmp_path_factory.mktemp("mitmweb")
+    models = directory / "models"
+    write_ocr_route(write_model(models, "ocr"))
+    triton = f"http://127.0.0.1:{free_ports(1)[0]}"
+    with running_mitmweb(directory, models=models, triton_url=triton, upstream=stock.url, immich_deadline=1) as running:
+        yield running
+
+
+@pytest.fixture
+async def tab(web: Mitmweb) -> AsyncIterator[browser.Page]:
+    async with browser.page() as tab:
+        await tab.size(1280, 700)
+        await tab.open(web.address)
+        await tab.wait_for("document.querySelector('.flow-table') != null")
+        await run(tab, "view.flows.remove", "@all")
+        await asyncio.to_thread(predict, web.gateway.url, entries_for("faces"), image=PORTRAIT)
+        await asyncio.to_thread(predict, web.gateway.url, entries_for("ocr"), image=PORTRAIT)
+        yield tab
+        assert tab.exceptions == []
+
+
+async def test_the_list_tells_the_story_and_the_views_render(tab: browser.Page) -> None:
+    await tab.wait_for(f"{ROWS}.filter(row => row.innerText.includes('/predict')).length == 2")
+    comments = await tab.evaluate("[...document.querySelectorAll('td.col-comment')].map(cell => cell.innerText)")
+    assert comments[0].startswith("facial-recognition buffalo_l passed through · ")
+    assert comments[1] == "503 waiting for Triton · ocr PP-OCRv5_mobile → ocr"
+    # All of it is to be read: mitmweb's own style would cut it off.
+    cut = "[...document.querySelectorAll('td.col-comment')].some(cell => cell.scrollWidth > cell.clientWidth)"
+    assert not await tab.evaluate(cut)
+    markers = await tab.evaluate("[...document.querySelectorAll('.marker')].map(each => each.innerText)")
+    assert markers == ["", "🔴"]
+
+    text = "document.querySelector('.contentview pre').innerText"
+    await select(tab, "facial-recognition", "Request")
+    await tab.wait_for(f"{text}.includes('image: JPEG, 1440 x 1440 pixels')")
+    await select(tab, "facial-recognition", "Response")
+    await tab.wait_for(f"{text}.includes('1: score 0.822, box 509,158 761,502')")
+    await select(tab, "503 waiting", "Response")
+    await tab.wait_for(f"{text}.includes('error: ocr gave no answer within 1 s')")
+
+
+async def test_comments_appear_while_one_looks(tab: browser.Page, web: Mitmweb) -> None:
+    await asyncio.to_thread(predict, web.gateway.url, {"pet-detection": {}}, image=PORTRAIT)
+    await tab.wait_for(f"{ROWS}.some(row => row.innerText.includes('pet-detection passed through'))")
