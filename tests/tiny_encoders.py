@@ -14,9 +14,11 @@ import onnx
 import onnx.parser
 from onnx import numpy_helper
 from toolbox import clip_repository
-from toolbox.repository import install_pipelines, new_model
+from toolbox.repository import Pipeline, Route, install_pipelines, new_model, write_route
 
-DIMENSION: Final = 8
+DIMENSION: Final = 512
+NAME: Final = "ViT-B-32__openai"
+"""What the route of `see_a` and `read_a` answers for."""
 IMAGE_SIZE: Final = 32
 
 _GRAPH: Final = """
@@ -49,6 +51,7 @@ class TinyEncoder:
     name: str
     seed: int
     visual: bool
+    dimension: int = DIMENSION
 
     @property
     def input(self) -> str:
@@ -59,13 +62,13 @@ class TinyEncoder:
         """Put it into the repository, in the place of one of that name."""
         shape = (3, IMAGE_SIZE, IMAGE_SIZE) if self.visual else (52,)
         random = np.random.default_rng(self.seed)
-        weights = random.normal(size=(int(np.prod(shape)), DIMENSION)).astype(np.float32)
+        weights = random.normal(size=(int(np.prod(shape)), self.dimension)).astype(np.float32)
         kind = "float" if self.visual else "int64"
         proto = onnx.parser.parse_model(
             _GRAPH.format(
                 input=f"{kind}[B, {', '.join(map(str, shape))}] {self.input}",
                 name=self.input,
-                dimension=DIMENSION,
+                dimension=self.dimension,
                 fingerprint=self.seed,
             )
         )
@@ -126,4 +129,14 @@ def repository(models: Path) -> dict[str, TinyEncoder]:
     }
     for encoder in encoders.values():
         encoder.write()
+    route("see_a", "read_a", models)
     return encoders
+
+
+def route(visual: str, textual: str, models: Path, weights_sha256: str = "a1" * 32) -> None:
+    """Route `NAME` to a pair of encoders."""
+    pipelines = [
+        Pipeline("clip_image", ["visual"], [visual], {"encoder": visual}),
+        Pipeline("clip_text", ["textual"], [textual], {"encoder": textual}),
+    ]
+    write_route(models / visual, Route("clip", [NAME], pipelines, weights_sha256, DIMENSION))

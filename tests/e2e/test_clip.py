@@ -1,0 +1,235 @@
+"""CLIP end to end: Immich's requests, through the real gateway, to real encoders in the real Triton; never upstream."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_encoders
+from clip_client import ClipClient
+from clip_standins import LIMIT, MODELS, TEXTS, ClipStandins, centred_cosines
+from embedded_triton import StartTriton, TritonServer
+from gateway_process import GatewayProcess, running_gateway
+from PIL import Image
+from recorder import Recorder, recording_upstream
+from tiny_encoders import TinyEncoder
+from toolbox.client import Answer, entries_for, predict
+from toolbox.clip_models import CLIP_MODELS
+
+# The first test that needs the stand-ins makes them.
+pytestmark = pytest.mark.timeout(2400)
+NAME = tiny_encoders.NAME
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Recorder]:
+    with recording_upstream() as recorder:
+        yield recorder
+
+
+@pytest.fixture(autouse=True)
+def _nothing_goes_upstream(upstream: Recorder) -> Iterator[None]:
+    upstream.seen.clear()
+    yield
+    assert upstream.predictions() == []
+
+
+def image_entries(name: str) -> dict[str, Any]:
+    return entries_for("clip", name)
+
+
+def text_entries(name: str) -> dict[str, Any]:
+    return entries_for("clip-text", name)
+
+
+def vector(answer: Answer) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The embedding, which travels as a string that holds a JSON array."""
+    assert answer.status == 200, answer.body
+    assert isinstance(answer.body["clip"], str)
+    return np.array(json.loads(answer.body["clip"]), np.float32)
+
+
+# Real architectures with random weights, against the original
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    triton_server: StartTriton,
+    upstream: Recorder,
+    clip_standins: ClipStandins,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[GatewayProcess]:
+    with (
+        triton_server(clip_standins.models) as triton,
+        running_gateway(
+            tmp_path_factory.mktemp("gateway"),
+            models=clip_standins.models,
+            triton_url=triton.url,
+            upstream=upstream.url,
+            immich_allow_untrained="true",
+        ) as process,
+    ):
+        yield process
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_images_get_the_originals_embeddings(model: str, gateway: GatewayProcess, clip_standins: ClipStandins) -> None:
+    answers = [
+        predict(gateway.url, image_entries(CLIP_MODELS[model].immich_name), image=path.read_bytes())
+        for path in clip_standins.images
+    ]
+    ours = np.stack([vector(answer) for answer in answers])
+    assert ours.shape[1] == CLIP_MODELS[model].dimension
+    assert centred_cosines(ours, clip_standins.expected(model, "image")).min() >= LIMIT
+    for path, answer in zip(clip_standins.images, answers, strict=True):
+        with Image.open(path) as image:
+            assert (answer.body["imageHeight"], answer.body["imageWidth"]) == (image.height, image.width)
+
+
+@pytest.mark.parametrize("mistake", ["bgr", "flipped", "bilinear"])
+def test_a_mistake_would_be_noticed(mistake: str, gateway: GatewayProcess, clip_standins: ClipStandins) -> None:
+    entries = image_entries(CLIP_MODELS["RN50"].immich_name)
+    ours = np.stack([vector(predict(gateway.url, entries, image=path.read_bytes())) for path in clip_standins.images])
+    assert centred_cosines(ours, clip_standins.expected("RN50", f"image {mistake}")).min() < LIMIT
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_texts_get_the_originals_embeddings(model: str, gateway: GatewayProcess, clip_standins: ClipStandins) -> None:
+    # A blank text is none for Immich's protocol; the pipeline's own tests have it.
+    kept = [index for index, text in enumerate(TEXTS) if text.strip()]
+    entries = text_entries(CLIP_MODELS[model].immich_name)
+    answers = [predict(gateway.url, entries, text=TEXTS[index]) for index in kept]
+    assert all(answer.body.keys() == {"clip"} for answer in answers)
+    ours = np.stack([vector(answer) for answer in answers])
+    assert centred_cosines(ours, clip_standins.expected(model, "text")[kept]).min() >= LIMIT
+    assert centred_cosines(ours, clip_standins.expected(model, "text changed")[kept]).min() < LIMIT
+
+
+def test_a_name_with_colons_is_the_same_name(gateway: GatewayProcess) -> None:
+    one, other = (predict(gateway.url, text_entries(f"ViT-B-16{mark}openai"), text="猫") for mark in ("::", "__"))
+    assert one.body == other.body
+    assert one.status == 200
+
+
+# Whatever fails, with encoders of a few kilobytes
+
+
+@pytest.fixture
+def encoders(tmp_path: Path) -> dict[str, TinyEncoder]:
+    return tiny_encoders.repository(tmp_path / "models")
+
+
+@pytest.fixture
+def tiny(
+    encoders: dict[str, TinyEncoder], triton_server: StartTriton, upstream: Recorder, tmp_path: Path
+) -> Iterator[tuple[GatewayProcess, TritonServer]]:
+    models = encoders["see_a"].models
+    with (
+        triton_server(models) as triton,
+        running_gateway(
+            tmp_path,
+            models=models,
+            triton_url=triton.url,
+            upstream=upstream.url,
+            immich_deadline=3,
+            immich_query_deadline=2,
+        ) as process,
+    ):
+        yield process, triton
+
+
+def photo(colour: str = "orange") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def ask_both(gateway: GatewayProcess, name: str = NAME) -> list[Answer]:
+    return [
+        predict(gateway.url, image_entries(name), image=photo()),
+        predict(gateway.url, text_entries(name), text="一只猫"),
+    ]
+
+
+def test_without_triton_clip_gets_503_and_nothing_reaches_the_upstream(
+    tiny: tuple[GatewayProcess, TritonServer],
+) -> None:
+    gateway, triton = tiny
+    assert [answer.status for answer in ask_both(gateway)] == [200, 200]
+    triton.stop()
+    for _ in range(3):
+        assert [answer.status for answer in ask_both(gateway)] == [503, 503]
+
+
+def test_a_name_that_lost_its_route_gets_503_with_what_to_do(
+    tiny: tuple[GatewayProcess, TritonServer], encoders: dict[str, TinyEncoder]
+) -> None:
+    gateway, _ = tiny
+    assert [answer.status for answer in ask_both(gateway)] == [200, 200]
+    (encoders["see_a"].models / "see_a/route.toml").unlink()
+    for answer in _until_changed(gateway):
+        assert answer.status == 503
+        assert NAME in str(answer.body)
+        assert "ledger.py forget" in str(answer.body)
+
+
+def test_a_name_that_comes_back_with_other_weights_gets_503(
+    tiny: tuple[GatewayProcess, TritonServer], encoders: dict[str, TinyEncoder]
+) -> None:
+    gateway, _ = tiny
+    assert [answer.status for answer in ask_both(gateway)] == [200, 200]
+    tiny_encoders.route("see_a", "read_a", encoders["see_a"].models, weights_sha256="b2" * 32)
+    for answer in _until_changed(gateway):
+        assert answer.status == 503
+        assert "ledger.py forget" in str(answer.body)
+
+
+def _until_changed(gateway: GatewayProcess) -> list[Answer]:
+    """The first answers that are no 200 any more: the gateway looks for changed routes by itself."""
+    for _ in range(200):
+        answers = ask_both(gateway)
+        if all(answer.status != 200 for answer in answers):
+            return answers
+    raise AssertionError(f"still {[answer.status for answer in answers]}")
+
+
+def test_an_embedding_of_the_wrong_size_is_no_answer(
+    tiny: tuple[GatewayProcess, TritonServer], encoders: dict[str, TinyEncoder]
+) -> None:
+    gateway, triton = tiny
+    for name in ("see_a", "read_a"):
+        old = encoders[name]
+        TinyEncoder(old.models, name, old.seed, old.visual, dimension=511).write()
+    tiny_encoders.route("see_a", "read_a", encoders["see_a"].models)
+    for name in ("see_a", "read_a"):
+        ClipClient(triton).load(name)
+    assert [answer.status for answer in ask_both(gateway)] == [500, 500]
+
+
+def test_nan_is_no_answer(tiny: tuple[GatewayProcess, TritonServer]) -> None:
+    gateway, _ = tiny
+    answer = predict(gateway.url, image_entries(NAME), image=photo("black"))
+    assert answer.status >= 500
+    assert "clip" not in answer.body
+
+
+def test_a_bad_image_is_a_400_and_the_next_request_works(tiny: tuple[GatewayProcess, TritonServer]) -> None:
+    gateway, _ = tiny
+    answer = predict(gateway.url, image_entries(NAME), image=b"no image")
+    assert answer.status == 400
+    assert [answer.status for answer in ask_both(gateway)] == [200, 200]
+
+
+def test_untrained_weights_are_not_answered_from_unless_allowed(
+    clip_standins: ClipStandins, upstream: Recorder, tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError, match="immich_allow_untrained"):  # noqa: SIM117 - what must raise is the start
+        with running_gateway(
+            tmp_path, models=clip_standins.models, triton_url="http://127.0.0.1:1", upstream=upstream.url
+        ):
+            pass
