@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 UPSTREAM ?= http://127.0.0.1:3003
 PORT ?= 3004
 HOST ?= 127.0.0.1
+METRICS_PORT ?= 9464
 TRITON_HTTP_PORT ?= 8000
 TRITON_METRICS_PORT ?= 8002
 MODELS ?= triton_models
@@ -25,8 +26,8 @@ setup: $(VENV)/.installed  ## create .venv with Python 3.12 and install everythi
 
 # By way of the environment, so that it may hold quotes.
 run: export OPTIONS := $(OPTIONS)
-run: setup  ## start Triton and the gateway: UPSTREAM, PORT, HOST, TRITON_HTTP_PORT, TRITON_METRICS_PORT, MODELS, OPTIONS, WEB=1
-	@exec $(BIN)/python scripts/run.py --upstream "$(UPSTREAM)" --host "$(HOST)" --port "$(PORT)" \
+run: setup  ## start Triton and the gateway: UPSTREAM, PORT, HOST, METRICS_PORT, TRITON_HTTP_PORT, TRITON_METRICS_PORT, MODELS, OPTIONS, WEB=1
+	@exec $(BIN)/python scripts/run.py --upstream "$(UPSTREAM)" --host "$(HOST)" --port "$(PORT)" --metrics-port "$(METRICS_PORT)" \
 		--triton-http-port "$(TRITON_HTTP_PORT)" --triton-metrics-port "$(TRITON_METRICS_PORT)" \
 		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--web --web-port "$(WEB_PORT)")
 

@@ -79,6 +79,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             upstream=_upstream(options.upstream),
             host=options.host,
             port=options.port,
+            metrics_port=options.metrics_port,
             triton_url=triton.settings.url,
             models=models,
             run_dir=run_dir,
@@ -176,6 +177,7 @@ def _summary(gateway: GatewaySettings, triton: TritonProcess, routes: RouteTable
     lines = [
         f"immich-triton is up after {seconds:.1f} s; Ctrl-C stops it",
         f"  Immich asks      http://{host}:{gateway.port}",
+        f"  metrics          http://127.0.0.1:{gateway.metrics_port}/metrics, health at /healthz and /readyz",
         f"  Triton           {triton.settings.url}, metrics http://127.0.0.1:{triton.settings.metrics_port}/metrics",
         *(f"  routed           {line}" for line in routes.describe() or ["nothing: scripts/export_*.py make models"]),
         f"  passes through   everything else, to {gateway.upstream}{reach}",
@@ -211,6 +213,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "password then: mind the firewall (default: %(default)s)",
     )
     text("--port", type=int, default=3004, metavar="N", help="port the gateway listens on (default: %(default)s)")
+    text(
+        "--metrics-port", type=int, default=9464, metavar="N", help="the gateway's metrics' port (default: %(default)s)"
+    )
     text("--triton-http-port", type=int, default=8000, metavar="N", help="Triton's port (default: %(default)s)")
     text("--triton-metrics-port", type=int, default=8002, metavar="N", help="its metrics' port (default: %(default)s)")
     text("--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)")

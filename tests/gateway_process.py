@@ -28,6 +28,7 @@ class GatewayProcess:
     state_dir: Path
     log_file: Path
     process: subprocess.Popen[bytes]
+    metrics_url: str
 
     @property
     def pid(self) -> int:
@@ -74,13 +75,14 @@ def running_gateway(
     **options: object,
 ) -> Iterator[GatewayProcess]:
     """Start the gateway, wait until it answers, stop it at the end. *directory* takes its log and its state."""
-    (port,) = free_ports(1)
+    port, metrics_port = free_ports(2)
     log_file = directory / "gateway.log"
     state_dir = directory / "state"
     options = {
         "immich_models": models,
         "immich_triton_url": triton_url,
         "immich_state_dir": state_dir,
+        "immich_metrics_listen": f"127.0.0.1:{metrics_port}",
         "confdir": directory / "confdir",
         **options,
     }
@@ -89,7 +91,9 @@ def running_gateway(
         process = subprocess.Popen(
             die_with_parent.wrap(line), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory
         )
-    gateway = GatewayProcess(f"http://127.0.0.1:{port}", script, state_dir, log_file, process)
+    gateway = GatewayProcess(
+        f"http://127.0.0.1:{port}", script, state_dir, log_file, process, f"http://127.0.0.1:{metrics_port}"
+    )
     try:
         wait_until_answering(gateway)
         yield gateway

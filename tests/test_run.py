@@ -54,9 +54,18 @@ def launch(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
     def start(*arguments: object) -> Instance:
         run_dir = tmp_path_factory.mktemp("run")
-        port, http_port, metrics_port, upstream_port = free_ports(4)
+        port, own_metrics_port, http_port, metrics_port, upstream_port = free_ports(5)
         every: list[object] = ["--port", port, "--triton-http-port", http_port, "--triton-metrics-port", metrics_port]
-        every += ["--upstream", f"http://127.0.0.1:{upstream_port}", "--models", models, "--run-dir", run_dir]
+        every += [
+            "--metrics-port",
+            own_metrics_port,
+            "--upstream",
+            f"http://127.0.0.1:{upstream_port}",
+            "--models",
+            models,
+            "--run-dir",
+            run_dir,
+        ]
         every += [f"--options=--set immich_state_dir={run_dir / 'state'} --set immich_query_deadline=7"]
         program = Program.start("run.py", [*every, *arguments], run_dir / "console.log")
         started.append(Instance(program, run_dir, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{http_port}"))
@@ -88,6 +97,7 @@ def test_both_answer(instance: Instance) -> None:
 def test_says_what_listens_where_and_what_is_routed(instance: Instance) -> None:
     console = instance.program.console
     assert re.search(rf"Immich asks +{instance.url}\n", console)
+    assert requests.get(re.findall(r"metrics +(http://127.0.0.1:\d+/metrics)", console)[0], timeout=5).ok
     assert re.search(rf"Triton +{instance.triton_url}, metrics", console)
     assert re.search(r"routed +ocr PP-OCRv5_mobile -> echo", console)
     assert re.search(r"passes through +everything else, to http://127.0.0.1:\d+ \(nothing answers there now", console)
@@ -167,7 +177,12 @@ def test_web_interface_asks_for_the_printed_password(launch: Launch) -> None:
 
 @pytest.mark.parametrize(
     ("option", "variable"),
-    [("--port", "PORT"), ("--triton-http-port", "TRITON_HTTP_PORT"), ("--triton-metrics-port", "TRITON_METRICS_PORT")],
+    [
+        ("--port", "PORT"),
+        ("--metrics-port", "METRICS_PORT"),
+        ("--triton-http-port", "TRITON_HTTP_PORT"),
+        ("--triton-metrics-port", "TRITON_METRICS_PORT"),
+    ],
 )
 def test_a_port_in_use_is_named_before_anything_starts(launch: Launch, option: str, variable: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as occupied:

@@ -127,8 +127,11 @@ async def _fall_back(service: Service, part: Part, question: Question, reason: U
 
 async def _ask_upstream(service: Service, entries: Mapping[str, Any], question: Question) -> dict[str, Any]:
     content_type, body = build_form(entries, question.form)
+    since = time.monotonic()
     try:
         return await upstream.predict(question.upstream, content_type, body, within=question.left)
     except ProtocolError as error:
         service.observers.upstream_failed(error.status)
         raise
+    finally:
+        question.clock.at_upstream += time.monotonic() - since

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mitmproxy.http import Response
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton import dispatch, upstream
+from immich_triton import dispatch, timing, upstream
 from immich_triton.answers import error_response, json_response
 from immich_triton.claims import kind_of, release
 from immich_triton.inference import BadInput, Refused, ServerFault, Unavailable
@@ -57,7 +57,11 @@ class Gateway:
             release(flow)
         else:
             flow.response = response
-        self._service.observers.request_done(story.end(response.status_code if response else 0))
+        done = story.end(response.status_code if response else 0)
+        if response is not None:
+            timing.announce(response, done)
+        logger.info("/predict %s", timing.describe(done))
+        self._service.observers.request_done(done)
 
     def client_disconnected(self, client: Client) -> None:
         """Drop the work of a client that is gone; mitmproxy does not cancel a hook."""

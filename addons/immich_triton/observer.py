@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from immich_triton.comparing import Comparison
-
     from immich_triton.inference import FaultKind
 
 logger = logging.getLogger(__name__)
@@ -29,6 +28,7 @@ class Clock:
 
     waited: float = 0.0
     at_triton: float = 0.0
+    at_upstream: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,11 @@ class Observers(Observer):
     def catch_up(self, task: str, outcome: str) -> None:
         self._tell(lambda observer: observer.catch_up(task, outcome))
 
+    @override
     def shadow_compared(self, comparison: Comparison, seconds: float) -> None:
         self._tell(lambda observer: observer.shadow_compared(comparison, seconds))
 
+    @override
     def shadow_failed(self, task: str) -> None:
         self._tell(lambda observer: observer.shadow_failed(task))
 

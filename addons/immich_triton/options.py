@@ -191,7 +191,14 @@ SETTINGS: Final = (
         str,
         "0",
         "Share, 0 to 1, of the OCR and face requests answered by Triton that are also sent to the upstream in the "
-        "background, to compare the answers (metrics immich_shadow_*). Never delays or changes an answer.",
+        "background, to compare the answers (metrics immich_gateway_shadow_*). Never delays or changes an answer.",
+    ),
+    Setting(
+        "immich_metrics_listen",
+        str,
+        "127.0.0.1:9464",
+        "Address, HOST:PORT, of the metrics for Prometheus (/metrics) and of the health of the process (/healthz) and "
+        "of the routed models (/readyz). Not for strangers: it is apart from the port that Immich uses. Empty: none.",
     ),
 )
 

@@ -14,6 +14,7 @@ from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from immich_triton.inference import BadInput, Call, Refused, ServerFault
+from immich_triton.request_id import current_id
 
 MARK: Final = "bad input: "
 """How a pipeline marks an error that is the request's own fault (`immich_pipelines.errors`, which runs elsewhere)."""
@@ -53,7 +54,12 @@ class Transport:
         try:
             async with asyncio.timeout(self._timeout):
                 result = await self._http.infer(
-                    name, [tensor], outputs=outputs, parameters=parameters, headers=dict(self._headers)
+                    name,
+                    [tensor],
+                    outputs=outputs,
+                    request_id=current_id(),
+                    parameters=parameters,
+                    headers=dict(self._headers),
                 )
         except InferenceServerException as error:
             message = error.message() or ""
@@ -78,6 +84,14 @@ class Transport:
             # Seen from Triton's response cache, which stores errors as empty 200s.
             raise ServerFault(f"{name} answered without {', '.join(missing)}")
         return {output: array for output, array in arrays.items() if array is not None}
+
+    async def is_live(self, within: float) -> bool:
+        """Return whether the server answers at all, whatever its models do."""
+        try:
+            async with asyncio.timeout(within):
+                return bool(await self._http.is_server_live(headers=dict(self._headers)))
+        except (aiohttp.ClientError, InferenceServerException, OSError):
+            return False
 
     async def why_not_ready(self, model: str, within: float) -> str:
         """Return why *model* is not ready, or nothing when it is; takes at most *within* seconds."""

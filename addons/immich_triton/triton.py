@@ -114,6 +114,10 @@ class TritonClient:
             self._lines[pipeline.name] = line
         return self._lines[pipeline.name]
 
+    async def is_live(self, *, within: float) -> bool:
+        """Return whether Triton answers at all; takes at most *within* seconds."""
+        return await self._transport.is_live(within)
+
     async def not_ready(self, models: Iterable[str], *, within: float) -> dict[str, str]:
         """Return what is not ready among *models*, with the reason; takes at most *within* seconds."""
         names = list(dict.fromkeys(models))

@@ -9,6 +9,7 @@ import orjson
 from mitmproxy import ctx
 
 from immich_triton.protocol import ProtocolError
+from immich_triton.request_id import HEADER, current_id
 
 
 class UpstreamAnswer(Exception):  # noqa: N818 - an answer that ends the request, not a fault of ours
@@ -28,10 +29,13 @@ async def predict(base: str, content_type: str, body: bytes, *, within: float) -
     """
     connector = aiohttp.TCPConnector(force_close=True, ssl=not ctx.options.ssl_insecure)
     timeout = aiohttp.ClientTimeout(total=within, connect=10)
+    headers = {"content-type": content_type}
+    if known := current_id():
+        headers[HEADER] = known
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.post(f"{base}/predict", data=body, headers={"content-type": content_type}) as response,
+            session.post(f"{base}/predict", data=body, headers=headers) as response,
         ):
             answer = await response.read()
     except TimeoutError as error:

@@ -18,6 +18,7 @@ from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from OpenSSL import SSL
 
 from immich_triton.notes import note_written
+from immich_triton.request_id import stamp
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Client, Connection
@@ -163,6 +164,7 @@ def _writer(client: Client) -> asyncio.StreamWriter | None:
 
 
 def _answer(flow: HTTPFlow, response: Response) -> bool:
+    stamp(flow, response)
     if not _write(flow.client_conn, response, head_only=flow.request.method == "HEAD"):
         return False
     note_written(flow, response)

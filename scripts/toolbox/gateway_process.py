@@ -33,6 +33,7 @@ class GatewaySettings:
     upstream: str
     host: str
     port: int
+    metrics_port: int
     triton_url: str
     models: Path
     run_dir: Path
@@ -43,6 +44,7 @@ class GatewaySettings:
     def ports(self) -> list[Port]:
         """What it listens on."""
         ports = [Port(self.port, "the gateway", "choose another one: make run PORT=…", self.host)]
+        ports.append(Port(self.metrics_port, "the gateway's metrics", "choose another one: make run METRICS_PORT=…"))
         if self.web:
             ports.append(Port(self.web.port, "mitmweb", "choose another one: make run WEB=1 WEB_PORT=…"))
         return ports
@@ -58,6 +60,7 @@ class GatewaySettings:
             f"--listen-port={self.port}",
             f"--set=immich_triton_url={self.triton_url}",
             f"--set=immich_models={self.models}",
+            f"--set=immich_metrics_listen=127.0.0.1:{self.metrics_port}",
         ]
         if self.web:
             command += ["--no-web-open-browser", "--web-host=127.0.0.1", f"--web-port={self.web.port}"]
