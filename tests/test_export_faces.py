@@ -128,6 +128,20 @@ def test_a_detector_exported_for_one_size_with_a_batch_of_one(tmp_path: Path) ->
             np.testing.assert_allclose(ours[index], theirs[0], atol=1e-4)
 
 
+def test_heads_that_are_reshaped_once_more(tmp_path: Path) -> None:
+    """As when somebody takes the batch axis of a newer export away: [1, candidates, size] to [candidates, size]."""
+    model = face_standins.scrfd()
+    for output, (name, shape) in zip(model.graph.output, faces_detection.OUTPUTS.items(), strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape), f"{name}_shape"))
+        model.graph.node.append(helper.make_node("Reshape", [output.name, f"{name}_shape"], [f"{name}_flat"]))
+        output.CopyFrom(helper.make_tensor_value_info(f"{name}_flat", onnx.TensorProto.FLOAT, shape))
+    onnx.save(faces_graphs.detector(model), tmp_path / "flat.onnx")
+    onnx.save(faces_graphs.detector(face_standins.scrfd()), tmp_path / "plain.onnx")
+    feed = {"pixels": np.random.default_rng(2).integers(0, 255, (2, 640, 640, 3), dtype=np.uint8)}
+    flat, plain = (cpu_session(tmp_path / f"{name}.onnx").run(None, feed) for name in ("flat", "plain"))
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(flat, plain, strict=True))
+
+
 def test_the_licence_must_be_accepted(capsys: pytest.CaptureFixture[str], archive: Path, tmp_path: Path) -> None:
     assert export_faces.main(["buffalo_l", "--archive", str(archive), "--models", str(tmp_path / "models")]) == 2
     output = capsys.readouterr()

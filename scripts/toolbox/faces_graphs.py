@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import compose, helper, numpy_helper
 
 from immich_pipelines import faces_detection, faces_recognition
 from toolbox.onnx_graph import GraphError, rename_output
 
-_UNARY = {"Sigmoid", "Identity", "Cast"}
-"""Operators that may stand between a head's Reshape and the graph's output."""
+_PASSED = {"Reshape", "Sigmoid", "Identity", "Cast"}
+"""Operators that may stand between a head's Transpose and the graph's output."""
 
 
 def detector(original: onnx.ModelProto) -> onnx.ModelProto:
@@ -72,11 +72,14 @@ def cpu_session(model: Path | bytes) -> Any:
 
 def _batch_head(graph: onnx.GraphProto, producers: Mapping[str, onnx.NodeProto], output: str, size: int) -> None:
     """Let the head that ends in *output* give [batch, candidates, *size*] instead of [candidates, size]."""
-    node = producers[output]
-    while node.op_type in _UNARY:
-        node = producers[node.input[0]]
-    reshape, transpose = node, producers.get(node.input[0])
-    if reshape.op_type != "Reshape" or transpose is None or transpose.op_type != "Transpose":
+    node = producers.get(output)
+    reshapes = []
+    while node is not None and node.op_type in _PASSED:
+        if node.op_type == "Reshape":
+            reshapes.append(node)
+        node = producers.get(node.input[0])
+    transpose = node
+    if transpose is None or transpose.op_type != "Transpose" or not reshapes:
         raise GraphError(f"the detector's output {output} does not come from a Transpose and a Reshape")
     order = helper.get_attribute_value(transpose.attribute[0])
     if list(order) not in ([2, 3, 0, 1], [0, 2, 3, 1]):
@@ -84,7 +87,8 @@ def _batch_head(graph: onnx.GraphProto, producers: Mapping[str, onnx.NodeProto],
     transpose.attribute[0].CopyFrom(helper.make_attribute("perm", [0, 2, 3, 1]))
     shape = f"pixels_shape_{output}"
     graph.initializer.append(numpy_helper.from_array(np.array([0, -1, size], np.int64), shape))
-    reshape.input[1] = shape
+    for reshape in reshapes:
+        reshape.input[1] = shape
 
 
 def _scale_by_factors(model: onnx.ModelProto) -> None:
@@ -104,7 +108,8 @@ def _scale_by_factors(model: onnx.ModelProto) -> None:
 
 def _shapes_inside(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of inner tensors while the detector *model* looks at one image."""
-    probe = _copy(model)
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
     names = list(dict.fromkeys(names))
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = cpu_session(probe.SerializeToString())
@@ -153,8 +158,8 @@ def _set_outputs(graph: onnx.GraphProto, outputs: Mapping[str, Iterable[int | st
 
 
 def _copy(original: onnx.ModelProto) -> onnx.ModelProto:
-    model = onnx.ModelProto()
-    model.CopyFrom(original)
+    # The prefix keeps the names free that this module gives.
+    model = compose.add_prefix(original, "original/")
     # Recorded shapes of inner tensors say batch 1.
     del model.graph.value_info[:]
     return model
