@@ -114,7 +114,7 @@ def wait_until_answering(gateway: GatewayProcess, timeout: float = 60) -> None:
             raise AssertionError(f"mitmdump ended with {gateway.process.returncode}:\n{gateway.log}")
         try:
             requests.get(f"{gateway.url}/ping", timeout=5)
-        except requests.ConnectionError:
+        except requests.RequestException:
             time.sleep(0.05)
         else:
             return
