@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mitmproxy import ctx
@@ -21,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 TICK: Final = 0.02
 QUIET: Final = 3
-"""So many ticks in a row without a request in flight: the last answer is out."""
+"""So many ticks in a row, so that the answer after the last hook is out."""
+CLOSING: Final = 2.0
+"""Seconds for the last refusals to be read, and then for the connections to close."""
 
 
 class Drain:
@@ -46,13 +49,25 @@ class Drain:
         return create_task(self._drain(), name="drain", keep_ref=True)
 
     async def _drain(self) -> None:
-        ends = time.monotonic() + self._service.settings.drain_timeout
+        timeout = self._service.settings.drain_timeout
         if progress.busy():
             logger.info("stopping: waiting for requests in flight")
-        quiet = 0
-        while quiet < QUIET and time.monotonic() < ends:
-            quiet = 0 if progress.busy() or wire.unsent() else quiet + 1
-            await asyncio.sleep(TICK)
+        if not await until(lambda: not progress.busy(), timeout):
+            logger.warning("stopping: requests are cut off after %s s", timeout)
+        # Let those in who are at the door: they get their 503.
+        await asyncio.sleep(TICK)
         await wire.stop_listening()
-        if progress.busy():
-            logger.warning("stopping: requests are cut off after %s s", self._service.settings.drain_timeout)
+        await until(lambda: not progress.refusing() and not wire.unsent(), CLOSING)
+        for one in progress.everyone():
+            wire.end(one.client)
+        # A connection that mitmproxy has to cancel leaves a traceback.
+        await until(lambda: not wire.client_ids(), CLOSING)
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until *condition* holds for a moment, at most *seconds*; return whether it does."""
+    ends, holds = time.monotonic() + seconds, 0
+    while holds < QUIET and time.monotonic() < ends:
+        holds = holds + 1 if condition() else 0
+        await asyncio.sleep(TICK)
+    return holds >= QUIET

@@ -76,6 +76,8 @@ class Limits:
         length = int(flow.request.headers.get("content-length", "0"))
         kind = kind_of(flow, self._service.id)
         if self._service.draining and kind != "ping":
+            one.refused = True
+            one.enter(Stage.BODY)
             self._service.observers.refused("draining", 503)
             await wire.answer_at_once(flow, error_response(503, STOPPING))
         elif kind == "predict":

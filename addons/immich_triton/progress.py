@@ -29,6 +29,9 @@ class Stage(Enum):
     TUNNEL = "a WebSocket, which has no end"
 
 
+AT_WORK: Final = (Stage.HEAD, Stage.BODY, Stage.ANSWER)
+
+
 class Flood(OSError):  # noqa: N818 - it tells the connection handler that this is the end
     """A client sends more than its request may hold."""
 
@@ -48,6 +51,8 @@ class Progress:
         """Bytes taken from the budget of waiting bodies."""
         self.begun = False
         """Whether an answer of the upstream has begun."""
+        self.refused = False
+        """Whether the request gets no more than a word why not."""
         self.answered = False
         """Whether the answer ended before the request did."""
         self.connecting: float | None = None
@@ -62,7 +67,7 @@ class Progress:
 
     def begin(self, flow: HTTPFlow) -> None:
         """Take note of a request whose headers are complete."""
-        self.flow, self.begun, self.answered = flow, False, False
+        self.flow, self.begun, self.answered, self.refused = flow, False, False, False
 
     def finish(self) -> None:
         """Take note that the request is answered, and wait for the next."""
@@ -105,5 +110,10 @@ def everyone() -> Iterator[Progress]:
 
 
 def busy() -> bool:
-    """Whether any request is being read or answered."""
-    return any(progress.stage in (Stage.HEAD, Stage.BODY, Stage.ANSWER) for progress in _ALL.values())
+    """Whether any request is being read or answered, those aside that are being refused."""
+    return any(one.stage in AT_WORK and not one.refused for one in _ALL.values())
+
+
+def refusing() -> bool:
+    """Whether any request is being read or answered at all."""
+    return any(one.stage in AT_WORK for one in _ALL.values())
