@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import requests
@@ -32,11 +32,12 @@ ENTRIES: Final[Mapping[str, Mapping[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one request: HTTP status, parsed JSON (or the text when it is none), seconds it took."""
+    """The answer to one request: HTTP status, parsed JSON (or the text when it is none), seconds it took, headers."""
 
     status: int
     body: Any
     seconds: float
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def entries_for(task: str, model: str | None = None) -> dict[str, Any]:
@@ -75,4 +76,4 @@ def predict(
         parsed = response.json()
     except ValueError:
         parsed = response.text
-    return Answer(response.status_code, parsed, seconds)
+    return Answer(response.status_code, parsed, seconds, response.headers)
