@@ -19,8 +19,7 @@ from immich_pipelines.ocr import Knobs, Networks, Page, read
 from immich_pipelines.ocr_recognition import Decoder
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-IMAGES = ("zh_receipt.jpg", "mixed_sign.webp", "vertical_couplet.jpg", "astronaut.jpg", "blank.jpg")
-IMAGES += ("cat_no_text_no_face.jpg", "tiny_16px.png")
+IMAGES = sorted(path.name for path in (DATA / "images").iterdir())
 
 Array = npt.NDArray[Any]
 

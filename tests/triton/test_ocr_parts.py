@@ -63,13 +63,13 @@ def text_map(*boxes: tuple[int, int, int, int], value: float = 0.9) -> Array:
 
 def test_every_box_keeps_its_own_score() -> None:
     probabilities = text_map((20, 20, 300, 50)) + text_map((20, 200, 300, 230), value=0.6)
-    # On a page a third the size this speck is too small for text: found, then dropped together with its score.
-    probabilities += text_map((100, 120, 104, 124), value=0.75)
-    raw, scores = DBPostProcess(box_thresh=0.5, unclip_ratio=1.6, use_dilation=True)(probabilities, (100, 100))
+    # On a page a fifth the size this speck is too small for text: found, then dropped together with its score.
+    probabilities += text_map((100, 120, 107, 127), value=0.75)
+    raw, scores = DBPostProcess(box_thresh=0.5, unclip_ratio=1.6, use_dilation=True)(probabilities, (60, 60))
     assert len(raw) == len(scores) == 3
     assert scores[1] == pytest.approx(0.75, abs=0.2)
-    boxes = find_boxes(probabilities, (100, 100), 0.5)
-    by_height = dict(zip(boxes.points[:, 0, 1] < 50, boxes.scores.tolist(), strict=True))
+    boxes = find_boxes(probabilities, (60, 60), 0.5)
+    by_height = dict(zip(boxes.points[:, 0, 1] < 30, boxes.scores.tolist(), strict=True))
     assert by_height[True] == pytest.approx(0.9, abs=0.05)
     assert by_height[False] == pytest.approx(0.6, abs=0.05)
     assert len(boxes.scores) == 2
