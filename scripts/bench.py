@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add("--task", choices=("ocr", "clip", "faces"), default="ocr", help="what to measure (default: %(default)s)")
     add("--url", help="a gateway that runs already (default: start one, and a Triton)")
     add("--triton", default="http://127.0.0.1:8000", help="Triton behind --url (default: %(default)s)")
+    add("--triton-key", default="", metavar="KEY", help="if Triton asks for one (immich_triton_key of the gateway)")
     add("--metrics", default="http://127.0.0.1:8002", help="its metrics (default: %(default)s)")
     add("--models", type=Path, default=MODELS, help="the model repository (default: triton_models)")
     add("--options", default="", metavar="TEXT", help="without --url: mitmproxy options, as of scripts/run.py")
@@ -181,7 +182,8 @@ def network(options: argparse.Namespace, gateway: Gateway, kind: str, name: str)
 @contextlib.asynccontextmanager
 async def straight(options: argparse.Namespace, gateway: Gateway) -> AsyncIterator[Straight]:
     """Give the way to Triton that leaves the gateway out."""
-    target = Straight(gateway.triton, gateway.models, options.task, model=options.model)
+    key = options.triton_key
+    target = Straight(gateway.triton, gateway.models, options.task, model=options.model, key=key)
     try:
         yield target
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -31,17 +32,20 @@ async def text(
 ) -> dict[str, Any]:
     """Measure queries one at a time: new, repeated, the encoder alone, and new ones while images are running.
 
-    New means never asked before, in no round. Returns the figures for ``--json``, in milliseconds.
+    New means never asked before, in no round and in no earlier run: the gateway may keep what it answered. Returns the figures for ``--json``, in milliseconds.
     """
     fresh, repeated, alone, busy = Summary(), Summary(), Summary(), Summary()
-    await Clients(service).run(queries(5, seed=999), 1)
+    never = secrets.token_hex(8)
+    await Clients(service).run(queries(5, seed=f"{never} warm-up"), 1)
     for number in range(rounds):
-        new = queries(QUERIES, seed=number)
+        new = queries(QUERIES, seed=f"{never} idle {number}")
         with show.status(f"queries, round {number + 1} of {rounds}"):
             fresh.runs.append(await Clients(service).run(new, 1))
             repeated.runs.append(await Clients(service).run([new[0]] * QUERIES, 1))
             alone.runs.append(await encoder.run(new, 1))
-            busy.runs.append(await _while_indexing(service, images, samples, queries(QUERIES, seed=1000 + number)))
+            busy.runs.append(
+                await _while_indexing(service, images, samples, queries(QUERIES, seed=f"{never} busy {number}"))
+            )
     rows = {"encoder alone": alone, "new query": fresh, "repeated query": repeated, "new query, 4 images running": busy}
     table = Table("text", "p50 ms", "p99 ms", title=f"queries at concurrency 1, {rounds * QUERIES} of each")
     for name, summary in rows.items():

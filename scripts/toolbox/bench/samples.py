@@ -45,7 +45,7 @@ def pages() -> list[Sample]:
     return [Sample(page.name, image=page.jpeg) for number, page in enumerate(exam()) if number % EVERY == 0]
 
 
-def queries(count: int, *, seed: int) -> list[Sample]:
+def queries(count: int, *, seed: int | str) -> list[Sample]:
     """Return *count* different search queries, Chinese and English in turn; another *seed* gives others."""
     rng = random.Random(seed)  # noqa: S311 - nothing here is secret
     found: dict[str, None] = {}

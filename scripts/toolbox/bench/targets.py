@@ -82,12 +82,12 @@ class Straight:
 
     name = "Triton alone"
 
-    def __init__(self, url: str, models: Path, task: str, *, model: str | None = None) -> None:
+    def __init__(self, url: str, models: Path, task: str, *, model: str | None = None, key: str = "") -> None:
         ((name, types),) = entries_for(task, model).items()
         self._entries = parse_task(name, types)
         self._route = route_of(models, task, model=model)
         self._task = TASKS[name]
-        self._client = TritonClient(url, timeout=300)
+        self._client = TritonClient(url, timeout=300, key=key)
 
     async def ask(self, sample: Sample) -> None:
         """Have the pipeline answer."""
