@@ -32,7 +32,8 @@ async def text(
 ) -> dict[str, Any]:
     """Measure queries one at a time: new, repeated, the encoder alone, and new ones while images are running.
 
-    New means never asked before, in no round and in no earlier run: the gateway may keep what it answered. Returns the figures for ``--json``, in milliseconds.
+    New means never asked before, in no round and in no earlier run: the gateway may keep what it answered. Returns the
+    figures for ``--json``.
     """
     fresh, repeated, alone, busy = Summary(), Summary(), Summary(), Summary()
     never = secrets.token_hex(8)
