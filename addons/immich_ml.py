@@ -4,6 +4,7 @@ mitmdump -s addons/immich_ml.py --mode reverse:http://immich-ml:3003 -p 3004 --s
 """
 
 from immich_triton.auth import Auth
+from immich_triton.catchup import CatchUp
 from immich_triton.commands import Commands
 from immich_triton.comments import Comments
 from immich_triton.configuration import Configuration
@@ -34,6 +35,7 @@ addons = [
     Limits(service),
     Health(service),
     Gateway(service),
+    CatchUp(service),
     Metrics(service),
     Comments(service),
     WebStyle(),

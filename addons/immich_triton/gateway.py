@@ -110,7 +110,8 @@ def failure(error: BaseException) -> tuple[Response, str]:
     """Return the answer for whatever went wrong, and the word for it (`RequestDone.reason`)."""
     match error:
         case ProtocolError():
-            return error_response(error.status, error.detail), "protocol" if error.status < 500 else "unavailable"
+            reason = "protocol" if error.status < 500 else "configuration" if error.status == 503 else "upstream"
+            return error_response(error.status, error.detail), reason
         case BadInput():
             return error_response(400, f"The image or text cannot be processed: {error}"), "bad_input"
         case upstream.UpstreamAnswer():

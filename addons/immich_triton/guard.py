@@ -35,10 +35,12 @@ class Guard:
 
     def __init__(self) -> None:
         self.owner = ""
+        self.refusals = 0
 
     async def requestheaders(self, flow: HTTPFlow) -> None:
         """Answer what no live gateway has claimed, without reading it."""
         if flow.error is None and (not self.owner or kind_of(flow, self.owner) is None):
+            self.refusals += 1
             flow.request.stream = False
             await wire.answer_at_once(flow, error_response(503, GONE))
 
@@ -68,3 +70,12 @@ def retire(owner: str) -> None:
     if guard is not None and guard.owner == owner:
         guard.owner = ""
         logger.warning("immich-triton is unloaded: every request gets 503 until it is back")
+
+
+def take_refusals() -> int:
+    """Return how many requests the guard has answered since the last call."""
+    guard = ctx.master.addons.get(Guard.name)
+    if guard is None:
+        return 0
+    count, guard.refusals = guard.refusals, 0
+    return int(count)

@@ -36,7 +36,8 @@ class RequestDone:
     """One ``/predict`` that the gateway answered itself, or released to the upstream (status 0).
 
     ``tasks`` are those that a route answers; ``reason`` says why it ended so: "ok", "bad_input", "protocol",
-    "unavailable", "server_fault", "refused_by_triton", "ledger", "upstream", "client_gone", "internal", "released".
+    "unavailable", "server_fault", "refused_by_triton", "ledger", "configuration", "upstream", "client_gone",
+    "internal", "released".
     """
 
     tasks: tuple[str, ...]

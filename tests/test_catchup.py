@@ -1,0 +1,273 @@
+"""After an outage Immich is asked to run what is missing: the right queues, once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from embedded_triton import eventually
+from gateway_process import GatewayProcess, running_gateway
+from mitmproxy.test import taddons
+from recorder import Recorder, recording_upstream
+from stand_in_triton import StandInTriton, stand_in_triton, write_routes
+from toolbox.client import entries_for, predict
+
+from immich_triton.catchup import CatchUp, Pauses
+from immich_triton.configuration import Configuration
+from immich_triton.observer import RequestDone
+from immich_triton.outages import PAUSES, Outages
+from immich_triton.service import Service
+
+KEY = "the-api-key"
+STARTED = (200, '{"jobCounts":{}}')
+BUSY = (400, '{"message":"Job is already running","error":"Bad Request","statusCode":400}')
+
+
+@dataclass
+class Immich:
+    """The part of Immich's API that is asked; the observed answers of a 2.7.5."""
+
+    url: str = ""
+    answers: list[tuple[int, str]] = field(default_factory=lambda: [STARTED])
+    asked: list[tuple[str, str, object]] = field(default_factory=list)
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues that were to be started, in order."""
+        return [path.rsplit("/", 1)[1] for _, path, _ in self.asked]
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer, and keep what was asked."""
+        self.asked.append((request.method, request.path, await request.json()))
+        assert request.headers["x-api-key"] == KEY
+        status, text = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return web.Response(status=status, text=text, content_type="application/json")
+
+
+@asynccontextmanager
+async def serving(immich: Immich) -> AsyncIterator[Immich]:
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", immich.handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    immich.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield immich
+    finally:
+        await runner.cleanup()
+
+
+@contextmanager
+def immich_server() -> Iterator[Immich]:
+    immich, loop, started, stop = Immich(), asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+
+    async def run() -> None:
+        async with serving(immich):
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),), daemon=True)
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield immich
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()
+
+
+@pytest.fixture
+def immich() -> Iterator[Immich]:
+    with immich_server() as server:
+        yield server
+
+
+@pytest.fixture
+def triton() -> Iterator[StandInTriton]:
+    with stand_in_triton() as server:
+        yield server
+
+
+@pytest.fixture
+def upstream() -> Iterator[Recorder]:
+    with recording_upstream() as recorder:
+        yield recorder
+
+
+def break_down(triton: StandInTriton) -> None:
+    triton.behaviour[""] = "503"
+    triton.unready |= {"ocr_rec", "visual", "textual"}
+
+
+def recover(triton: StandInTriton) -> None:
+    triton.behaviour.clear()
+    triton.unready.clear()
+
+
+def test_an_outage_is_caught_up_on_once_also_over_restarts(
+    triton: StandInTriton, upstream: Recorder, immich: Immich, tmp_path: Path
+) -> None:
+    models = write_routes(tmp_path / "models")
+
+    def gateway() -> AbstractContextManager[GatewayProcess]:
+        return running_gateway(
+            tmp_path,
+            models=models,
+            triton_url=triton.url,
+            upstream=upstream.url,
+            immich_deadline=1,
+            immich_query_deadline=1,
+            immich_api_url=immich.url,
+            immich_api_key=KEY,
+        )
+
+    with gateway() as process:
+        assert predict(process.url, entries_for("ocr"), image=b"image").status == 200
+        break_down(triton)
+        # A query is lost to nobody but the person who asks again; a photo is.
+        assert predict(process.url, entries_for("clip-text"), text="猫").status == 503
+        for _ in range(3):
+            assert predict(process.url, entries_for("ocr"), image=b"image").status == 503
+        assert immich.asked == []
+        assert eventually(lambda: "ocr: to be caught up on" in process.log, 5)
+        assert "clip: to be caught up on" not in process.log
+        process.process.kill()
+        process.process.wait()
+    # The start after the kill counts as an outage of all that is routed.
+    with gateway() as process:
+        assert predict(process.url, entries_for("clip"), image=b"image").status == 503
+        assert immich.asked == []
+        recover(triton)
+        assert eventually(lambda: len(immich.asked) >= 2, 20)
+        assert sorted(immich.queues) == ["ocr", "smartSearch"]
+        assert {method for method, _, _ in immich.asked} == {"PUT"}
+        assert [body for _, _, body in immich.asked] == [{"command": "start", "force": False}] * 2
+        assert predict(process.url, entries_for("ocr"), image=b"image").status == 200
+        assert not eventually(lambda: len(immich.asked) > 2, 3)
+        assert KEY not in process.log
+
+
+@asynccontextmanager
+async def attending(
+    triton: StandInTriton, tmp_path: Path, **options: object
+) -> AsyncIterator[tuple[Service, CatchUp, Outages]]:
+    """Give the addon without waiting times, inside a mitmproxy."""
+    service = Service()
+    configuration = Configuration(service)
+    with taddons.context() as context:
+        context.options.update(mode=["reverse:http://127.0.0.1:9"])
+        context.master.addons.add(configuration)
+        context.configure(
+            configuration,
+            immich_models=str(write_routes(tmp_path / "models")),
+            immich_state_dir=str(tmp_path / "state"),
+            immich_triton_url=triton.url,
+            **options,
+        )
+        yield service, CatchUp(service, Pauses(settle=0, busy=0, failed=0)), Outages(tmp_path / "state")
+        service.close()
+        await asyncio.sleep(0.1)
+
+
+def lose(service: Service, *tasks: str, status: int = 503, reason: str = "unavailable", image: bool = True) -> None:
+    service.observers.request_done(RequestDone(tasks, "triton", image, status, reason, 1.0))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [[BUSY, BUSY, STARTED], [(500, "oops"), STARTED], [(401, '{"message":"Invalid API key"}'), STARTED]],
+    ids=["already running", "an error", "a key that is made valid"],
+)
+async def test_immich_is_asked_again_until_it_starts(
+    triton: StandInTriton, tmp_path: Path, answers: list[tuple[int, str]]
+) -> None:
+    async with (
+        serving(Immich(answers=list(answers))) as immich,
+        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY) as (service, catch_up, outages),
+    ):
+        lose(service, "ocr")
+        for _ in range(len(answers) + 3):
+            await catch_up.attend()
+        assert immich.queues == ["ocr"] * len(answers)
+        assert outages.marks() == {}
+
+
+async def test_a_photo_that_always_fails_is_no_endless_game(triton: StandInTriton, tmp_path: Path) -> None:
+    async with (
+        serving(Immich()) as immich,
+        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY) as (service, catch_up, outages),
+    ):
+        for _ in range(5):
+            lose(service, "ocr", status=500, reason="server_fault")
+            await catch_up.attend()
+        assert immich.queues == ["ocr"]
+        assert outages.marks().keys() == {"ocr"}  # it stays due
+        last = outages._read().asked["ocr"][-1]
+        assert outages.due("ocr") == last + PAUSES[1]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "image"),
+    [(200, "ok", True), (400, "bad_input", True), (503, "unavailable", False), (500, "client_gone", True)],
+    ids=["an answer", "a bad image", "a query", "a client that is gone"],
+)
+async def test_what_is_no_loss_is_not_marked(
+    triton: StandInTriton, tmp_path: Path, status: int, reason: str, *, image: bool
+) -> None:
+    async with attending(triton, tmp_path) as (service, _, outages):
+        lose(service, "ocr", status=status, reason=reason, image=image)
+        assert outages.marks() == {}
+
+
+async def test_nothing_is_asked_while_a_model_is_missing(triton: StandInTriton, tmp_path: Path) -> None:
+    async with (
+        serving(Immich()) as immich,
+        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY) as (service, catch_up, _),
+    ):
+        lose(service, "ocr", "clip")
+        triton.unready.add("visual")
+        await catch_up.attend()
+        assert immich.queues == ["ocr"]
+        triton.unready.clear()
+        await catch_up.attend()
+        assert immich.queues == ["ocr", "smartSearch"]
+
+
+async def test_without_a_key_one_line_says_what_to_click(
+    triton: StandInTriton, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with attending(triton, tmp_path) as (service, catch_up, outages):
+        lose(service, "ocr")
+        lose(service, "clip")
+        for _ in range(3):
+            await catch_up.attend()
+        assert outages.marks() == {}
+    lines = [record.getMessage() for record in caplog.records if "in Immich click" in record.getMessage()]
+    assert len(lines) == 1
+    assert "Job Queues, Missing for OCR, Smart Search" in lines[0]
+
+
+def test_the_state_tells_a_clean_stop_from_an_unclean_one(tmp_path: Path) -> None:
+    outages = Outages(tmp_path)
+    assert outages.begin(3004) is None
+    assert outages.begin(3005) is None
+    assert outages.begin(3004) not in (None, 0)
+    outages.end(3004)
+    assert outages.begin(3004) == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 2}', '{"version": 1, "other": 1}'])
+def test_a_damaged_state_counts_as_none(tmp_path: Path, content: str) -> None:
+    outages = Outages(tmp_path)
+    outages.path.write_text(content)
+    assert outages.marks() == {}
+    outages.mark(("ocr",), now=5.0)
+    assert outages.marks() == {"ocr": 5.0}
