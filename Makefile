@@ -13,6 +13,7 @@ MODELS ?= triton_models
 OPTIONS ?=
 WEB ?=
 WEB_PORT ?= 8081
+IMMICH ?=
 
 .DEFAULT_GOAL := help
 
@@ -30,6 +31,10 @@ run: setup  ## start Triton and the gateway: UPSTREAM, PORT, HOST, METRICS_PORT,
 	@exec $(BIN)/python scripts/run.py --upstream "$(UPSTREAM)" --host "$(HOST)" --port "$(PORT)" --metrics-port "$(METRICS_PORT)" \
 		--triton-http-port "$(TRITON_HTTP_PORT)" --triton-metrics-port "$(TRITON_METRICS_PORT)" \
 		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--web --web-port "$(WEB_PORT)")
+
+doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2283 IMMICH_API_KEY=… for Immich's settings too
+	@$(BIN)/python scripts/doctor.py --url "http://127.0.0.1:$(PORT)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
+		--models "$(MODELS)" $(if $(IMMICH),--immich "$(IMMICH)")
 
 test: lint  ## set up, then ruff, mypy and pytest: everything that checks the project
 	$(BIN)/pytest
@@ -54,4 +59,4 @@ lock: setup  ## renew the hashed lock files (needs uv); they carry no address of
 clean:  ## remove what setup and run created (models stay)
 	rm -rf $(VENV) .venv-export .run
 
-.PHONY: help setup run test lint eval bench lock clean
+.PHONY: help setup run doctor test lint eval bench lock clean

@@ -1,4 +1,4 @@
-"""An HTTP server that plays Immich's part in the calls that `reindex.py` makes.
+"""An HTTP server that plays Immich's part in the calls that `reindex.py` and `doctor.py` make.
 
 Immich itself (with its database) cannot be installed where the tests run. The answers have the shape of a real 2.7.5
 server's; the queue moves on by itself, one step each time it is looked at.
@@ -27,6 +27,8 @@ class Immich:
     url: str = ""
     urls: list[str] = field(default_factory=list)
     clip_name: str = "ViT-B-16__openai"
+    faces_name: str = "buffalo_l"
+    ocr_name: str = "PP-OCRv5_mobile"
     enabled: bool = True
     photos: int = 40
     videos: int = 2
@@ -59,8 +61,12 @@ class Immich:
         return handle()
 
     def _settings(self) -> tuple[HTTPStatus, Any]:
-        clip = {"enabled": True, "modelName": self.clip_name}
-        return HTTPStatus.OK, {"machineLearning": {"enabled": self.enabled, "urls": self.urls, "clip": clip}}
+        tasks = {
+            "clip": {"enabled": True, "modelName": self.clip_name},
+            "facialRecognition": {"enabled": bool(self.faces_name), "modelName": self.faces_name, "minScore": 0.7},
+            "ocr": {"enabled": bool(self.ocr_name), "modelName": self.ocr_name, "maxResolution": 736},
+        }
+        return HTTPStatus.OK, {"machineLearning": {"enabled": self.enabled, "urls": self.urls, **tasks}}
 
     def _statistics(self) -> tuple[HTTPStatus, Any]:
         return HTTPStatus.OK, {"photos": self.photos, "videos": self.videos, "usage": 1, "usageByUser": []}

@@ -1,4 +1,4 @@
-"""The few calls to Immich's own HTTP API that re-indexing needs."""
+"""The few calls to Immich's own HTTP API that re-indexing and diagnosis need."""
 
 from __future__ import annotations
 
@@ -57,6 +57,13 @@ class Immich:
         return MlSettings(
             tuple(settings["urls"]), bool(settings["enabled"] and clip["enabled"]), str(clip["modelName"])
         )
+
+    def ml_models(self) -> dict[str, str]:
+        """Return the model name of each machine-learning task that is switched on, by Immich's name of the task."""
+        settings = self._ask("GET", "/system-config", "systemConfig.read")["machineLearning"]
+        sections = {"clip": "clip", "facial-recognition": "facialRecognition", "ocr": "ocr"}  # ocr: since 2.2
+        tasks = {task: settings[section] for task, section in sections.items() if section in settings}
+        return {task: str(one["modelName"]) for task, one in tasks.items() if settings["enabled"] and one["enabled"]}
 
     def assets(self) -> int:
         """Return the number of photos and videos; each has one embedding (of a video, one frame's)."""

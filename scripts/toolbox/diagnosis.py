@@ -1,0 +1,237 @@
+"""Looks at one part of an installation after the other: machine, models, Triton, gateway, Immich."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+
+from immich_triton.clip_names import dimension_of, names_of
+from immich_triton.ledger import Ledger, LedgerError
+from immich_triton.protocol import clean_name
+from immich_triton.routes import RouteError, RouteTable, load_routes
+from toolbox import preflight
+from toolbox.findings import Finding, error, note, ok, warning
+from toolbox.immich_api import Immich, ImmichError
+
+TIMEOUT: Final = 10.0
+
+SHARED_MEMORY_MIB: Final = 512
+"""Size of /dev/shm from which all pipelines have room; OCR alone takes about 250 MiB."""
+
+TASKS: Final[Mapping[str, str]] = {"clip": "Smart Search", "facial-recognition": "Faces", "ocr": "OCR"}
+
+EXPORTS: Final[Mapping[str, str]] = {
+    "clip": "scripts/export_clip.py",
+    "facial-recognition": "scripts/export_faces.py",
+    "ocr": "scripts/export_ocr.py",
+}
+
+
+def machine(
+    shared_memory: Path = Path("/dev/shm"),  # noqa: S108 - fixed by POSIX shm
+    least_mib: int = SHARED_MEMORY_MIB,
+) -> Iterator[Finding]:
+    """Check what the embedded Triton needs; one in a container or on another machine brings its own."""
+    try:
+        preflight.check_platform()
+    except preflight.StartError as problem:
+        yield note(str(problem))
+        return
+    yield ok("this machine can run the embedded Triton")
+    try:
+        status = os.statvfs(shared_memory)
+    except OSError as problem:
+        yield error(f"{shared_memory}: {problem.strerror}", "mount a tmpfs there: tensors travel through it")
+        return
+    size = status.f_blocks * status.f_frsize >> 20
+    if size < least_mib:
+        yield error(
+            f"{shared_memory} has {size} MiB in all; requests fail with 'Failed to increase the shared memory pool'",
+            f"in a container --shm-size=1g (compose: shm_size: 1g), else mount -o remount,size=1g {shared_memory}",
+        )
+    else:
+        yield ok(f"{shared_memory} has {size} MiB")
+
+
+def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
+    """Check the model repository; puts the route table, when there is one, into *found*."""
+    try:
+        table = load_routes(folder)
+    except RouteError as problem:
+        yield error(str(problem), "then start the gateway again: it refuses such a repository")
+        return
+    found.append(table)
+    for route in table.routes:
+        names = ", ".join(route.names)
+        if route.untrained:
+            yield warning(f"{route.task} {names}: random weights", f"made for tests; export with {EXPORTS[route.task]}")
+        else:
+            yield ok(f"{route.task} {names}")
+        for model in sorted({model for pipeline in route.pipelines for model in pipeline.all_models}):
+            missing = preflight.missing_files(folder / model)
+            if missing:
+                yield error(f"{model}: {missing}", "make the model, then start Triton again")
+    for task, script in EXPORTS.items():
+        if not any(route.task == task for route in table.routes):
+            yield note(f"{TASKS[task]} is not routed: it stays with the stock ML ({script} would change that)")
+
+
+def triton(url: str, table: RouteTable) -> Iterator[Finding]:
+    """Check that Triton runs and has every model that the routes need ready."""
+    try:
+        about = requests.get(f"{url}/v2", timeout=TIMEOUT).json()
+    except (requests.RequestException, ValueError) as problem:
+        yield error(
+            f"no Triton answers at {url}: {_short(problem)}",
+            "start it with make run, or say where it is: --triton URL (option immich_triton_url of the gateway)",
+        )
+        return
+    yield ok(f"{about.get('name')} {about.get('version')} answers at {url}")
+    reasons = _reasons(url)
+    for model in sorted({model for pipeline in table.pipelines() for model in pipeline.all_models}):
+        answer = requests.get(f"{url}/v2/models/{model}/ready", timeout=TIMEOUT)
+        if answer.ok:
+            yield ok(f"{model} is ready")
+        else:
+            why = reasons.get(model, "Triton does not know it")
+            yield error(f"{model} is not ready: {why}", "see Triton's log; does it serve the repository checked above?")
+
+
+def _reasons(url: str) -> dict[str, str]:
+    """Return what Triton says about models that are not ready; nothing when it keeps that to itself."""
+    try:
+        answer = requests.post(f"{url}/v2/repository/index", json={}, timeout=TIMEOUT)
+        listed: list[dict[str, Any]] = answer.json() if answer.ok else []
+    except (requests.RequestException, ValueError):
+        return {}
+    return {model["name"]: model.get("reason") or model.get("state", "") for model in listed}
+
+
+def gateway(url: str) -> Iterator[Finding]:
+    """Check that the gateway answers, is ready, and reaches the stock ML."""
+    start = "start it with make run, or say where it is: --url URL"
+    try:
+        answer = requests.get(f"{url}/ping", timeout=TIMEOUT)
+    except requests.RequestException as problem:
+        yield error(f"nothing answers at {url}: {_short(problem)}", start)
+        return
+    if not is_gateway(url):
+        yield error(f"what answers at {url} is not the gateway", start)
+        return
+    if answer.ok:
+        yield ok(f"the gateway answers at {url}; every route is ready")
+    else:
+        yield error(f"the gateway at {url} is not ready: {_detail(answer)}", "Immich gets 503 until then; see above")
+    try:
+        through = requests.get(f"{url}/", timeout=TIMEOUT)
+    except requests.RequestException as problem:
+        yield error(f"{url}/ does not answer: {_short(problem)}", "see the gateway's log")
+        return
+    if through.ok:
+        yield ok("the stock ML answers behind it: what is not routed passes through")
+    else:
+        yield warning(
+            f"the stock ML behind the gateway does not answer: {_detail(through)}",
+            "what is not routed gets 502: start the stock ML or correct UPSTREAM; fine if all is routed",
+        )
+
+
+def is_gateway(url: str) -> bool:
+    """Tell whether our gateway answers at *url*: it returns the request id that it is given."""
+    mark = f"doctor-{secrets.token_hex(4)}"
+    try:
+        answer = requests.get(f"{url}/ping", headers={"X-Request-ID": mark}, timeout=TIMEOUT)
+    except requests.RequestException:
+        return False
+    return answer.headers.get("X-Request-ID") == mark
+
+
+def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Finding]:
+    """Check what Immich asks for, and whom."""
+    try:
+        yield ok(f"Immich {server.version()}")
+        urls, names = server.ml_settings().urls, server.ml_models()
+    except ImmichError as problem:
+        yield error(str(problem), "--immich http://immich-server:2283 and an administrator's API key")
+        return
+    yield from addresses(urls, routes_clip=any(route.task == "clip" for route in table.routes))
+    for task, title in TASKS.items():
+        if task in names:
+            yield from _asked(task, clean_name(names[task]), table, state_dir)
+        else:
+            yield note(f"{title} is switched off in Immich")
+
+
+def addresses(urls: tuple[str, ...], *, routes_clip: bool) -> Iterator[Finding]:
+    """Check Immich's list of machine-learning URLs: the gateway must be in it, and nothing else."""
+    where = "Administration, Settings, Machine Learning: make the gateway the only URL"
+    ours = [url for url in urls if is_gateway(url.rstrip("/"))]
+    others = [url for url in urls if url not in ours]
+    if ours:
+        yield ok(f"Immich asks the gateway at {', '.join(ours)}")
+    if ours and others:
+        spoils = "whose vectors would mix with ours unnoticed" if routes_clip else "and Triton is not used"
+        yield error(f"Immich also lists {', '.join(others)}: whenever we answer 503 it asks there, {spoils}", where)
+    elif len(others) == 1:
+        yield warning(
+            f"Immich asks {others[0]}, which cannot be told to be the gateway from here",
+            f"a name of Immich's own network cannot be reached from outside; if it is not the gateway: {where}",
+        )
+    elif others:
+        yield error(f"Immich lists {', '.join(others)}, and none of them is the gateway as seen from here", where)
+    elif not urls:
+        yield error("Immich lists no machine-learning URL", where)
+
+
+def _asked(task: str, name: str, table: RouteTable, state_dir: Path) -> Iterator[Finding]:
+    """Say who answers for the model *name* that Immich is set to."""
+    title, route = TASKS[task], table.find(task, name)
+    dimension = dimension_of(name) if task == "clip" else None
+    if route is not None:
+        fits = f", {route.dimension} numbers as Immich expects" if dimension == route.dimension else ""
+        yield ok(f"{title}: Immich asks for {name}, which Triton answers{fits}")
+        if task == "clip" and dimension != route.dimension:
+            yield error(
+                f"Immich expects {dimension} numbers for {name}, the model gives {route.dimension}",
+                f"export it under a name of that size: {', '.join(names_of(route.dimension)[:3]) or 'there is none'}",
+            )
+        return
+    if task == "clip" and name in _owned(state_dir):
+        yield error(
+            f"{title}: Immich asks for {name}, which Triton answered before; it has no route now and gets 503",
+            f"restore the model, or rebuild the index and run scripts/ledger.py forget {name}",
+        )
+        return
+    routed = [each for other in table.routes if other.task == task for each in other.names]
+    if routed:
+        yield warning(
+            f"{title}: Immich asks for {name}, which goes to the stock ML; routed are {', '.join(routed)}",
+            f"choose a routed name in Immich's settings, or export with {EXPORTS[task]} --as {name}",
+        )
+    else:
+        yield note(f"{title}: Immich asks for {name}; the stock ML answers")
+
+
+def _owned(state_dir: Path) -> Mapping[str, str]:
+    try:
+        return Ledger(state_dir).owned()
+    except LedgerError:
+        return {}
+
+
+def _detail(answer: requests.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {answer.status_code}"
+
+
+def _short(problem: Exception) -> str:
+    """Return the cause at the end of a chain of wrapped errors."""
+    text = str(problem)
+    return text.rpartition(": ")[2].rstrip("\"')") if ": " in text else text

@@ -1,0 +1,165 @@
+"""scripts/doctor.py on installations that lack something.
+
+Immich itself (with its database) cannot be installed where the tests run: a small HTTP server gives the answers that a
+real one was seen to give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import doctor
+import pytest
+from embedded_triton import free_ports
+from gateway_process import GatewayProcess, running_gateway
+from immich_server import KEY, Immich, running_immich
+from recorder import Recorder, recording_upstream
+from small_models import write_model, write_ocr_route
+from toolbox import diagnosis
+from toolbox.findings import Finding
+from toolbox.repository import Pipeline, Route, write_route
+
+from immich_triton.ledger import Ledger
+
+Doctor = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def stock() -> Iterator[Recorder]:
+    with recording_upstream() as recorder:
+        yield recorder
+
+
+@pytest.fixture(scope="module")
+def gateway(stock: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A gateway that routes OCR and CLIP, without Triton."""
+    directory = tmp_path_factory.mktemp("doctor")
+    models = directory / "models"
+    write_ocr_route(write_model(models, "ocr"))
+    write_model(models, "clip_image")
+    folder = write_model(models, "cn_clip", backend="onnxruntime", code=None)
+    pipelines = [Pipeline("clip_image", ["visual", "textual"], ["cn_clip"])]
+    write_route(folder, Route("clip", ["ViT-B-16__openai"], pipelines, weights_sha256="1" * 64, dimension=512))
+    triton = f"http://127.0.0.1:{free_ports(1)[0]}"
+    with running_gateway(directory, models=models, triton_url=triton, upstream=stock.url) as process:
+        yield process
+
+
+@pytest.fixture
+def models(gateway: GatewayProcess) -> Path:
+    return gateway.state_dir.parent / "models"
+
+
+@pytest.fixture
+def run(gateway: GatewayProcess, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Doctor:
+    def examine(*arguments: object) -> tuple[int, str]:
+        """Return the exit code and what was printed."""
+        nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
+        line = ["--url", gateway.url, "--triton", nobody, "--models", str(models), "--state-dir", str(tmp_path)]
+        code = doctor.main([*line, *map(str, arguments)])
+        return code, capsys.readouterr().out
+
+    return examine
+
+
+@pytest.fixture
+def immich(gateway: GatewayProcess) -> Iterator[Immich]:
+    with running_immich(urls=[gateway.url]) as server:
+        yield server
+
+
+def test_each_finding_comes_with_its_fix(run: Doctor) -> None:
+    code, printed = run()
+    assert code == 1
+    for finding, fix in [
+        ("✗ no Triton answers at http", "→ start it with make run"),
+        ("✗ cn_clip: model.onnx is missing", "→ make the model, then start Triton again"),
+        ("✗ the gateway at http", "→ Immich gets 503 until then"),
+    ]:
+        lines = printed.splitlines()
+        (index,) = [index for index, line in enumerate(lines) if finding in line]
+        assert fix in lines[index + 1]
+    assert "Faces is not routed: it stays with the stock ML" in printed
+    assert "✓ the stock ML answers behind it" in printed
+    assert "not checked: give --immich URL" in printed
+
+
+def test_what_immich_asks_for(run: Doctor, immich: Immich, gateway: GatewayProcess) -> None:
+    immich.ocr_name = "PP-OCRv5_server"
+    _, printed = run("--immich", immich.url, "--api-key", KEY)
+    assert "✓ Immich 2.7.5" in printed
+    assert f"✓ Immich asks the gateway at {gateway.url}" in printed
+    assert "✓ Smart Search: Immich asks for ViT-B-16__openai, which Triton answers, 512 numbers" in printed
+    assert "· Faces: Immich asks for buffalo_l; the stock ML answers" in printed
+    assert "! OCR: Immich asks for PP-OCRv5_server, which goes to the stock ML; routed are PP-OCRv5_mobile" in printed
+    assert "scripts/export_ocr.py --as PP-OCRv5_server" in printed
+    # Looking changes nothing.
+    assert {request.split()[0] for request in immich.requests} == {"GET"}
+
+
+def test_a_task_that_is_switched_off(run: Doctor, immich: Immich) -> None:
+    immich.faces_name = ""
+    assert "Faces is switched off in Immich" in run("--immich", immich.url, "--api-key", KEY)[1]
+
+
+def test_a_clip_name_that_lost_its_route(run: Doctor, immich: Immich, tmp_path: Path) -> None:
+    immich.clip_name = "ViT-L-14__openai"
+    Ledger(tmp_path).own("ViT-L-14__openai", "2" * 64)
+    code, printed = run("--immich", immich.url, "--api-key", KEY)
+    assert code == 1
+    assert "✗ Smart Search: Immich asks for ViT-L-14__openai, which Triton answered before" in printed
+    assert "scripts/ledger.py forget ViT-L-14__openai" in printed
+
+
+def test_the_gateway_must_be_immichs_only_url(
+    run: Doctor, immich: Immich, gateway: GatewayProcess, stock: Recorder
+) -> None:
+    immich.urls = [gateway.url + "/", stock.url]
+    _, printed = run("--immich", immich.url, "--api-key", KEY)
+    assert f"✗ Immich also lists {stock.url}: whenever we answer 503 it asks there, whose vectors would mix" in printed
+    immich.urls = ["http://immich-triton:3004"]
+    _, printed = run("--immich", immich.url, "--api-key", KEY)
+    assert "! Immich asks http://immich-triton:3004, which cannot be told to be the gateway from here" in printed
+    immich.urls = []
+    assert "✗ Immich lists no machine-learning URL" in run("--immich", immich.url, "--api-key", KEY)[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "permissions", "complaint"),
+    [
+        ("wrong", {"systemConfig.read"}, "Immich does not accept the API key"),
+        (KEY, {"job.read"}, "with the permission systemConfig.read"),
+    ],
+)
+def test_a_key_that_does_not_suffice(
+    run: Doctor, immich: Immich, key: str, permissions: set[str], complaint: str
+) -> None:
+    immich.permissions = permissions
+    code, printed = run("--immich", immich.url, "--api-key", key)
+    assert code == 1
+    assert complaint in printed
+
+
+def test_the_stock_ml_is_not_taken_for_the_gateway(run: Doctor, stock: Recorder) -> None:
+    assert f"✗ what answers at {stock.url} is not the gateway" in run("--url", stock.url)[1]
+    assert "✗ nothing answers at http://127.0.0.1:" in run("--url", f"http://127.0.0.1:{free_ports(1)[0]}")[1]
+
+
+def test_a_repository_that_cannot_be_read(run: Doctor, tmp_path: Path) -> None:
+    code, printed = run("--models", tmp_path / "nowhere")
+    assert code == 1
+    assert "the model repository" in printed
+    assert "does not exist" in printed
+
+
+def test_shared_memory(tmp_path: Path) -> None:
+    def found(folder: Path, least: int) -> Finding:
+        (finding,) = [each for each in diagnosis.machine(folder, least) if str(folder) in each.text]
+        return finding
+
+    assert found(tmp_path, 1).level == "ok"
+    assert found(tmp_path / "missing", 1).level == "error"
+    scarce = found(tmp_path, 1 << 40)
+    assert scarce.level == "error"
+    assert "--shm-size=1g" in scarce.fix
