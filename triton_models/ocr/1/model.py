@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
@@ -19,6 +20,8 @@ class TritonPythonModel:
 
     def initialize(self, _args: dict[str, str]) -> None:
         """Prepare; the networks are looked up at the first request that names them."""
+        # Parallelism is that of the processes; threads of OpenCV's own would only push theirs aside.
+        cv2.setNumThreads(1)
         # The version folder lies in the model's, and that in the repository.
         self._networks = NetworkPair(Path(pb_utils.get_model_dir()).parent.parent)
 
