@@ -207,14 +207,14 @@ def test_missing_fonts_are_named(
 
 @needs_fonts
 def test_rapidocr_reads_a_clean_page(pages: list[Page]) -> None:
-    page = pages[0]
-    report = Report()
-    report.add(page, *RapidReader(threads=2).read(page))
+    page, report = pages[0], Report()
+    answer = RapidReader(threads=2).read(page)
+    report.add(page, *answer)
     assert report.total.recall == 1
     assert report.total.character_accuracy > 0.95
     # The same answer marked against another page's truth must fail: the marks depend on the truth.
     other = Report()
-    other.add(pages[1], *RapidReader(threads=2).read(page))
+    other.add(pages[1], *answer)
     assert other.total.character_accuracy < 0.5
 
 
