@@ -1,0 +1,114 @@
+"""Watch the memory of a gateway under mitmweb while thousands of requests with images go through it.
+
+Start it first: make run WEB=1. Half of the requests are OCR on tiny images, half are images that pass through.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from toolbox.bench import processes
+from toolbox.client import entries_for, predict
+
+PASSES_THROUGH: dict[str, Any] = {"pet-detection": {"detection": {"modelName": "none"}}}
+"""A task that nobody knows: the stock ML refuses it at once, so that thousands take minutes."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    command = argparse.ArgumentParser(description=__doc__)
+    command.add_argument("--url", default="http://127.0.0.1:3004", help="the gateway (default: %(default)s)")
+    command.add_argument("--count", type=int, default=5000, help="requests in all (default: %(default)s)")
+    command.add_argument(
+        "--warm-up", type=int, default=1000, help="of these, before growth counts (default: %(default)s)"
+    )
+    command.add_argument("--kilobytes", type=int, default=200, help="of each image that passes through (%(default)s)")
+    command.add_argument("--concurrency", type=int, default=4, help="(default: %(default)s)")
+    command.add_argument(
+        "--most", type=float, default=5.0, help="percent of growth that is allowed (default: %(default)s)"
+    )
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 1 when memory grew by more than allowed, or nothing answers."""
+    options = parser().parse_args(arguments)
+    console = Console(highlight=False)
+    pid = processes.listener(urlsplit(options.url).port or 80)
+    if pid is None:
+        print(
+            f"flow_memory: nothing on this machine listens at {options.url}; start it: make run WEB=1", file=sys.stderr
+        )
+        return 1
+    try:
+        measured = measure(options, pid)
+    except requests.RequestException as error:
+        print(f"flow_memory: {error}", file=sys.stderr)
+        return 1
+    table = Table("requests", "memory of the gateway")
+    for count, mebibytes in measured:
+        table.add_row(f"{count:,}", f"{mebibytes:.0f} MiB")
+    console.print(table)
+    settled = next(mebibytes for count, mebibytes in measured if count >= options.warm_up)
+    growth = 100 * (measured[-1][1] / settled - 1)
+    console.print(f"growth from {options.warm_up:,} to {options.count:,} requests: {growth:+.1f} %")
+    return 0 if growth <= options.most else 1
+
+
+def measure(options: argparse.Namespace, pid: int) -> list[tuple[int, float]]:
+    """Return the number of requests so far with the resident memory in MiB, ten times during the run."""
+    tiny, large = tiny_images(), padded(options.kilobytes)
+
+    def ask(number: int) -> None:
+        if number % 2:
+            predict(options.url, entries_for("ocr"), image=tiny[number // 2 % len(tiny)])
+        else:
+            predict(options.url, PASSES_THROUGH, image=large)
+
+    step = max(1, options.count // 10)
+    measured = []
+    with ThreadPoolExecutor(options.concurrency) as pool:
+        for start in range(0, options.count, step):
+            list(pool.map(ask, range(start, min(start + step, options.count))))
+            measured.append((min(start + step, options.count), resident(pid)))
+    return measured
+
+
+def resident(pid: int) -> float:
+    """Return the resident memory of a process and its children in MiB."""
+    return processes.memory(pid).rss / (1 << 20)
+
+
+def tiny_images() -> list[bytes]:
+    """Return small pictures of different sizes: detection alone takes a few milliseconds on them."""
+    return [encoded(size, size + 16 * turn, seed=turn) for turn, size in enumerate((32, 48, 64, 40, 56))]
+
+
+def padded(kilobytes: int) -> bytes:
+    """Return a JPEG of about that size."""
+    image = encoded(320, 240, seed=99)
+    # After the end of the image readers stop: what follows costs nothing but its transport.
+    return image + random.Random(7).randbytes(max(0, 1000 * kilobytes - len(image)))  # noqa: S311 - no secret
+
+
+def encoded(width: int, height: int, *, seed: int) -> bytes:
+    """Return a JPEG of noise."""
+    pixels = random.Random(seed).randbytes(3 * width * height)  # noqa: S311 - no secret
+    file = io.BytesIO()
+    Image.frombytes("RGB", (width, height), pixels).save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
