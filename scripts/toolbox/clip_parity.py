@@ -83,9 +83,10 @@ def _compare(
     session = importlib.import_module("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
     parts = [inputs[start : start + batch] for start in range(0, len(inputs), batch)]
     embeddings = np.concatenate([session.run(["EMBEDDING"], {name: part})[0] for part in parts])
-    # NaN is no number above the limit: it fails.
-    cosines = np.nan_to_num((embeddings * expected).sum(axis=1, dtype=np.float64), nan=-1.0)
     lengths = np.linalg.norm(embeddings, axis=1)
+    products = (embeddings * expected).sum(axis=1, dtype=np.float64)
+    # NaN is no number above the limit: it fails.
+    cosines = np.nan_to_num(products / lengths / np.linalg.norm(expected, axis=1), nan=-1.0)
     return {
         "kind": kind,
         "batch": batch,

@@ -21,7 +21,7 @@ from typing import Any, Final
 import cn_clip.clip
 import onnx
 import torch
-from cn_clip.clip.model import convert_weights
+from cn_clip.clip.model import LayerNorm
 from cn_clip.clip.utils import create_model
 
 from toolbox import clip_parity
@@ -62,7 +62,11 @@ def build(model: ClipModel, weights: Path | None, seed: int) -> Any:
     checkpoint = None
     if weights:
         # weights_only: a checkpoint is a pickle, and this way it can hold data but run no code.
-        checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
+        try:
+            checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # torch raises what its unpickler and its zip reader raise.
+            raise ValueError(f"{weights} is no Chinese-CLIP checkpoint: {str(error)[:200]}") from error
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise ValueError(f"{weights} is no Chinese-CLIP checkpoint: it has no state_dict")
     torch.manual_seed(seed)
@@ -82,6 +86,17 @@ def _wake(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d) and not module.weight.any():
             torch.nn.init.constant_(module.weight, 0.5)
+
+
+def _halve(model: Any) -> None:
+    """Go to half precision as cn_clip does, whose own layer normalisation computes in float32.
+
+    Unlike its ``convert_weights`` the batch normalisation too: ONNX fuses it with a convolution in half precision.
+    """
+    model.half()
+    for module in model.modules():
+        if isinstance(module, LayerNorm):
+            module.float()
 
 
 def state_hash(model: Any) -> str:
@@ -143,8 +158,7 @@ def run(job: Job) -> bool:
     print("computing the reference embeddings", flush=True)
     reference = clip_parity.reference(model, spec.image_size)
     if job.precision == "fp16":
-        # cn_clip's own half precision: what loses by it (layer and batch normalisation) stays float32.
-        convert_weights(model)
+        _halve(model)
     print(f"exporting ONNX, {job.precision}", flush=True)
     images = torch.zeros(2, 3, spec.image_size, spec.image_size)
     tokens = cn_clip.clip.tokenize(["一", "二"])

@@ -175,7 +175,7 @@ def test_a_name_that_lost_its_route_gets_503_with_what_to_do(
     for answer in _until_changed(gateway):
         assert answer.status == 503
         assert NAME in str(answer.body)
-        assert "ledger.py forget" in str(answer.body)
+        assert f"forget {NAME}" in str(answer.body)
 
 
 def test_a_name_that_comes_back_with_other_weights_gets_503(
@@ -186,7 +186,7 @@ def test_a_name_that_comes_back_with_other_weights_gets_503(
     tiny_encoders.route("see_a", "read_a", encoders["see_a"].models, weights_sha256="b2" * 32)
     for answer in _until_changed(gateway):
         assert answer.status == 503
-        assert "ledger.py forget" in str(answer.body)
+        assert f"forget {NAME}" in str(answer.body)
 
 
 def _until_changed(gateway: GatewayProcess) -> list[Answer]:
