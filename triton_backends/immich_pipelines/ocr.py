@@ -55,7 +55,7 @@ class Networks:
     detect: Detector
     recognize: Recognizer
     decode: Decoder
-    max_batch: int = 4
+    max_batch: int = 2
     max_calls: int = 4
 
 

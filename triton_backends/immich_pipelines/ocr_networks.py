@@ -34,7 +34,12 @@ class NetworkPair:
         for name in (detector, recognizer):
             if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("."):
                 raise BadInput(f"{name!r} is no model name")
-        return Networks(partial(_detect, detector), partial(_recognize, recognizer), self._decoder(recognizer))
+        return Networks(
+            partial(_detect, detector),
+            partial(_recognize, recognizer),
+            self._decoder(recognizer),
+            max_batch=_max_batch(self._models / recognizer / "config.pbtxt"),
+        )
 
     def _decoder(self, recognizer: str) -> Decoder:
         path = max(
@@ -47,6 +52,12 @@ class NetworkPair:
         if known is None or known[0] != changed:
             known = self._decoders[path] = changed, Decoder(_dictionary(path))
         return known[1]
+
+
+def _max_batch(config: Path) -> int:
+    """Return how many lines the recogniser takes at once."""
+    found = re.search(r"^max_batch_size:\s*(\d+)", config.read_text(encoding="utf-8"), re.MULTILINE)
+    return int(found[1]) if found else 1
 
 
 async def _detect(model: str, image: Array) -> Array:

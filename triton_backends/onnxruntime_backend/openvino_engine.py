@@ -15,10 +15,6 @@ import numpy as np
 from onnxruntime_backend.engines import Array, TensorInfo
 from onnxruntime_backend.settings import ConfigError, Settings
 
-_SHAPE_CACHE: Final = "64"
-"""Prepared kernels that OpenVINO keeps per model, one for each operator and shape; its default of 5000 grows without
-an end in sight where every photo has its own size."""
-
 _TRITON_TYPES: Final = MappingProxyType(
     {
         "boolean": "TYPE_BOOL",
@@ -83,7 +79,9 @@ def _properties(settings: Settings) -> dict[str, str]:
         "ENABLE_CPU_PINNING": "NO",
         # On CPUs with bf16 or f16 units OpenVINO would use these unasked, and leave ONNX Runtime's results by 1e-2.
         "INFERENCE_PRECISION_HINT": settings.inference_precision,
-        "CPU_RUNTIME_CACHE_CAPACITY": _SHAPE_CACHE,
+        # OpenVINO's own default of 5000 grows without an end in sight where every photo has its own size. Where it is
+        # too small for the shapes of a model, kernels are prepared again and again: up to half the time.
+        "CPU_RUNTIME_CACHE_CAPACITY": str(settings.shape_cache),
     }
 
 

@@ -36,6 +36,7 @@ OWN_PARAMETERS: Final = MappingProxyType(
     {
         "embedded_accelerator": "`openvino`: run the model with OpenVINO instead of ONNX Runtime (CPU only)",
         "inference_precision": "`f32` (default), `bf16` or `f16`: what OpenVINO computes in, where the CPU can",
+        "shape_cache": "prepared kernels that OpenVINO keeps, one for each operator and shape; default 64",
         "allow_spinning": "`1`: idle ONNX Runtime threads spin instead of sleeping; default `0`",
         "nice": "niceness added to each process of the model (0 to 19); default 0",
     }
@@ -71,6 +72,7 @@ class Settings:
     allow_spinning: bool = False
     nice: int = 0
     inference_precision: str = "f32"
+    shape_cache: int = 64
     session_entries: Mapping[str, str] = field(default_factory=dict)
     run_entries: Mapping[str, str] = field(default_factory=dict)
     cuda: Mapping[str, str] = field(default_factory=dict)
@@ -115,6 +117,7 @@ def read_settings(
         inference_precision=parameters.choice(
             "inference_precision", {"f32": "f32", "bf16": "bf16", "f16": "f16"}, "f32"
         ),
+        shape_cache=parameters.integer("shape_cache", Settings.shape_cache, 0, 1_000_000),
         session_entries=session_entries,
         run_entries=run_entries,
         cuda=_cuda_options(parameters, accelerators) if gpu else {},
