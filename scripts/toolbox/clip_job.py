@@ -13,7 +13,7 @@ NOT_EQUAL: Final = 3
 class Job:
     """What to export: *weights* is a checkpoint file, or None for random ones made from *seed*.
 
-    *fingerprint* (63 bits) comes out of the model with every embedding. *external_data* forces a file of weights
+    *fingerprint* (31 bits) comes out of the model with every embedding. *external_data* forces a file of weights
     beside the model, which is used anyway for what protobuf cannot hold.
     """
 
