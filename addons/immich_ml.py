@@ -16,6 +16,7 @@ from immich_triton.keepflows import KeepFlows
 from immich_triton.limits import Limits
 from immich_triton.metrics import Metrics
 from immich_triton.passthrough import PassThrough
+from immich_triton.privacy import Privacy
 from immich_triton.request_id import RequestIds
 from immich_triton.service import Service
 from immich_triton.shadow import Shadow
@@ -29,6 +30,7 @@ addons = [
     Drain(service),
     Configuration(service),
     RequestIds(),
+    Privacy(service),
     KeepFlows(),
     Auth(service),
     PassThrough(service),

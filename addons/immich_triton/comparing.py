@@ -89,7 +89,7 @@ def compare(task: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Co
         if task == "facial-recognition":
             return _faces(ours["facial-recognition"], theirs["facial-recognition"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise NotComparableError(f"the answers to {task} cannot be compared: {error!r}") from error
+        raise NotComparableError(f"the answers to {task} cannot be compared ({type(error).__name__})") from error
     raise NotComparableError(f"task {task} cannot be compared")
 
 

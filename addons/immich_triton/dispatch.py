@@ -113,7 +113,8 @@ async def _ask_triton(service: Service, part: Part, call: Call, question: Questi
     try:
         return TASKS[part.route.task].fragment(part.route, part.entries, tensors)
     except GARBAGE as error:
-        raise ServerFault(f"{call.pipeline.name} answered what cannot be read: {error!r}") from error
+        logger.debug("%s answered what cannot be read: %r", call.pipeline.name, error)
+        raise ServerFault(f"{call.pipeline.name} answered what cannot be read ({type(error).__name__})") from error
 
 
 async def _fall_back(service: Service, part: Part, question: Question, reason: Unavailable) -> dict[str, Any]:

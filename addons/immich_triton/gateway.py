@@ -18,6 +18,7 @@ from immich_triton.ledger import LedgerError
 from immich_triton.notes import note_fault, note_split
 from immich_triton.observer import Clock, RequestDone, RouteTaken
 from immich_triton.protocol import ProtocolError, parse_entries, parse_form, require_payload
+from immich_triton.redaction import where
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Client
@@ -131,5 +132,6 @@ def failure(error: BaseException) -> tuple[Response, str]:
         case asyncio.CancelledError():
             return error_response(500, f"The request was given up: {error}"), "client_gone"
         case _:
-            logger.error("500: unexpected error", exc_info=error)
+            logger.error("500: unexpected error: %s", where(error))
+            logger.debug("500: unexpected error", exc_info=error)
             return error_response(500, f"internal error in the gateway: {error!r}"), "internal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from typing import Any, Final
 
@@ -14,7 +15,10 @@ from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from immich_triton.inference import BadInput, Call, Refused, ServerFault
+from immich_triton.redaction import redact
 from immich_triton.request_id import current_id
+
+logger = logging.getLogger(__name__)
 
 MARK: Final = "bad input: "
 """How a pipeline marks an error that is the request's own fault (`immich_pipelines.errors`, which runs elsewhere)."""
@@ -65,10 +69,12 @@ class Transport:
             message = error.message() or ""
             if error.status() == "400" and MARK in message:
                 raise BadInput(message.partition(MARK)[2]) from error
+            logger.debug("%s failed with status %s: %s", name, error.status(), message)
             if error.status() in ("401", "403"):
                 self._key_taken = False
                 raise Refused(self._refusal()) from error
-            raise ServerFault(f"{name} failed with status {error.status()}: {message}", kind="status") from error
+            about = redact(message, call.payload if call.tensor == "TEXT" else b"")
+            raise ServerFault(f"{name} failed with status {error.status()}: {about}", kind="status") from error
         except TimeoutError as error:
             text = f"{name} gave no answer to one call within {self._timeout:g} s"
             raise ServerFault(text, kind="timeout") from error
@@ -77,7 +83,8 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             raise ServerFault(f"the connection to {self.url} broke: {error!r}", kind="broken") from error
         except GARBAGE as error:
-            raise ServerFault(f"{name} answered what is no inference response: {error!r}") from error
+            logger.debug("%s answered what is no inference response: %r", name, error)
+            raise ServerFault(f"{name} answered what is no inference response ({type(error).__name__})") from error
         arrays = {output: _array(result, output) for output in call.outputs}
         missing = [output for output, array in arrays.items() if array is None]
         if missing:
@@ -141,5 +148,6 @@ def _array(result: Any, output: str) -> Array | None:
     try:
         array: Array | None = result.as_numpy(output)
     except GARBAGE as error:
-        raise ServerFault(f"output {output} cannot be read: {error!r}") from error
+        logger.debug("output %s cannot be read: %r", output, error)
+        raise ServerFault(f"output {output} cannot be read ({type(error).__name__})") from error
     return array
