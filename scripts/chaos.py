@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Break things under load and see what Immich would notice: nothing worse than a wait, or a clear 503.
+
+Starts an installation of its own (Triton and the gateway as `make run` does, a stock ML that counts, Immich's job
+queues) on free ports, runs the trials, prints a table, and ends with 1 when one of them failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from toolbox.chaos.faults import FATAL, TRIALS, World
+from toolbox.chaos.installation import running
+from toolbox.chaos.load import Verdict, kinds
+from toolbox.chaos.servers import JobQueues, StockMl, serving
+from toolbox.repository import MODELS
+
+from immich_triton.routes import load_routes
+
+UPSTREAM_TIMEOUT = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program. Returns 1 when a trial failed."""
+    options = _parse(arguments)
+    console = Console()
+    results: dict[str, tuple[Verdict, float]] = {}
+    left = [name for name in TRIALS if name in options.trials]
+    while left:
+        # A trial that ends the installation is the last one in it.
+        number = next((index for index, name in enumerate(left) if name in FATAL), len(left) - 1) + 1
+        batch, left = left[:number], left[number:]
+        with tempfile.TemporaryDirectory(prefix="immich-triton-chaos-") as directory:
+            results |= _trials(batch, options, Path(directory), console)
+    console.print(table(results))
+    return 1 if any(verdict.failures for verdict, _ in results.values()) else 0
+
+
+def _trials(
+    names: list[str], options: argparse.Namespace, directory: Path, console: Console
+) -> dict[str, tuple[Verdict, float]]:
+    stock, queues = StockMl(), JobQueues()
+    results: dict[str, tuple[Verdict, float]] = {}
+    with ExitStack() as stack:
+        stock.url = stack.enter_context(serving(stock.handle, keep_alive=2.0))
+        queues.url = stack.enter_context(serving(queues.handle))
+        settings = {
+            "immich_deadline": options.deadline,
+            "immich_upstream_timeout": UPSTREAM_TIMEOUT,
+            "immich_allow_untrained": "true",
+            "immich_api_url": queues.url,
+            "immich_api_key": "of-the-trial",
+        }
+        site = stack.enter_context(running(options.models.resolve(), directory, stock.url, settings))
+        requests = kinds(load_routes(options.models))
+        world = World(site, stock, queues, requests, options.deadline, options.pace)
+        for name in names:
+            console.print(f"[bold]{name}[/]: {TRIALS[name].fault}")
+            began = time.monotonic()
+            verdict = TRIALS[name].run(world)
+            results[name] = verdict, time.monotonic() - began
+            for text in verdict.failures:
+                console.print(f"  [red]{text}[/]")
+        if any(verdict.failures for verdict, _ in results.values()):
+            console.print(site.log[-4000:], markup=False)
+    return results
+
+
+def table(results: dict[str, tuple[Verdict, float]]) -> Table:
+    """Return the results as a table."""
+    table = Table(
+        "trial", "fault", "expected", "measured", "s", "", title="faults under a load of 8 concurrent mixed requests"
+    )
+    for name, (verdict, seconds) in results.items():
+        measured = "\n".join(verdict.measured + [f"[red]{text}[/]" for text in verdict.failures])
+        mark = "[red]failed[/]" if verdict.failures else "[green]ok[/]"
+        trial = TRIALS[name]
+        table.add_row(name, trial.fault, trial.expected, measured, f"{seconds:.0f}", mark)
+    return table
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("trials", nargs="*", metavar="TRIAL", help=f"which ones (default: all): {', '.join(TRIALS)}")
+    add("--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)")
+    add("--deadline", type=int, default=30, metavar="S", help="immich_deadline meanwhile (default: %(default)s)")
+    add("--pace", type=float, default=1.0, metavar="X", help="stretch the faults' times (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.trials) - set(TRIALS):
+        parser.error(f"no such trial: {', '.join(sorted(unknown))}")
+    options.trials = options.trials or list(TRIALS)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,300 @@
+"""The faults, one trial each: what is broken, under which load, and what is expected all the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import requests
+
+from toolbox.chaos.installation import Installation, eventually
+from toolbox.chaos.load import CUT, TIMEOUT, Kind, Load, Outcome, Verdict, ask, count, describe, load
+from toolbox.chaos.servers import JobQueues, StockMl
+
+CLIENTS: Final = 8
+GAUGES: Final = ("requests_in_flight", "requests_waiting", "triton_calls", "held_bytes")
+
+
+@dataclass
+class World:
+    """Everything a trial can reach. ``deadline`` in seconds, ``pace`` stretches the times of the faults (1 = full)."""
+
+    site: Installation
+    stock: StockMl
+    queues: JobQueues
+    kinds: Mapping[str, Kind]
+    deadline: float
+    pace: float
+
+    @property
+    def routed(self) -> list[str]:
+        """The kinds that Triton answers."""
+        return [name for name in self.kinds if name not in ("pass", "bad")]
+
+    def cycle(self, *names: str) -> list[Kind]:
+        """Return a mix of all kinds, or of those named."""
+        return [self.kinds[name] for name in names or self.kinds]
+
+    def one(self, name: str) -> Outcome:
+        """Send one request."""
+        with requests.Session() as session:
+            session.trust_env = False
+            return ask(session, self.site.url, self.kinds[name])
+
+    @contextmanager
+    def load(self, *names: str) -> Iterator[Load]:
+        """Run the load, once it has been answered."""
+        with load(self.site.url, self.cycle(*names), CLIENTS) as clients:
+            eventually(lambda: any(one.status == 200 for one in clients.since()), 60)
+            yield clients
+
+
+def kill(world: World) -> Verdict:
+    """Kill Triton again and again."""
+    verdict, returns = Verdict(), []
+    with world.load() as clients:
+        for _ in range(3):
+            pid = world.site.triton_pid
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda pid=pid: _other_pid(world.site, pid) and world.site.triton_live(), 120)  # type: ignore[misc]
+            ready = time.monotonic()
+            eventually(lambda ready=ready: _answered(clients, world, ready), 30)  # type: ignore[misc]
+            returns.append(min((one.ended for one in _good(clients, world) if one.ended > ready), default=1e9) - ready)
+    _only(verdict, world, clients.since(), {200, 503})
+    verdict.expect(world.stock.clip == 0, f"{world.stock.clip} CLIP requests went upstream")
+    verdict.expect(max(returns) <= 10, "not back within 10 s of Triton being ready")
+    verdict.say(f"next 200 after {', '.join(f'{seconds:.1f}' for seconds in returns)} s")
+    return verdict
+
+
+def freeze(world: World) -> Verdict:
+    """Stop Triton without ending it."""
+    verdict, pid = Verdict(), world.site.triton_pid
+    with world.load() as clients:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(20 * world.pace)
+        os.kill(pid, signal.SIGCONT)
+        thawed = time.monotonic()
+        back = eventually(lambda: _answered(clients, world, thawed), 30)
+    slowest = max(one.seconds for one in clients.since())
+    _only(verdict, world, clients.since(), {200, 503})
+    verdict.expect(slowest < world.deadline + 2, f"a request took {slowest:.1f} s, deadline {world.deadline} s")
+    verdict.expect(back, "no answer within 30 s after SIGCONT")
+    verdict.expect(world.site.triton_pid == pid, "Triton was restarted")
+    verdict.say(f"slowest request {slowest:.1f} s, deadline {world.deadline:g} s")
+    return verdict
+
+
+def unload(world: World) -> Verdict:
+    """Take one model away and bring it back."""
+    verdict = Verdict()
+    control = f"{world.site.triton_url}/v2/repository"
+    names = [model["name"] for model in requests.post(f"{control}/index", timeout=10).json()]
+    model = next(name for name in names if name == "ocr_rec")
+    with world.load() as clients:
+        requests.post(f"{control}/models/{model}/unload", timeout=30).raise_for_status()
+        began = time.monotonic()
+        time.sleep(world.deadline + 5 * world.pace)
+        during = [one for one in clients.since(began) if one.ended < time.monotonic()]
+        requests.post(f"{control}/models/{model}/load", timeout=120).raise_for_status()
+        loaded = time.monotonic()
+        back = eventually(lambda: any(one.kind == "ocr" and one.status == 200 for one in clients.since(loaded)), 30)
+    ours = [one for one in during if one.kind == "ocr"]
+    others = [one for one in during if one.kind in world.routed and one.kind != "ocr"]
+    verdict.expect({one.status for one in ours} <= {503}, f"ocr: {describe(count(ours))}")
+    verdict.expect({one.status for one in others} <= {200}, f"others: {describe(count(others))}")
+    verdict.expect(back, "no answer within 30 s after the model was loaded again")
+    verdict.say(f"meanwhile ocr {describe(count(ours))}; others {describe(count(others))}")
+    return verdict
+
+
+def upstream(world: World) -> Verdict:
+    """Let the stock ML misbehave."""
+    verdict = Verdict()
+    for mood, expected in (("resetting", 502), ("hanging", 504)):
+        world.stock.mood = mood
+        with world.load(*world.routed, "pass") as clients:
+            time.sleep(8 * world.pace)
+        world.stock.mood = "well"
+        passed = [one for one in clients.since() if one.kind == "pass"]
+        routed = [one for one in clients.since() if one.kind in world.routed]
+        verdict.expect({one.status for one in passed} == {expected}, f"{mood}: passing {describe(count(passed))}")
+        verdict.expect({one.status for one in routed} == {200}, f"{mood}: routed {describe(count(routed))}")
+        verdict.say(f"{mood}: passing {describe(count(passed))}, routed {describe(count(routed))}")
+    return verdict
+
+
+def drip(world: World) -> Verdict:
+    """Send as slowly as one can."""
+    verdict, stop = Verdict(), threading.Event()
+    name = "clip-text" if "clip-text" in world.kinds else "ocr"
+
+    def latency() -> float:
+        return statistics.median(world.one(name).seconds for _ in range(40))
+
+    quiet, sockets = latency(), []
+    for _ in range(200):
+        client = _connect(world)
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n")
+        sockets.append(client)
+
+    def send() -> None:
+        while not stop.wait(1):
+            for client in sockets:
+                with contextlib.suppress(OSError):
+                    client.send(b"x")
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    busy = latency()
+    stop.set()
+    thread.join()
+    for client in sockets:
+        client.close()
+    verdict.expect(busy / quiet < 2, f"{busy / quiet:.2f} times slower")
+    verdict.say(f"{name}: median {1000 * quiet:.0f} ms alone, {1000 * busy:.0f} ms beside them ({busy / quiet:.2f}x)")
+    return verdict
+
+
+def vanish(world: World) -> Verdict:
+    """Send half a request, or a whole one, and go away."""
+    verdict, memory = Verdict(), []
+    body = world.kinds["ocr"].body
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: {world.kinds['ocr'].content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    for _ in range(2):
+        for index in range(250):
+            with _connect(world) as client:
+                client.sendall(head + (body if index % 2 else body[: len(body) // 2]))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset
+        verdict.expect(eventually(lambda: _idle(world), 120), f"gauges: {_gauges(world)}")
+        memory.append(resident(world.site.gateway_pid))
+    growth = memory[1] - memory[0]
+    verdict.expect(growth < 16 << 20, f"memory grew by {growth / 1e6:.0f} MB in the second half")
+    verdict.say(f"gauges {sum(_gauges(world).values()):g}, memory {growth / 1e6:+.1f} MB in the second half")
+    return verdict
+
+
+def outage(world: World) -> Verdict:
+    """Keep Triton away so long that photos are lost."""
+    verdict, pid = Verdict(), world.site.triton_pid
+    # An earlier trial may have marked tasks too; they are settled first.
+    eventually(lambda: "to be caught up on" not in world.site.log or _settled(world), 60)
+    before = len(world.queues.started)
+    with world.load("ocr", "pass") as clients:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(max(60 * world.pace, world.deadline + 2))
+        os.kill(pid, signal.SIGCONT)
+        eventually(lambda: len(world.queues.started) > before, 60)
+        time.sleep(5)
+    started = world.queues.started[before:]
+    verdict.expect(started == ["PUT ocr force=False"], f"asked: {started}")
+    verdict.expect(any(one.status == 503 for one in clients.since()), "nothing was lost: the outage was too short")
+    verdict.say(f"asked: {', '.join(started)}")
+    return verdict
+
+
+def stop(world: World, number: signal.Signals, *, group: bool) -> Verdict:
+    """Stop everything under load: nobody is cut off, exit code 0."""
+    verdict = Verdict()
+    with world.load() as clients:
+        code = world.site.stop(number, group=group)
+    outcomes = clients.since()
+    cut = [one for one in outcomes if one.status in (CUT, TIMEOUT)]
+    verdict.expect(code == 0, f"exit code {code}")
+    verdict.expect(not cut, f"{len(cut)} requests cut off: {describe(count(cut, lambda one: one.kind))}")
+    verdict.say(f"exit code {code}; {describe(count(outcomes))}")
+    return verdict
+
+
+def terminate(world: World) -> Verdict:
+    """Stop everything as a service manager does."""
+    return stop(world, signal.SIGTERM, group=False)
+
+
+def interrupt(world: World) -> Verdict:
+    """Stop everything as a person at a terminal does."""
+    return stop(world, signal.SIGINT, group=True)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A fault, what is expected all the same, and how to try it."""
+
+    fault: str
+    expected: str
+    run: Callable[[World], Verdict]
+
+
+TRIALS: Final[Mapping[str, Trial]] = {
+    "kill": Trial("kill -9 Triton, three times", "every request 200 or 503; 0 CLIP upstream; 200 again in 10 s", kill),
+    "freeze": Trial("SIGSTOP Triton for 20 s", "nobody waits beyond the deadline; recovery without restart", freeze),
+    "unload": Trial("one model unloaded", "only its task is 503; the others are answered", unload),
+    "upstream": Trial("the stock ML resets, hangs", "routed tasks untouched; what passes through 502/504", upstream),
+    "drip": Trial("200 clients send one byte a second", "the others keep their latency (ratio < 2)", drip),
+    "vanish": Trial("500 clients vanish mid-upload, mid-wait", "gauges return to 0; no memory growth", vanish),
+    "outage": Trial("outage of 60 s with catch-up", "the right queue is started once, nothing else", outage),
+    "terminate": Trial("SIGTERM under load", "0 requests cut; exit code 0", terminate),
+    "interrupt": Trial("Ctrl-C under load, whole process group", "0 requests cut; exit code 0", interrupt),
+}
+
+FATAL: Final = ("terminate", "interrupt")
+"""Trials after which the installation is gone."""
+
+
+def resident(pid: int) -> int:
+    """Return the resident memory of a process in bytes."""
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123 - no path of ours
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _only(verdict: Verdict, world: World, outcomes: list[Outcome], allowed: set[int]) -> None:
+    routed = [one for one in outcomes if one.kind in world.routed]
+    passed = [one for one in outcomes if one.kind == "pass"]
+    verdict.expect({one.status for one in routed} <= allowed, f"routed: {describe(count(routed))}")
+    verdict.expect({one.status for one in passed} <= {200}, f"passing: {describe(count(passed))}")
+    verdict.say(f"routed {describe(count(routed))}; passing {describe(count(passed))}")
+
+
+def _good(clients: Load, world: World) -> list[Outcome]:
+    return [one for one in clients.since() if one.kind in world.routed and one.status == 200]
+
+
+def _answered(clients: Load, world: World, since: float) -> bool:
+    return any(one.ended > since for one in _good(clients, world))
+
+
+def _other_pid(site: Installation, pid: int) -> bool:
+    try:
+        return site.triton_pid != pid
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _gauges(world: World) -> Mapping[str, float]:
+    return world.site.gauges(*(f"immich_gateway_{name}" for name in GAUGES))
+
+
+def _idle(world: World) -> bool:
+    return not any(_gauges(world).values())
+
+
+def _settled(world: World) -> bool:
+    marked = world.site.log.rfind("to be caught up on")
+    return world.site.log.rfind("Immich runs what is missing") > marked
+
+
+def _connect(world: World) -> socket.socket:
+    host, port = world.site.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), 30)
