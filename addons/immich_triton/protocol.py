@@ -95,7 +95,8 @@ def parse_form(content_type: str, body: bytes, *, max_parts: int = MAX_PARTS) ->
     A repeated field counts with its last value, unknown fields are ignored, an empty text counts as none. *max_parts*
     bounds the number of fields and that of files.
     """
-    kind, parameters = parse_options_header(content_type)
+    # Back to the header's bytes, of which mitmproxy made a text: the parser reads them as Latin-1.
+    kind, parameters = parse_options_header(content_type.encode("utf-8", "surrogateescape"))
     if kind == b"multipart/form-data":
         fields = _parse_multipart(parameters.get(b"boundary"), body, max_parts)
     elif kind == b"application/x-www-form-urlencoded":
