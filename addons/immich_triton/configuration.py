@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from immich_triton.service import Service
 
+logger = logging.getLogger(__name__)
+
 BYPASSES = {"ignore_hosts", "allow_hosts", "tcp_hosts"}
 
 
@@ -29,9 +32,19 @@ class Configuration:
         self._service = service
 
     def load(self, loader: Loader) -> None:
-        """Declare the options; put the guard in place."""
-        declare(loader)
+        """Put the guard in place; declare the options.
+
+        The guard comes first, and values from the command line are read at once: one that is given twice, or is no
+        number where one belongs, would let mitmproxy go on without the script and without a word. An error in the log
+        makes it end.
+        """
         guard.install(self._service.id)
+        declare(loader)
+        try:
+            ctx.options.process_deferred()
+        except OptionsError as error:
+            logger.error("immich-triton: %s", error)  # noqa: TRY400 - the message says it all
+            raise
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,8 @@ if TYPE_CHECKING:
 class KeepFlows:
     """Removes the oldest flows beyond ``immich_keep_flows``; mitmdump keeps none, so there is nothing to remove.
 
-    Stands before any addon that may end a flow. Flows that a person loads from a file are not live: they stay.
+    Remembers nothing: whatever was kept while the script was reloaded or broken is counted too.
     """
-
-    def __init__(self) -> None:
-        self._kept: deque[str] = deque()
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Check the option. Raises OptionsError."""
@@ -31,20 +27,12 @@ class KeepFlows:
     def requestheaders(self, flow: HTTPFlow) -> None:
         """Make room for a flow that begins; mitmproxy adds it to its list right after this hook."""
         view: View | None = ctx.master.addons.get("view")
-        if view is None or not flow.live:
-            return
-        self._kept.append(flow.id)
         limit = ctx.options.immich_keep_flows
-        if limit:
-            self._trim(view, limit)
-
-    def _trim(self, view: View, limit: int) -> None:
-        for _ in range(len(self._kept) - limit):
-            oldest = view.get_by_id(self._kept[0])
-            if oldest is not None and oldest.live:
-                # To remove a flow is to kill it: one that still runs has to wait for its turn at the end.
-                self._kept.rotate(-1)
-                continue
-            self._kept.popleft()
-            if oldest is not None:
-                view.remove([oldest])
+        # A flow that is loaded from a file comes by here too, but is not live: it pushes nothing out.
+        if view is None or not limit or not flow.live:
+            return
+        kept = view.resolve("@all")
+        excess = len(kept) + 1 - limit
+        # To remove a flow is to kill it: those that still run stay.
+        for oldest in [each for each in kept if not each.live][: max(0, excess)]:
+            view.remove([oldest])

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from toolbox import die_with_parent
 from toolbox.pid_file import PidFile, kill_session
-from toolbox.preflight import Port, check_ports, reachable
+from toolbox.preflight import Port, StartError, check_ports, reachable
 from toolbox.repository import PROJECT
 
 ADDON = PROJECT / "addons/immich_ml.py"
+
+PING_ID = "supervisor"
+"""Request id of the supervisor's own pings; the gateway gives it back, and nobody else does."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +103,21 @@ class GatewayProcess:
         return self._process is not None and self._process.poll() is None
 
     def why_not_ready(self) -> str | None:
-        """Ask ``/ping``: None when every route is ready, else what is missing."""
+        """Ask ``/ping``: None when every route is ready, else what is missing.
+
+        Raises `StartError` when mitmproxy answers without our addon: it would forward everything, CLIP included. Seen
+        when the script was being written at the moment of the start.
+        """
         connection = http.client.HTTPConnection(reachable(self.settings.host), self.settings.port, timeout=3)
         with contextlib.closing(connection):
             try:
-                connection.request("GET", "/ping")
+                connection.request("GET", "/ping", headers={"X-Request-ID": PING_ID})
                 response = connection.getresponse()
                 body = response.read().decode("utf-8", "replace")
             except (OSError, http.client.HTTPException) as error:
                 return f"it does not answer: {error}"
+        if response.getheader("X-Request-ID") != PING_ID:
+            raise StartError(f"mitmproxy runs without {ADDON}, and would pass everything through; start again")
         return None if response.status == 200 else body
 
     def terminate(self) -> None:
