@@ -12,6 +12,7 @@ from immich_triton.contentview import ContentViews
 from immich_triton.drain import Drain
 from immich_triton.gateway import Gateway
 from immich_triton.health import Health
+from immich_triton.housekeeping import Housekeeping
 from immich_triton.keepflows import KeepFlows
 from immich_triton.limits import Limits
 from immich_triton.metrics import Metrics
@@ -44,4 +45,5 @@ addons = [
     ContentViews(),
     Commands(service),
     Shadow(service),
+    Housekeeping(),
 ]

@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     add("--memory", type=int, metavar="N", help="instead: memory of the gateway over N requests, of Triton over "
         "--sizes images")  # fmt: skip
     add("--sizes", type=int, default=500, metavar="N", help="images of different sizes for --memory (default: 500)")
-    add("--warm-up", type=int, default=2000, metavar="N", help="requests before --memory counts (default: 2000)")
+    add("--warm-up", type=int, default=500, metavar="N", help="requests before --memory counts (default: 500)")
     add("--crowd", type=Path, metavar="IMAGE", help="faces: a photo with many faces")
     add("--json", type=Path, metavar="FILE", help="write the figures there")
     return command

@@ -27,9 +27,8 @@ async def measure(
 ) -> dict[str, Any]:
     """Measure and print a table; returns the figures for ``--json``. Raises `BenchError` without local processes.
 
-    *warm_up* requests go first and are not counted as growth: mitmproxy's flows are in reference cycles, and Python
-    collects those of its oldest generation so rarely that it takes some 1500 requests until a fresh process has the
-    size that it keeps.
+    *warm_up* requests go first and are not counted as growth: caches fill, connections open, and the garbage collector
+    finds its rhythm.
     """
     warm = [weightless(300)] * warm_up
     same = [weightless(300)] * requests
