@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# It logs every body that it refuses; the answer says so.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
 
 class Gateway:
     """Whatever happens in here, a request that names a model of ours is answered here."""

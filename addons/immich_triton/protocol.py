@@ -90,26 +90,31 @@ def clean_name(name: str) -> str:
 
 
 def parse_form(content_type: str, body: bytes, *, max_parts: int = MAX_PARTS) -> Form:
-    """Read the fields out of a request body. Raises `ProtocolError` as stock refuses it.
+    """Read what matters out of a request body. Raises `ProtocolError` as stock refuses it.
 
-    A repeated field counts with its last value, unknown fields are ignored, an empty text counts as none. *max_parts*
-    bounds the number of fields and that of files.
+    A repeated field counts with its last value, unknown fields are ignored, an empty text counts as none.
     """
-    # Back to the header's bytes, of which mitmproxy made a text: the parser reads them as Latin-1.
-    kind, parameters = parse_options_header(content_type.encode("utf-8", "surrogateescape"))
-    if kind == b"multipart/form-data":
-        fields = _parse_multipart(parameters.get(b"boundary"), body, max_parts)
-    elif kind == b"application/x-www-form-urlencoded":
-        fields = _parse_urlencoded(body, max_parts)
-    else:
-        fields = []
-    last = dict(fields)
+    last = dict(parse_fields(content_type, body, max_parts=max_parts))
     entries, image, text = last.get("entries"), last.get("image"), last.get("text")
     return Form(
         entries=_decode(entries) if entries else None,
         image=image,
         text=_decode(text) if text else None,
     )
+
+
+def parse_fields(content_type: str, body: bytes, *, max_parts: int = MAX_PARTS) -> list[tuple[str, bytes]]:
+    """Read all fields out of a request body, in order. Raises `ProtocolError` as stock refuses it.
+
+    *max_parts* bounds the number of fields and that of files. A body of another kind than a form has none.
+    """
+    # Back to the header's bytes, of which mitmproxy made a text: the parser reads them as Latin-1.
+    kind, parameters = parse_options_header(content_type.encode("utf-8", "surrogateescape"))
+    if kind == b"multipart/form-data":
+        return _parse_multipart(parameters.get(b"boundary"), body, max_parts)
+    if kind == b"application/x-www-form-urlencoded":
+        return _parse_urlencoded(body, max_parts)
+    return []
 
 
 def _parse_urlencoded(body: bytes, max_parts: int) -> list[tuple[str, bytes]]:
