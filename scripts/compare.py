@@ -34,12 +34,14 @@ def parser() -> argparse.ArgumentParser:
         help="what to compare; may be given several times (default: ocr and faces)",
     )
     command.add_argument("--ocr-model", metavar="NAME", help="Immich's model name (default: Immich's own default)")
-    command.add_argument("--faces-model", metavar="NAME")
-    command.add_argument("--clip-model", metavar="NAME")
+    command.add_argument("--faces-model", metavar="NAME", help="Immich's model name for faces")
+    command.add_argument("--clip-model", metavar="NAME", help="Immich's model name for CLIP")
     command.add_argument(
         "--limit", type=int, default=100, help="at most so many photos, evenly spread; 0 for all (default: %(default)s)"
     )
-    command.add_argument("--report", type=Path, default=Path("comparison.html"), help="(default: %(default)s)")
+    command.add_argument(
+        "--report", type=Path, default=Path("comparison.html"), help="file to write (default: %(default)s)"
+    )
     return command
 
 

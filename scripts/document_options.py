@@ -109,7 +109,7 @@ def updated(readme: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns 1 when --check finds a difference."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when the README is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when the README differs")
     options = parser.parse_args(arguments)
     readme = README.read_text(encoding="utf-8")
     fresh = updated(readme)

@@ -75,9 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("data", type=Path, metavar="DATA", help="a folder as Chinese-CLIP publishes it, or a TSV file")
     parser.add_argument("--split", default="test", help="of a folder: which of its files (default: %(default)s)")
-    parser.add_argument("--gateway", default="http://127.0.0.1:3004", metavar="URL", help="(default: %(default)s)")
+    parser.add_argument(
+        "--gateway",
+        default="http://127.0.0.1:3004",
+        metavar="URL",
+        help="address of the gateway (default: %(default)s)",
+    )
     parser.add_argument(
         "--name", default="ViT-B-16__openai", help="Immich model name to ask for (default: %(default)s)"
     )

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=default_state_dir(),
         help="the gateway's immich_state_dir (default: %(default)s)",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, help="what to do")
     commands.add_parser("show", help="list the owned names and the SHA-256 of their weights")
     forget = commands.add_parser("forget", help="give a name up; takes effect at once, without a restart")
     forget.add_argument("name", help="an Immich model name, e.g. ViT-B-16__openai")

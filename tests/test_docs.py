@@ -18,7 +18,7 @@ def test_the_tables_of_options_are_those_of_the_code() -> None:
     assert document_options.updated(README) == README, "run: python scripts/document_options.py"
 
 
-@pytest.mark.parametrize(("name", "parser"), document_options.programs(), ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(("name", "parser"), [*document_options.programs()], ids=lambda value: str(value)[:20])
 def test_every_option_of_every_program_has_a_help_text(name: str, parser: argparse.ArgumentParser) -> None:
     assert parser.description
     for action in parser._actions:
