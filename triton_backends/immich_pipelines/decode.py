@@ -29,9 +29,7 @@ def open_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             # Our own bound is checked below, before decoding.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadInput(f"the image has {width}x{height} pixels, more than the allowed {max_pixels}")
+            _check_size(image, max_pixels)
             return image.convert("RGB")
     except BadInput:
         raise
@@ -40,8 +38,14 @@ def open_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except Image.DecompressionBombError:
         raise BadInput(f"the image has more than the allowed {max_pixels} pixels") from None
     except Exception as error:
-        # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError … on damaged files.
+        # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, EOFError … on damaged files.
         raise BadInput(f"the image cannot be decoded: {error}") from error
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadInput(f"the image has {width}x{height} pixels, more than the allowed {max_pixels}")
 
 
 def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
