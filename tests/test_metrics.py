@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import requests
@@ -25,9 +25,10 @@ from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 from test_configuration import start
 from toolbox.client import encode, entries_for, predict
 
-from immich_triton.measurements import REASONS, Measurements
+from immich_triton.inference import FaultKind
+from immich_triton.measurements import REFUSALS, Measurements
 from immich_triton.metrics_server import parse_address
-from immich_triton.observer import Clock, RequestDone
+from immich_triton.observer import CatchUp, Clock, Reason, Refusal, RequestDone, RouteTaken
 from immich_triton.timing import overhead
 
 PREFIX = "immich_gateway"
@@ -333,26 +334,41 @@ def test_nothing_that_a_client_says_becomes_a_label(gateway: GatewayProcess, tri
 @given(
     tasks=st.lists(st.text(), max_size=3),
     words=st.tuples(st.text(), st.text(), st.text()),
-    status=st.integers(0, 599),
+    status=st.integers(200, 599),
     image=st.booleans(),
 )
-def test_labels_come_from_fixed_sets(tasks: list[str], words: tuple[str, str, str], status: int, image: bool) -> None:
+def test_labels_come_from_fixed_sets(tasks: list[str], words: tuple[Any, Any, Any], status: int, image: bool) -> None:
     measurements = Measurements()
     route, reason, word = words
-    measurements.request_done(RequestDone(tuple(tasks), route, image, status, reason, 1.0))  # type: ignore[arg-type]
+    measurements.request_done(RequestDone(tuple(tasks), route, image, status, reason, 1.0))
     measurements.refused(word, status)
-    measurements.call_failed("ocr", word, again=True)  # type: ignore[arg-type]
+    measurements.call_failed("ocr", word, again=True)
     measurements.fell_back(word)
     measurements.catch_up(word, reason)
     measurements.shadow_failed(word)
-    allowed = REASONS | {"clip", "ocr", "facial-recognition", "several", "other", "image", "text", "triton", "split"}
-    allowed |= {"none", "client_error", "server_error", "failed", str(status), "broken", "timeout", "garbage", "status"}
-    allowed |= {"unreachable", "too_large", "too_slow", "no_room", "no_length", "no_token", "draining"}
-    allowed |= {"started", "busy", "both", "upstream"}
+    fixed = {*get_args(Reason), *get_args(RouteTaken), *get_args(Refusal), *get_args(FaultKind), *get_args(CatchUp)}
+    fixed |= {"clip", "ocr", "facial-recognition", "several", "other", "image", "text"}
+    fixed |= {"client_error", "server_error", "failed", str(status), "502", "504", *map(str, REFUSALS.values())}
     for family in measurements.registry.collect():
         for sample in family.samples:
             values = {value for key, value in sample.labels.items() if key != "le"}
-            assert family.name.endswith("build_info") or values <= allowed
+            assert family.name.endswith("build_info") or values <= fixed
+
+
+def test_what_alerts_wait_for_begins_at_zero() -> None:
+    samples = [sample for family in Measurements().registry.collect() for sample in family.samples]
+    lost = {
+        (sample.labels["task"], sample.labels["input"], sample.labels["reason"])
+        for sample in samples
+        if sample.name == f"{PREFIX}_requests_total" and sample.labels["outcome"] == "server_error"
+    }
+    assert ("clip", "text", "unavailable") in lost
+    assert ("facial-recognition", "image", "internal") in lost
+    for name in ("refused_requests", "upstream_errors", "fallbacks", "catch_ups"):
+        values = [sample.value for sample in samples if sample.name == f"{PREFIX}_{name}_total"]
+        assert values
+        assert set(values) == {0}
+    assert set(REFUSALS) == set(get_args(Refusal))
 
 
 # Where it is served

@@ -16,7 +16,7 @@ from immich_triton.claims import kind_of, release
 from immich_triton.inference import BadInput, Refused, ServerFault, Unavailable
 from immich_triton.ledger import LedgerError
 from immich_triton.notes import note_fault, note_split
-from immich_triton.observer import Clock, RequestDone, RouteTaken
+from immich_triton.observer import Clock, Reason, RequestDone, RouteTaken
 from immich_triton.protocol import ProtocolError, parse_entries, parse_form, require_payload
 from immich_triton.redaction import where
 
@@ -103,18 +103,20 @@ class _Story:
         self.tasks: tuple[str, ...] = ()
         self.route: RouteTaken = "none"
         self.has_image = False
-        self.reason = "ok"
+        self.reason: Reason = "ok"
 
     def end(self, status: int) -> RequestDone:
         seconds = time.monotonic() - self.began
         return RequestDone(self.tasks, self.route, self.has_image, status, self.reason, seconds, self.clock)
 
 
-def failure(error: BaseException) -> tuple[Response, str]:
+def failure(error: BaseException) -> tuple[Response, Reason]:
     """Return the answer for whatever went wrong, and the word for it (`RequestDone.reason`)."""
     match error:
         case ProtocolError():
-            reason = "protocol" if error.status < 500 else "configuration" if error.status == 503 else "upstream"
+            reason: Reason = (
+                "protocol" if error.status < 500 else "configuration" if error.status == 503 else "upstream"
+            )
             return error_response(error.status, error.detail), reason
         case BadInput():
             return error_response(400, f"The image or text cannot be processed: {error}"), "bad_input"

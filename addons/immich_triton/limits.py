@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
     from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
+    from immich_triton.observer import Refusal
     from immich_triton.service import Service
     from immich_triton.settings import Settings
 
@@ -209,7 +210,7 @@ class Limits:
         self._service.observers.upstream_failed(504)
         self._answer(one, 504, f"The stock Immich ML did not answer: {reason}")
 
-    def _refuse(self, one: Progress, status: int, detail: str, reason: str) -> None:
+    def _refuse(self, one: Progress, status: int, detail: str, reason: Refusal) -> None:
         self._service.observers.refused(reason, status)
         self._answer(one, status, detail)
 

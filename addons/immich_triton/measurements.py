@@ -20,12 +20,12 @@ from prometheus_client import (
 )
 
 from immich_triton.inference import FaultKind
-from immich_triton.observer import Observer, RouteTaken
+from immich_triton.observer import CatchUp, Observer, Reason, Refusal, RouteTaken
 from immich_triton.tasks import TASKS
 from immich_triton.timing import overhead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from immich_triton.comparing import Comparison
     from immich_triton.observer import RequestDone
@@ -37,14 +37,30 @@ NAMESPACE: Final = "immich_gateway"
 OTHER: Final = "other"
 """What a label becomes whose value is none of the known ones."""
 
-REASONS: Final = frozenset(
-    {
-        *("ok", "bad_input", "protocol", "unavailable", "server_fault", "refused_by_triton"),
-        *("ledger", "upstream", "client_gone", "internal", "released"),
-    }
+LOST: Final[Sequence[Reason]] = (
+    "unavailable",
+    "server_fault",
+    "refused_by_triton",
+    "ledger",
+    "configuration",
+    "internal",
 )
-REFUSALS: Final = frozenset({"too_large", "too_slow", "no_room", "no_length", "no_token", "draining"})
-CATCH_UPS: Final = frozenset({"started", "busy", "failed"})
+"""Reasons for which Immich gets an error of the server, and a photo stays without its result."""
+
+INPUTS: Final = (("clip", "image"), ("clip", "text"), ("ocr", "image"), ("facial-recognition", "image"))
+"""What Immich asks for, as task and input."""
+
+REFUSALS: Final[dict[Refusal, int]] = {
+    "connections": 0,
+    "draining": 503,
+    "headers": 431,
+    "no_length": 411,
+    "no_room": 503,
+    "no_token": 404,
+    "too_large": 413,
+    "too_slow": 408,
+}
+"""Reasons to answer unread, with the status that goes with them."""
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 OVERHEAD_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
@@ -61,6 +77,7 @@ class Measurements(Observer):
         self._count_faults()
         self._count_comparisons()
         self._show_state()
+        self._begin_at_zero()
         build = self._gauge("build_info", "What runs; always 1.", "version", "mitmproxy", "tritonclient", "python")
         ours, mitmproxy, tritonclient = map(version, ("immich-triton", "mitmproxy", "tritonclient"))
         build.labels(ours, mitmproxy, tritonclient, platform.python_version()).set(1)
@@ -112,6 +129,20 @@ class Measurements(Observer):
         self._model_ready = self._gauge("model_ready", "1 while a routed model is ready in Triton, else 0.", "model")
         self._routed = self._gauge("routed_names", "Model names answered by Triton.", "task")
 
+    def _begin_at_zero(self) -> None:
+        """Show what alerts wait for before it happens: ``increase()`` does not see a series that begins with 1."""
+        for task, kind in INPUTS:
+            for reason in LOST:
+                self._requests.labels(task, kind, "triton", "server_error", reason)
+        for refusal, status in REFUSALS.items():
+            self._refused.labels(refusal, status)
+        for status in (502, 504):
+            self._upstream_errors.labels(status)
+        for task in TASKS:
+            self._fallbacks.labels(task)
+            for outcome in get_args(CatchUp):
+                self._catch_ups.labels(task, outcome)
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace=NAMESPACE, registry=self.registry)
 
@@ -126,7 +157,11 @@ class Measurements(Observer):
     def request_done(self, done: RequestDone) -> None:
         task, kind = task_of(done), "image" if done.has_image else "text"
         self._requests.labels(
-            task, kind, _known(done.route, get_args(RouteTaken)), outcome_of(done), _known(done.reason, REASONS)
+            task,
+            kind,
+            _known(done.route, get_args(RouteTaken)),
+            outcome_of(done),
+            _known(done.reason, get_args(Reason)),
         ).inc()
         if done.route not in ("triton", "split"):
             return
@@ -137,7 +172,7 @@ class Measurements(Observer):
             self._overhead.labels(task, kind).observe(own)
 
     @override
-    def refused(self, reason: str, status: int) -> None:
+    def refused(self, reason: Refusal, status: int) -> None:
         self._refused.labels(_known(reason, REFUSALS), status).inc()
 
     @override
@@ -173,8 +208,8 @@ class Measurements(Observer):
         self._upstream_errors.labels(status).inc()
 
     @override
-    def catch_up(self, task: str, outcome: str) -> None:
-        self._catch_ups.labels(_known(task, TASKS), _known(outcome, CATCH_UPS)).inc()
+    def catch_up(self, task: str, outcome: CatchUp) -> None:
+        self._catch_ups.labels(_known(task, TASKS), _known(outcome, get_args(CatchUp))).inc()
 
     @override
     def shadow_compared(self, comparison: Comparison, seconds: float) -> None:

@@ -21,6 +21,28 @@ logger = logging.getLogger(__name__)
 RouteTaken = Literal["triton", "upstream", "split", "none"]
 """Who a ``/predict`` was for: "none" when it was refused before that was known."""
 
+Reason = Literal[
+    "ok",
+    "bad_input",
+    "protocol",
+    "unavailable",
+    "server_fault",
+    "refused_by_triton",
+    "ledger",
+    "configuration",
+    "upstream",
+    "client_gone",
+    "internal",
+    "released",
+]
+"""Why a ``/predict`` ended as it did."""
+
+Refusal = Literal["connections", "draining", "headers", "no_length", "no_room", "no_token", "too_large", "too_slow"]
+"""Why a request was answered unread; "connections" was not answered at all (status 0)."""
+
+CatchUp = Literal["started", "busy", "failed"]
+"""What became of asking Immich to run what is missing."""
+
 
 @dataclass
 class Clock:
@@ -35,16 +57,14 @@ class Clock:
 class RequestDone:
     """One ``/predict`` that the gateway answered itself, or released to the upstream (status 0).
 
-    ``tasks`` are those that a route answers; ``reason`` says why it ended so: "ok", "bad_input", "protocol",
-    "unavailable", "server_fault", "refused_by_triton", "ledger", "configuration", "upstream", "client_gone",
-    "internal", "released".
+    ``tasks`` are those that a route answers.
     """
 
     tasks: tuple[str, ...]
     route: RouteTaken
     has_image: bool
     status: int
-    reason: str
+    reason: Reason
     seconds: float
     clock: Clock = field(default_factory=Clock)
 
@@ -55,8 +75,8 @@ class Observer:
     def request_done(self, done: RequestDone) -> None:
         """Hear that one ``/predict`` is decided."""
 
-    def refused(self, reason: str, status: int) -> None:
-        """Hear that a request was answered unread: too_large, too_slow, no_room, no_length, no_token, draining."""
+    def refused(self, reason: Refusal, status: int) -> None:
+        """Hear that a request was answered unread."""
 
     def waiting(self, pipeline: str, count: int) -> None:
         """Hear how many requests of a pipeline wait in the gateway, at the gate or for a place at Triton."""
@@ -79,8 +99,8 @@ class Observer:
     def upstream_failed(self, status: int) -> None:
         """Hear that what passes through, or the upstream's part of a split request, got 502 or 504."""
 
-    def catch_up(self, task: str, outcome: str) -> None:
-        """Hear that Immich was asked to run what is missing: started, busy, failed."""
+    def catch_up(self, task: str, outcome: CatchUp) -> None:
+        """Hear that Immich was asked to run what is missing."""
 
     def shadow_compared(self, comparison: Comparison, seconds: float) -> None:
         """Tell how the upstream's answer to a task, which took it *seconds*, differs from Triton's."""
@@ -104,7 +124,7 @@ class Observers(Observer):
         self._tell(lambda observer: observer.request_done(done))
 
     @override
-    def refused(self, reason: str, status: int) -> None:
+    def refused(self, reason: Refusal, status: int) -> None:
         self._tell(lambda observer: observer.refused(reason, status))
 
     @override
@@ -136,7 +156,7 @@ class Observers(Observer):
         self._tell(lambda observer: observer.upstream_failed(status))
 
     @override
-    def catch_up(self, task: str, outcome: str) -> None:
+    def catch_up(self, task: str, outcome: CatchUp) -> None:
         self._tell(lambda observer: observer.catch_up(task, outcome))
 
     @override
