@@ -1,0 +1,85 @@
+"""What grows when something leaks: memory, open files, shared memory, tasks."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from toolbox.chaos.installation import Installation, eventually
+
+WARM_UP: Final = 0.3
+"""The part of the run after which nothing may grow any more."""
+
+WINDOW: Final = 0.2
+"""The parts that are compared, after the warm-up and at the end."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look. Memory in bytes (proportional set size: pages that several processes share count once)."""
+
+    gateway: int
+    triton: int
+    files: int
+    shared: int
+
+
+def sample(site: Installation) -> Sample:
+    """Look at the gateway, at Triton with its stubs, and at their shared memory."""
+    gateway, triton = site.gateway_pid, site.triton_pid
+    port = site.triton_url.rpartition(":")[2]
+    return Sample(
+        gateway=_memory([gateway]),
+        triton=_memory(_family(triton)),
+        files=len(list(Path(f"/proc/{gateway}/fd").iterdir())),
+        shared=sum(path.stat().st_size for path in Path("/dev/shm").glob(f"immich_triton_{port}_*")),  # noqa: S108
+    )
+
+
+def growth(values: list[int]) -> tuple[float, float, float]:
+    """Return the median after the warm-up, the median at the end, and the growth between them (0.05 is 5 %)."""
+    count = len(values)
+    early = values[int(count * WARM_UP) : max(int(count * (WARM_UP + WINDOW)), int(count * WARM_UP) + 1)]
+    late = values[-max(int(count * WINDOW), 1) :]
+    before, after = statistics.median(early), statistics.median(late)
+    return before, after, after / before - 1 if before else 0.0
+
+
+def tasks(site: Installation) -> list[str]:
+    """Return the names of the gateway's asyncio tasks that belong to a request or a connection.
+
+    mitmproxy prints all tasks on SIGUSR1.
+    """
+    offset = len(site.log)
+    os.kill(site.gateway_pid, signal.SIGUSR1)
+    eventually(lambda: "Tasks\n=====" in site.log[offset:], 20)
+    time.sleep(0.5)
+    listed = site.log[offset:].partition("Tasks\n=======\n")[2].partition("*****")[0]
+    names = [line.strip() for line in listed.splitlines() if line and not line.startswith(" ")]
+    return [name for name in names if re.match(r"predict|call |handle_hook|\S+:\d+:", name)]
+
+
+def _memory(pids: Iterable[int]) -> int:
+    total = 0
+    for pid in pids:
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += 1024 * int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)[1])  # type: ignore[index]
+    return total
+
+
+def _family(pid: int) -> list[int]:
+    family = [pid]
+    for parent in family:
+        for thread in Path(f"/proc/{parent}/task").glob("*/children"):
+            family += [int(child) for child in thread.read_text(encoding="ascii").split()]
+    return family
