@@ -2,7 +2,8 @@
 """Run a mixed load for a long time and see that nothing grows.
 
 The mix: 10 % OCR and faces on small images, 20 % CLIP images, 30 % text queries of which half repeat, 40 % requests
-that pass through or are bad. Starts an installation of its own on free ports; ends with 1 when something grew or failed.
+that pass through or are bad. Starts an installation of its own on free ports; ends with 1 when something grew or went
+wrong.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from immich_pipelines.clip_encoders import Call, Encoder, Encoders, embed
 from immich_pipelines.clip_transform import image_transform
-from immich_pipelines.decode import open_rgb
+from immich_pipelines.decode import MAX_PIXELS, open_rgb
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class ImageJob:
 
     image: bytes
     encoder: str
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class ClipImage:
     def _prepare(self, job: ImageJob) -> _Prepared | Exception:
         try:
             encoder = self._encoders.find(job.encoder)
-            image = open_rgb(job.image)
+            image = open_rgb(job.image, max_pixels=job.max_pixels)
             return _Prepared(encoder, image_transform(image, encoder.image_size), image.height, image.width)
         except Exception as error:  # noqa: BLE001 - becomes the answer of this request alone
             return error

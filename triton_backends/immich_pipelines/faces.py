@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from immich_pipelines.decode import decode_rgb
+from immich_pipelines.decode import MAX_PIXELS, decode_rgb
 from immich_pipelines.errors import BadInput
 from immich_pipelines.faces_detection import Detections, Detector, Floats, Pixels, Session
 from immich_pipelines.faces_recognition import DIMENSION, Recognizer, align
@@ -29,6 +29,7 @@ class Job:
     """Name of the detection model."""
     recognizer: str | None
     """Name of the recognition model; None for detection only."""
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class FacesPipeline:
         groups: dict[tuple[str, str | None], dict[int, Pixels]] = defaultdict(dict)
         for index, job in enumerate(jobs):
             try:
-                groups[job.detector, job.recognizer][index] = decode_rgb(job.image)
+                groups[job.detector, job.recognizer][index] = decode_rgb(job.image, max_pixels=job.max_pixels)
             except BadInput as error:
                 answers[index] = error
         for (detector, recognizer), images in groups.items():

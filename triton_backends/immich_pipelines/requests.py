@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
+from immich_pipelines.decode import MAX_PIXELS
 from immich_pipelines.errors import MARK, BadInput
 
 Array = npt.NDArray[Any]
@@ -43,6 +44,10 @@ class Request:
         if not np.isfinite(value):
             raise BadInput(f"parameter {name} must be a number, got {self._parameters.get(name)!r}")
         return value
+
+    def max_pixels(self) -> int:
+        """Return how many pixels an image may have; the gateway says so with every image."""
+        return int(self.number("max_pixels", MAX_PIXELS))
 
     def flag(self, name: str, default: bool) -> bool:
         """Return the parameter *name* as a bool (``true``/``false`` when it is a string)."""

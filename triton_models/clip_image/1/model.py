@@ -40,7 +40,7 @@ class TritonPythonModel:
 def _job(triton_request: Any) -> ImageJob | BadInput:
     try:
         request = Request(triton_request)
-        return ImageJob(request.payload("IMAGE"), request.text("encoder"))
+        return ImageJob(request.payload("IMAGE"), request.text("encoder"), request.max_pixels())
     except BadInput as error:
         return error
 

@@ -33,6 +33,7 @@ def _job(triton_request: Any) -> Job | BadInput:
             min_score=request.number("min_score", 0.7),
             detector=request.text("detector"),
             recognizer=request.text("recognizer") if request.flag("recognition", True) else None,
+            max_pixels=request.max_pixels(),
         )
     except BadInput as error:
         return error

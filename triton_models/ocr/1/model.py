@@ -38,7 +38,9 @@ class TritonPythonModel:
                 recognition=request.flag("recognition", Knobs.recognition),
             )
             networks = self._networks.get(request.text("detector", "ocr_det"), request.text("recognizer", "ocr_rec"))
-            return answer(_tensors(await read(request.payload("IMAGE"), knobs, networks)))
+            return answer(
+                _tensors(await read(request.payload("IMAGE"), knobs, networks, max_pixels=request.max_pixels()))
+            )
         except Exception as error:  # noqa: BLE001 - whatever fails becomes the answer of this request alone
             return failure(error)
 
