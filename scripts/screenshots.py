@@ -1,6 +1,6 @@
-"""Take the README's pictures of mitmweb: ask a running gateway, look at the flows in a headless Chromium.
+"""Take the README's pictures: ask a running gateway, look at mitmweb's flows in a headless Chromium.
 
-Start the gateway first (make run WEB=1); it prints mitmweb's password.
+Start the gateway first (make run WEB=1); it prints mitmweb's password. With --report also of what compare.py wrote.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--web", default="http://127.0.0.1:8081", help="mitmweb's address (default: %(default)s)")
     command.add_argument("--url", default="http://127.0.0.1:3004", help="the gateway's address (default: %(default)s)")
     command.add_argument("--images", type=Path, default=Path("tests/data/images"), help="(default: %(default)s)")
+    command.add_argument("--report", type=Path, help="a report of compare.py, to be pictured too")
     command.add_argument("--output", type=Path, default=Path("docs/images"), help="(default: %(default)s)")
     return command
 
@@ -91,6 +92,12 @@ async def take(options: argparse.Namespace) -> None:
         await tab.wait_for("document.querySelector('.contentview').innerText.includes('comparison with')")
         await tab.evaluate("document.querySelector('.flow-detail section').scrollTo(0, 1e6)")
         await save(tab, options.output / "comparison.png")
+
+        if options.report:
+            await tab.size(WIDTH, 960, scale=0.75)
+            await tab.open(await asyncio.to_thread(lambda: options.report.resolve().as_uri()))
+            await tab.wait_for("document.querySelectorAll('section').length > 0")
+            await save(tab, options.output / "report.png")
 
 
 async def run(tab: Page, command: str, *arguments: str) -> None:

@@ -96,7 +96,7 @@ def test_faces() -> None:
     assert text.splitlines()[1] == "facial-recognition: 1 face"
     assert text.splitlines()[2:] == [
         "  1: score 0.822, box 509,158 761,502",
-        "     512 numbers, norm 85.2211: -24.1252, -6.0997, 8.3176, -0.9215, -6.8718, -1.4213, …",
+        "     512 numbers, norm 85.2211: -24.1252, -6.0997, 8.3176, -0.9215, -6.8718, …",
     ]
 
 

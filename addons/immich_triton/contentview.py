@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PRIORITY = 2.0
 """More than mitmproxy's own views of multipart forms and JSON claim (1)."""
 
-FIRST_VALUES = 6
+FIRST_VALUES = 5
 
 
 class ContentViews:
