@@ -6,6 +6,8 @@ The other side is an upstream that gives the answers a stock Immich ML 2.7.5 gav
 from __future__ import annotations
 
 import json
+import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +145,31 @@ def test_shadow_mode_compares_in_the_background(web: Mitmweb, stock: Recorder) -
     assert "found by both 9, by Triton alone 0" in web.command("immich.shadow")[0]
     predict(web.gateway.url, entries_for("ocr"), image=RECEIPT.read_bytes())
     assert len(stock.predictions()) == 1
+
+
+def test_shadow_mode_never_delays_an_answer(triton: TritonServer, ocr_models: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        upstream = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with running_mitmweb(
+            tmp_path, models=ocr_models, triton_url=triton.url, upstream=upstream, immich_shadow="1"
+        ) as web:
+            # The upstream takes connections and never answers: whoever waited for it would wait for ever.
+            for _ in range(3):
+                assert predict(web.gateway.url, entries_for("ocr"), image=RECEIPT.read_bytes()).status == 200
+            assert web.command("immich.shadow")[-1] == "skipped while another comparison ran: 2"
+
+
+def test_shadow_mode_survives_any_upstream(web: Mitmweb, stock: Recorder) -> None:
+    def failed() -> int:
+        (count,) = re.findall(r"(\d+) failed", web.command("immich.shadow")[0])
+        return int(count)
+
+    web.command("set", "immich_shadow", "1")
+    try:
+        for answer in [(500, b"no"), (200, b"no JSON"), (200, b"[]"), (200, b'{"ocr":{"box":[1]}}')]:
+            stock.answer, before = answer, failed()
+            assert predict(web.gateway.url, entries_for("ocr"), image=RECEIPT.read_bytes()).status == 200
+            assert eventually(lambda expected=before + 1: failed() == expected)  # type: ignore[misc]
+    finally:
+        web.command("set", "immich_shadow", "0")
+        stock.answer = (200, STOCK)
