@@ -123,6 +123,24 @@ def test_without_the_upstream(upstream: Recorder, tmp_path: Path) -> None:
     assert flow["marked"] == "🔴"
 
 
+def test_fallback(upstream: Recorder, tmp_path: Path) -> None:
+    answer = (DATA / "stock" / "zh_receipt.jpg.ocr.json").read_bytes()
+    before, upstream.answer = upstream.answer, (200, answer)
+    write_ocr_route(write_model(tmp_path / "models", "ocr"))
+    options = {"immich_fallback_tasks": "ocr", "immich_shadow": "1"}
+    triton = f"http://127.0.0.1:{free_ports(1)[0]}"
+    try:
+        with running_mitmweb(
+            tmp_path, models=tmp_path / "models", triton_url=triton, upstream=upstream.url, **options
+        ) as web:
+            assert predict(web.gateway.url, entries_for("ocr"), image=IMAGE).status == 200
+            comment = web.last()["comment"]
+            assert web.command("immich.shadow")[0] == "ocr: nothing compared, 0 failed"
+    finally:
+        upstream.answer = before
+    assert comment.startswith("ocr PP-OCRv5_mobile → ocr, but Triton was away: passed through · ")
+
+
 def test_comments_are_shown_without_being_asked_for(web: Mitmweb) -> None:
     columns = web.call("GET", "/options")["web_columns"]["value"]
     assert columns == ["path", "status", "time", "comment"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from immich_triton.claims import kind_of, may_go_upstream
-from immich_triton.notes import UPSTREAM, detail_of, fault_of, routes_of, written_of
+from immich_triton.notes import UPSTREAM, detail_of, fault_of, fell_back, routes_of, written_of
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Response
@@ -57,7 +57,8 @@ def comment_on(kind: Kind, flow: HTTPFlow, response: Response) -> str:
     routes = routes_of(flow)
     if failed:
         return " · ".join(filter(None, (_failure(flow, response), routes)))
-    return f"{routes or UPSTREAM} · {_milliseconds(flow, response)}"
+    away = f", but Triton was away: {UPSTREAM}" if fell_back(flow) else ""
+    return f"{routes or UPSTREAM}{away} · {_milliseconds(flow, response)}"
 
 
 def _failure(flow: HTTPFlow, response: Response) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from immich_triton.protocol import KNOWN_TYPES, clean_name
+from immich_triton.timing import HEADER as TIMING
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Response
@@ -39,6 +40,12 @@ def note_split(flow: HTTPFlow, ours: Iterable[tuple[Route, list[Entry]]], others
 def note_fault(flow: HTTPFlow, error: BaseException) -> None:
     """Write down the class of the error that ended a request."""
     flow.metadata[_FAULT] = type(error).__name__
+
+
+def fell_back(flow: HTTPFlow) -> bool:
+    """Whether what is ours was answered by the upstream, by the user's choice, because Triton was away."""
+    times = flow.response.headers.get(TIMING, "") if flow.response else ""
+    return "upstream;" in times and UPSTREAM not in routes_of(flow)
 
 
 def note_written(flow: HTTPFlow, response: Response) -> None:

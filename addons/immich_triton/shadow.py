@@ -24,6 +24,7 @@ from mitmproxy.utils.asyncio_utils import create_task
 from immich_triton import dispatch, upstream
 from immich_triton.claims import kind_of, may_go_upstream
 from immich_triton.comparing import Comparison, NotComparableError, compare
+from immich_triton.notes import fell_back
 from immich_triton.protocol import ProtocolError, build_form, parse_entries, parse_form
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class Shadow:
         """Start a comparison for the chosen share of the answers that are Triton's."""
         if not self._share or not flow.live or kind_of(flow, self._service.id) != "predict" or may_go_upstream(flow):
             return
-        if flow.response is None or flow.response.status_code != 200 or random.random() >= self._share:  # noqa: S311
+        if flow.response is None or flow.response.status_code != 200 or fell_back(flow):
+            return
+        if random.random() >= self._share:  # noqa: S311 - no secret
             return
         if self._running is not None and not self._running.done():
             self.skipped += 1
