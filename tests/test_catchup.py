@@ -20,7 +20,7 @@ from toolbox.client import entries_for, predict
 
 from immich_triton.catchup import CatchUp, Pauses
 from immich_triton.configuration import Configuration
-from immich_triton.observer import RequestDone
+from immich_triton.observer import Reason, RequestDone
 from immich_triton.outages import PAUSES, Outages
 from immich_triton.service import Service
 
@@ -177,7 +177,7 @@ async def attending(
         await asyncio.sleep(0.1)
 
 
-def lose(service: Service, *tasks: str, status: int = 503, reason: str = "unavailable", image: bool = True) -> None:
+def lose(service: Service, *tasks: str, status: int = 503, reason: Reason = "unavailable", image: bool = True) -> None:
     service.observers.request_done(RequestDone(tasks, "triton", image, status, reason, 1.0))
 
 
