@@ -31,7 +31,7 @@ class WebInterface:
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """What to run. ``options`` are more arguments for mitmproxy; they come last and therefore win."""
+    """What to run. ``options`` are more arguments for mitmproxy, which takes no option twice."""
 
     upstream: str
     host: str
