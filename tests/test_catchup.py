@@ -220,7 +220,7 @@ async def test_a_photo_that_always_fails_is_no_endless_game(triton: StandInTrito
     ids=["an answer", "a bad image", "a query", "a client that is gone"],
 )
 async def test_what_is_no_loss_is_not_marked(
-    triton: StandInTriton, tmp_path: Path, status: int, reason: str, *, image: bool
+    triton: StandInTriton, tmp_path: Path, status: int, reason: Reason, *, image: bool
 ) -> None:
     async with attending(triton, tmp_path) as (service, _, outages):
         lose(service, "ocr", status=status, reason=reason, image=image)
