@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import requests
@@ -27,6 +28,7 @@ from scrape import Scrape
 from toolbox.client import entries_for, predict
 
 from immich_triton.measurements import Measurements
+from immich_triton.observer import Reason, RouteTaken
 
 IMAGE = (Path(__file__).parent / "data/images/tiny_16px.png").read_bytes()
 RULES = (MONITORING / "prometheus-rules.yml").read_text(encoding="utf-8")
@@ -69,6 +71,16 @@ def test_the_dashboard_shows_everything_that_the_gateway_counts() -> None:
     families = {name.removesuffix("_sum") for name in exported() if not name.endswith(("_bucket", "_count"))}
     families -= {name for name in families if name.startswith("process_")}
     assert {name for name in families if not any(each.startswith(name) for each in shown)} == set()
+
+
+def test_every_metric_label_reason_and_alert_is_documented() -> None:
+    text = (MONITORING / "README.md").read_text(encoding="utf-8")
+    metrics = {name.removesuffix("_count") for name in exported() if not name.endswith(("_sum", "_bucket"))}
+    words = {name for name in metrics if not name.startswith("process_")} | {*get_args(Reason), *get_args(RouteTaken)}
+    assert [word for word in sorted(words) if f"`{word}`" not in text] == []
+    labels = {label for family in Measurements().registry.collect() for each in family.samples for label in each.labels}
+    assert [label for label in sorted(labels) if f"`{label}`" not in text] == []
+    assert f"{len(ALERTS)} alerts" in text
 
 
 def test_panels_are_told_apart_and_explained() -> None:
@@ -173,11 +185,14 @@ def test_every_panel_is_answered(prometheus: Prometheus, triton: TritonServer) -
     for title, query in questions():
         asked = {name for name in metrics_in(query) if name.startswith("nv_")} - NEEDS_A_GPU
         assert asked <= known, title
-        # A difference or a ratio of what did not happen here has no series, which is no fault of the query.
+        # What did not happen here has no series, which is no fault of the query.
         if not prometheus.query(query) and not metrics_in(query) & NEEDS_A_GPU:
             silent.append(title)
     assert set(silent) <= {
+        "What did not succeed, by reason",
         "Failed calls to Triton, by kind",
+        "Answered elsewhere, caught up on",
+        "Failed requests",
         "Breaker",
         "Compared answers",
         "Found by",

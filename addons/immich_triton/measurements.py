@@ -241,6 +241,11 @@ class Measurements(Observer):
         self._breaker.clear()
         for pipeline, is_open in breakers:
             self._breaker.labels(pipeline.name, " ".join(pipeline.models)).set(is_open)
+            # As in `_begin_at_zero`, for what only the routes name.
+            self._breaker_opened.labels(pipeline.name)
+            for kind in get_args(FaultKind):
+                self._faults.labels(pipeline.name, kind)
+                self._retries.labels(pipeline.name, kind)
 
     def look_at_settings(self, names: dict[str, int], bytes_limit: int) -> None:
         """Take how many model names of each task are answered by Triton, and how many bytes may be held."""
