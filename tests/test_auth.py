@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from embedded_triton import free_ports
 from gateway_process import GatewayProcess, running_gateway
 from mitmproxy.test import taddons
 from recorder import Recorder, recording_upstream
@@ -276,3 +277,22 @@ def issue(directory: Path) -> tuple[Path, Path]:
     )
     own.write_bytes(key + leaf.public_bytes(serialization.Encoding.PEM))
     return authority, own
+
+
+def test_mitmweb_wants_a_password_also_when_nobody_chose_one(
+    triton: StandInTriton, upstream: Recorder, tmp_path: Path
+) -> None:
+    (web_port,) = free_ports(1)
+    with running_gateway(
+        tmp_path,
+        models=write_routes(tmp_path / "models"),
+        triton_url=triton.url,
+        upstream=upstream.url,
+        program="mitmweb",
+        web_host="0.0.0.0",
+        web_port=web_port,
+        web_open_browser="false",
+    ) as gateway:
+        assert requests.get(f"{gateway.url}/ping", timeout=10).text == "pong"
+        for path in ("/", "/flows", "/flows.json"):
+            assert requests.get(f"http://127.0.0.1:{web_port}{path}", timeout=10).status_code == 403

@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from gateway_process import GatewayProcess, running_gateway
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from recorder import recording_upstream
+from stand_in_triton import stand_in_triton, write_routes
 from toolbox.client import entries_for
 
 from immich_triton.clip_names import dimension_of
@@ -28,6 +33,19 @@ thorough = settings(
 )
 
 BOUNDARY = b"----formdata-undici-012345678901"
+
+
+def form_of(entries: str) -> bytes:
+    """Return a multipart body with *entries* and an image."""
+    parts = {b'"entries"': entries.encode("utf-8", "surrogatepass"), b'"image"; filename="blob"': b"image"}
+    return (
+        b"".join(
+            b"--%s\r\nContent-Disposition: form-data; name=%s\r\n\r\n%s\r\n" % (BOUNDARY, name, value)
+            for name, value in parts.items()
+        )
+        + b"--%s--\r\n" % BOUNDARY
+    )
+
 
 # Pieces a multipart body is made of, so that the generator gets past the first line of a parser.
 pieces = st.one_of(
@@ -195,3 +213,40 @@ def test_any_path_is_folded_to_one_that_stays(path: str) -> None:
     assert folded.startswith("/")
     assert "//" not in folded
     assert not {".", ".."} & set(folded.split("/"))
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    directory = tmp_path_factory.mktemp("gateway")
+    with (
+        stand_in_triton() as triton,
+        recording_upstream() as upstream,
+        running_gateway(
+            directory, models=write_routes(directory / "models"), triton_url=triton.url, upstream=upstream.url
+        ) as process,
+    ):
+        yield process
+        assert "Traceback" not in process.log
+        assert "error" not in process.log.lower().replace("there was an error parsing the body", "")
+
+
+@settings(thorough, max_examples=max(100, EXAMPLES // 10))
+@given(
+    content_type=content_types,
+    body=st.one_of(st.lists(pieces, max_size=24).map(b"".join), entries_values.map(json.dumps).map(form_of)),
+    path=st.sampled_from(["/predict", "//predict", "/%70redict", "/x/../predict", "/predict/", "/predict?x=1"]),
+)
+def test_the_gateway_answers_whatever_comes(gateway: GatewayProcess, content_type: str, body: bytes, path: str) -> None:
+    connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"), timeout=10)
+    header = content_type.encode("utf-8", "surrogateescape").translate(None, b"\r\n\0")
+    try:
+        connection.putrequest("POST", path)
+        connection.putheader("content-type", header)
+        connection.putheader("content-length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        content = response.read()
+    finally:
+        connection.close()
+    assert response.status in (200, 400, 422), content
+    json.loads(content)
