@@ -57,6 +57,6 @@ lock: setup  ## renew the hashed lock files (needs uv); they carry no address of
 	@scripts/lock.sh
 
 clean:  ## remove what setup and run created (models stay)
-	rm -rf $(VENV) .venv-export .run
+	rm -rf $(VENV) .run
 
 .PHONY: help setup run doctor test lint eval bench lock clean
