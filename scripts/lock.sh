@@ -11,6 +11,4 @@ common=(--python-version 3.12 --generate-hashes --no-emit-index-url --no-emit-fi
 linux=(--python-platform x86_64-manylinux_2_35)
 "$UV" pip compile pyproject.toml "${common[@]}" "${linux[@]}" --extra triton -o requirements.lock
 "$UV" pip compile pyproject.toml "${common[@]}" "${linux[@]}" --extra triton --group dev -c requirements.lock -o requirements-dev.lock
-sed -E 's/^ +--hash.*//; s/ *\\$//' requirements.lock > /tmp/constraints.$$
-"$UV" pip compile pyproject.toml "${common[@]}" --universal -c /tmp/constraints.$$ -o requirements-gateway.lock
-rm -f /tmp/constraints.$$
+"$UV" pip compile pyproject.toml "${common[@]}" --universal -c requirements.lock -o requirements-gateway.lock
