@@ -6,6 +6,7 @@ import datetime
 import http.client
 import ipaddress
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,8 +222,16 @@ def test_tls_with_a_local_authority(triton: StandInTriton, upstream: Recorder, t
             assert session.get(f"{base}/x", timeout=10).content == upstream.answer[1]
         with pytest.raises(requests.exceptions.SSLError):
             requests.get(f"{base}/ping", timeout=10)
-        # A handshake that does not end does not stay.
+        # Limits count one request at a time per connection: no HTTP/2.
         host, port = gateway.url.removeprefix("http://").split(":")
+        context = ssl.create_default_context(cafile=str(authority))
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with (
+            socket.create_connection((host, int(port)), 10) as plain,
+            context.wrap_socket(plain, server_hostname=host) as encrypted,
+        ):
+            assert encrypted.selected_alpn_protocol() == "http/1.1"
+        # A handshake that does not end does not stay.
         with socket.create_connection((host, int(port)), 10) as client:
             client.sendall(b"\x16\x03\x01\x02\x00\x01")
             client.settimeout(10)

@@ -38,7 +38,7 @@ def start(tmp_path: Path, *, mode: str = "reverse:http://127.0.0.1:9", **options
         ({"stream_large_bodies": "1m"}, "stream_large_bodies cannot be used"),
         ({"mode": "regular"}, "works in reverse mode only, not in mode 'regular'"),
         ({"mode": "reverse:tcp://127.0.0.1:9"}, "works in reverse mode only"),
-        ({"immich_models": "/nowhere"}, "the model repository /nowhere does not exist"),
+        ({"immich_models": "/nowhere/at/all"}, "the model repository /nowhere/at/all does not exist"),
         ({"immich_deadline": 300}, "immich_deadline must lie between 1 and 299"),
         ({"immich_triton_url": "triton:8000"}, "must start with http"),
     ],
@@ -91,7 +91,7 @@ def test_what_is_refused_while_running_is_taken_back(tmp_path: Path) -> None:
         context.options.update(mode=["reverse:http://127.0.0.1:9"])
         context.master.addons.add(configuration)
         context.configure(configuration, immich_models=str(tmp_path), immich_state_dir=str(tmp_path / "state"))
-        for change in ({"mode": ["regular"]}, {"stream_large_bodies": "1m"}, {"immich_models": "/nowhere"}):
+        for change in ({"mode": ["regular"]}, {"stream_large_bodies": "1m"}, {"immich_models": "/nowhere/at/all"}):
             with pytest.raises(OptionsError):
                 context.options.update(**change)
         assert context.options.mode == ["reverse:http://127.0.0.1:9"]

@@ -9,6 +9,8 @@ import inspect
 
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_servers, server
+from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layers.tls import TLSLayer
 
 
 def test_the_proxyserver_keeps_its_handlers_by_client_id() -> None:
@@ -20,3 +22,18 @@ def test_a_handler_has_transports_and_closes_them() -> None:
     assert list(inspect.signature(server.ConnectionHandler.close_connection).parameters)[:2] == ["self", "connection"]
     assert "transports" in server.ConnectionHandler.__annotations__
     assert {"reader", "writer", "handler"} <= set(server.ConnectionIO.__annotations__)
+
+
+def test_a_tap_is_in_place_before_the_handler_begins_to_read() -> None:
+    for method, hook in (("handle_client", "ClientConnectedHook"), ("open_connection", "ServerConnectedHook")):
+        source = inspect.getsource(getattr(server.ConnectionHandler, method))
+        assert source.index(hook) < source.index("self.handle_connection(")
+    source = inspect.getsource(server.ConnectionHandler.handle_connection)
+    assert source.index("reader = self.transports[connection].reader") < source.index("await reader.read(")
+
+
+def test_the_layer_of_a_tls_client_encrypts() -> None:
+    assert "tls" in TLSLayer.__annotations__
+    assert "self.context.layers.append(self)" in inspect.getsource(Layer.__init__)
+    assert "self.tls.sendall(data)" in inspect.getsource(TLSLayer.send_data)
+    assert "self.tls.bio_read(65535)" in inspect.getsource(TLSLayer.tls_interact)

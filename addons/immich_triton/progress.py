@@ -10,6 +10,8 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from immich_triton.admission import Budget
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -90,6 +92,9 @@ class Progress:
 
 
 _ALL: Final[dict[str, Progress]] = {}
+
+BUDGET: Final = Budget(0)
+"""What the bodies of all connections may hold, `Progress.held` together; the settings say how much that is."""
 
 
 def of(client: Client) -> Progress:

@@ -10,9 +10,9 @@ from typing import Any
 
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton.admission import Budget
 from immich_triton.ledger import Ledger
 from immich_triton.observer import Observers
+from immich_triton.progress import BUDGET
 from immich_triton.protocol import ProtocolError
 from immich_triton.routes import Route, RouteError, RouteTable, fingerprint, load_routes
 from immich_triton.settings import Settings
@@ -38,7 +38,7 @@ class Service:
         self._ledger: Ledger | None = None
         self._triton: TritonClient | None = None
         self.observers = Observers()
-        self.budget = Budget(0)
+        self.budget = BUDGET
         self.draining = False
         self._seen: object = None
         self._tasks: set[asyncio.Task[None]] = set()
