@@ -252,3 +252,18 @@ async def test_200_clients_that_send_one_byte_a_second_do_not_slow_others(
 def latency(gateway: GatewayProcess) -> float:
     """Return the median of 60 predictions, in seconds."""
     return sorted(predict(gateway.url, entries_for("clip-text"), text="猫").seconds for _ in range(60))[30]
+
+
+def test_a_client_that_speaks_no_http_and_half_closes_leaves_no_descriptor_behind(gateway: GatewayProcess) -> None:
+    def descriptors() -> int:
+        return len(list(Path(f"/proc/{gateway.pid}/fd").iterdir()))
+
+    requests.get(f"{gateway.url}/ping", timeout=10)
+    before = descriptors()
+    for _ in range(10):
+        with connect(gateway) as client:
+            with contextlib.suppress(ConnectionError):
+                client.sendall(b"\xff\xd8\xff\xe0 no HTTP\r\n\r\n" * 10_000)
+                client.shutdown(socket.SHUT_WR)
+            read_all(client)
+    assert eventually(lambda: descriptors() <= before + 2, 10)

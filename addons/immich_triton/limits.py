@@ -53,6 +53,7 @@ class Limits:
             self._service.observers.refused("connections", 0)
             return
         one = progress.of(client)
+        one.writer = wire.writer_of(client)
         one.tap = wire.tap(client, client, lambda count: self._received(one, count))
 
     def _received(self, one: Progress, count: int) -> None:
@@ -66,6 +67,7 @@ class Limits:
     def client_disconnected(self, client: Client) -> None:
         """Give back what the client held."""
         if one := progress.forget(client.id):
+            wire.hang_up(one.writer)
             self._release(one)
 
     async def requestheaders(self, flow: HTTPFlow) -> None:

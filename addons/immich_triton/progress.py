@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from immich_triton.admission import Budget
 
 if TYPE_CHECKING:
+    from asyncio import StreamWriter
     from collections.abc import Iterator
 
     from mitmproxy.connection import Client
@@ -48,6 +49,7 @@ class Progress:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.tap: Tap | None = None
+        self.writer: StreamWriter | None = None
         self.flow: HTTPFlow | None = None
         self.held = 0
         """Bytes taken from the budget of waiting bodies."""

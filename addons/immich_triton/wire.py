@@ -111,6 +111,20 @@ def close_upstream(client: Client) -> None:
             handler.close_connection(connection)
 
 
+def writer_of(client: Client) -> asyncio.StreamWriter | None:
+    """Return what writes to a client, to be given to `hang_up` at its end; only in ``client_connected``."""
+    return _writer(client)
+
+
+def hang_up(writer: asyncio.StreamWriter | None) -> None:
+    """Close the socket of a client that is gone, in ``client_disconnected``.
+
+    mitmproxy 12.2 forgets to when a client half-closes after what is no HTTP: without this the descriptor is lost.
+    """
+    if writer is not None and not writer.is_closing():
+        writer.close()
+
+
 def end(client: Client) -> None:
     """Close a client's connection; what was written to it is still sent."""
     handler = _handler(client)
