@@ -10,6 +10,7 @@ import inspect
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_servers, server
 from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.tls import TLSLayer
 
 
@@ -37,3 +38,9 @@ def test_the_layer_of_a_tls_client_encrypts() -> None:
     assert "self.context.layers.append(self)" in inspect.getsource(Layer.__init__)
     assert "self.tls.sendall(data)" in inspect.getsource(TLSLayer.send_data)
     assert "self.tls.bio_read(65535)" in inspect.getsource(TLSLayer.tls_interact)
+
+
+def test_the_http_layer_keeps_what_was_closed() -> None:
+    assert "connections" in HttpLayer.__annotations__
+    assert "del self.connections" not in inspect.getsource(HttpLayer)
+    assert "self.connections.pop" not in inspect.getsource(HttpLayer)

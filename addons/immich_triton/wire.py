@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy import ctx
 from mitmproxy.net.http import http1
+from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from OpenSSL import SSL
 
@@ -109,6 +110,12 @@ def close_upstream(client: Client) -> None:
     for connection in list(handler.transports):
         if connection is not client:
             handler.close_connection(connection)
+    # mitmproxy keeps what it closed, and looks through all of it, as long as the client's connection lives.
+    for layer in handler.layer.context.layers:
+        if isinstance(layer, HttpLayer):
+            gone = [one for one in layer.connections if one is not client and one not in handler.transports]
+            for connection in gone:
+                del layer.connections[connection]
 
 
 def writer_of(client: Client) -> asyncio.StreamWriter | None:

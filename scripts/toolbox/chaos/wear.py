@@ -23,7 +23,7 @@ WINDOW: Final = 0.2
 
 @dataclass(frozen=True)
 class Sample:
-    """One look. Memory in bytes (proportional set size: pages that several processes share count once)."""
+    """One look, in bytes. Memory is what is not a file: how many processes share a library is not our growth."""
 
     gateway: int
     triton: int
@@ -73,7 +73,7 @@ def _memory(pids: Iterable[int]) -> int:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        total += 1024 * int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)[1])  # type: ignore[index]
+        total += 1024 * int(re.search(r"^Anonymous:\s+(\d+) kB", text, re.MULTILINE)[1])  # type: ignore[index]
     return total
 
 
