@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", help="the Immich model name to ask for (default: Immich's own default)")
     add("--against", action="append", default=[], metavar="[NAME=]URL", help="a stock Immich ML; may be repeated")
     add("--engine", action="store_true", help="OCR: also RapidOCR in this process; CLIP: the encoder alone")
-    add("--threads", type=int, default=os.cpu_count(), help="threads of --engine (default: all, %(default)s)")
+    add("--threads", type=int, default=os.cpu_count(), help="threads of --engine (default: all cores)")
     add("--concurrency", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N", help="clients (default: 1 2 4 8)")
     add("--rounds", type=int, default=3, help="rounds that medians are taken over (default: %(default)s)")
     add("--images", type=Path, nargs="+", metavar="PATH", help="images or folders (default: the project's test images, "

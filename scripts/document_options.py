@@ -72,11 +72,27 @@ def _rows(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[str]:
                 yield from _rows(action.choices[choice.dest], f"{choice.dest} ")
             continue
         shown = ", ".join(action.option_strings) or f"{prefix}{(action.metavar or action.dest)}"
-        if action.choices and not action.option_strings and action.nargs != "?":
-            shown = f"{shown}: {', '.join(map(str, action.choices))}"
-        help_text = _cell(re.sub(r"\s*\((default[^)]*|now: [^)]*)\)", "", action.help or ""))
-        default = action.default if action.option_strings else None
-        yield f"| `{shown}` | {_default(default)} | {help_text.replace('%%', '%')} |"
+        if action.choices:
+            separator = " " if action.option_strings else ": "
+            shown = f"{shown}{separator}{'|'.join(map(str, action.choices))}"
+        yield f"| `{_cell(shown)}` | {' | '.join(_default_and_help(action))} |"
+
+
+def _default_and_help(action: argparse.Action) -> tuple[str, str]:
+    """Return what stands for the default, and the help text without it.
+
+    What the text says in its "(default: …)" counts where the value itself would say nothing, or differs by machine.
+    """
+    default = _default(action.default) if action.option_strings or action.nargs == "?" else ""
+    text = _cell(action.help).replace("%%", "%")
+    if said := re.search(r"\s*\(default: (%\(default\)s)?(?:, )?([^)]*)\)", text):
+        inserted, words = said.groups()
+        kept = f" ({words})" if inserted and words else ""
+        text = text[: said.start()] + kept + text[said.end() :]
+        if not inserted:
+            literal = re.fullmatch(r"[\w./:+-]+( [0-9]+)*|.*<.*", words)
+            default = f"`{words}`" if literal else words
+    return default, text
 
 
 def _default(value: object) -> str:

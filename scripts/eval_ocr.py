@@ -60,9 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--url", default="http://127.0.0.1:3004", help="the gateway; '' to leave it out (default: %(default)s)"
     )
     command.add_argument("--engine", action="store_true", help="RapidOCR in this process, with its own models")
-    command.add_argument(
-        "--threads", type=int, default=os.cpu_count(), help="threads of --engine (default: all, %(default)s)"
-    )
+    command.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of --engine (default: all cores)")
     command.add_argument(
         "--against", action="append", default=[], metavar="[NAME=]URL", help="a stock Immich ML; may be repeated"
     )

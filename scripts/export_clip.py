@@ -54,7 +54,12 @@ def _parser() -> argparse.ArgumentParser:
         help="Immich model name to answer for, of the same vector size (default: that of the same architecture); "
         "may be given more than once",
     )
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="(default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="of the weights in the exported model (default: %(default)s)",
+    )
     parser.add_argument("--models", type=Path, default=MODELS, metavar="DIR", help="model repository to write into")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint (.pt) to use instead of downloading")

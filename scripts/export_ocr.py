@@ -148,24 +148,35 @@ def placements(*, precision: str = "bf16", gpu: bool = False) -> tuple[Placement
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--version", choices=list(ocr_sources.VERSIONS), default=DEFAULT_VERSION, help="PP-OCR version (%(default)s)"
+        "--version",
+        choices=list(ocr_sources.VERSIONS),
+        default=DEFAULT_VERSION,
+        help="PP-OCR version (default: %(default)s)",
     )
-    parser.add_argument("--models", type=Path, default=MODELS, metavar="DIR", help="model repository (%(default)s)")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=MODELS,
+        metavar="DIR",
+        help="model repository to write into (default: triton_models)",
+    )
     parser.add_argument(
         "--as",
         nargs="+",
         dest="names",
         metavar="NAME",
-        help=f"Immich model names to answer for ({' '.join(NAMES)})",
+        help=f"Immich model names to answer for (default: {' '.join(NAMES)})",
     )
     parser.add_argument("--gpu", action="store_true", help="place the networks on every GPU instead of the CPU")
     parser.add_argument(
         "--precision",
         choices=["bf16", "f32"],
         default="bf16",
-        help="what a CPU with such units computes in (%(default)s); f32 is exact, and takes up to twice as long",
+        help="what a CPU with such units computes in; f32 is exact, and takes up to twice as long (default: %(default)s)",
     )
-    parser.add_argument("--cache", type=Path, default=CACHE, metavar="DIR", help="keeps downloads (%(default)s)")
+    parser.add_argument(
+        "--cache", type=Path, default=CACHE, metavar="DIR", help="keeps downloads (default: .cache/wheels)"
+    )
     parser.add_argument("--force", action="store_true", help="export again even when nothing changed")
     return parser
 

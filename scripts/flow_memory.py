@@ -33,8 +33,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--warm-up", type=int, default=1000, help="of these, before growth counts (default: %(default)s)"
     )
-    command.add_argument("--kilobytes", type=int, default=200, help="of each image that passes through (%(default)s)")
-    command.add_argument("--concurrency", type=int, default=4, help="(default: %(default)s)")
+    command.add_argument(
+        "--kilobytes", type=int, default=200, help="of each image that passes through (default: %(default)s)"
+    )
+    command.add_argument("--concurrency", type=int, default=4, help="requests at a time (default: %(default)s)")
     command.add_argument(
         "--most", type=float, default=5.0, help="percent of growth that is allowed (default: %(default)s)"
     )

@@ -28,9 +28,16 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--password", required=True, help="mitmweb's password, as printed by make run WEB=1")
     command.add_argument("--web", default="http://127.0.0.1:8081", help="mitmweb's address (default: %(default)s)")
     command.add_argument("--url", default="http://127.0.0.1:3004", help="the gateway's address (default: %(default)s)")
-    command.add_argument("--images", type=Path, default=Path("tests/data/images"), help="(default: %(default)s)")
+    command.add_argument(
+        "--images",
+        type=Path,
+        default=Path("tests/data/images"),
+        help="folder of images to ask about (default: %(default)s)",
+    )
     command.add_argument("--report", type=Path, help="a report of compare.py, to be pictured too")
-    command.add_argument("--output", type=Path, default=Path("docs/images"), help="(default: %(default)s)")
+    command.add_argument(
+        "--output", type=Path, default=Path("docs/images"), help="folder for the pictures (default: %(default)s)"
+    )
     return command
 
 

@@ -25,6 +25,22 @@ def test_every_option_of_every_program_has_a_help_text(name: str, parser: argpar
         assert action.help, f"{name}: {action.option_strings or action.dest} has no help text"
 
 
+def test_what_a_help_text_says_of_the_default_moves_to_its_own_column() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", default=8000, help="where it listens (default: %(default)s)")
+    parser.add_argument("--room", default=256, help="MiB at least (default: %(default)s, enough for OCR)")
+    parser.add_argument("--threads", default=4, help="share of the machine (default: all cores)")
+    parser.add_argument("--folder", help="for logs (default: .run/<port>)")
+    parser.add_argument("--task", choices=("ocr", "clip"), default="ocr", help="at 100 %%")
+    assert [*document_options._rows(parser)] == [
+        "| `--port` | `8000` | where it listens |",
+        "| `--room` | `256` | MiB at least (enough for OCR) |",
+        "| `--threads` | all cores | share of the machine |",
+        "| `--folder` | `.run/<port>` | for logs |",
+        "| `--task ocr\\|clip` | `ocr` | at 100 % |",
+    ]
+
+
 def test_every_make_variable_and_target_is_documented() -> None:
     for variable in re.findall(r"^([A-Z_]+) \?=", MAKEFILE, re.MULTILINE):
         assert f"`{variable}`" in README, variable
