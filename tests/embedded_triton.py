@@ -118,8 +118,8 @@ class TritonServer:
             return False
 
     def wait_until_live(self) -> None:
-        """Wait for `live`. Fails with what the supervisor printed."""
-        self.program.wait_until(self.live)
+        """Wait until it answers and the supervisor has said so, its last line. Fails with what that printed."""
+        self.program.wait_until(lambda: "triton: ready in " in self.console)
 
     def stop(self) -> int:
         """Stop the server as a service manager does and return the supervisor's exit code."""
