@@ -119,4 +119,4 @@ def test_faults_under_load(models: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.timeout(1200)
 def test_nothing_grows(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert soak.main(["--models", str(models), "--minutes", "1"]) == 0, capsys.readouterr()
+    assert soak.main(["--models", str(models), "--minutes", "3"]) == 0, capsys.readouterr()
