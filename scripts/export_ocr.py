@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=["bf16", "f32"],
         default="bf16",
-        help="what a CPU with such units computes in; f32 is exact, and takes up to twice as long (default: %(default)s)",
+        help="what a CPU with such units computes in; f32 is exact, and up to twice as slow (default: %(default)s)",
     )
     parser.add_argument(
         "--cache", type=Path, default=CACHE, metavar="DIR", help="keeps downloads (default: .cache/wheels)"

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import argon2  # mitmproxy's own dependency, for this very option
 from toolbox import preflight
-from toolbox.gateway_process import GatewayProcess, GatewaySettings, WebInterface
+from toolbox.gateway_process import GatewayProcess, GatewaySettings, WebInterface, given
 from toolbox.preflight import StartError
 from toolbox.repository import MODELS, PROJECT
 from toolbox.stop_signals import StopSignals
@@ -36,6 +36,12 @@ PATIENCE_SECONDS = 3.0
 READY_SECONDS = 20.0
 """How long the gateway may take to answer after its start."""
 TICK = 0.1
+OURS = {
+    "immich_triton_url": "make run starts a Triton of its own. For one elsewhere run the gateway alone: "
+    ".venv/bin/mitmdump -s addons/immich_ml.py --mode reverse:http://127.0.0.1:3003 -p 3004 --set immich_triton_url=…",
+    "immich_models": "choose the model repository with make run MODELS=…",
+}
+"""mitmproxy options that follow from other settings, and what to do instead."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -61,6 +67,8 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
     """Start everything and watch over it. Ends with an exception: `Stopped` when that is what the user wants."""
     began = time.monotonic()
     models = options.models.resolve()
+    more = shlex.split(options.options)
+    _refuse_what_is_ours(more)
     run_dir = (options.run_dir or PROJECT / ".run" / str(options.port)).resolve()
     triton = TritonProcess(
         TritonSettings(
@@ -83,7 +91,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             triton_url=triton.settings.url,
             models=models,
             run_dir=run_dir,
-            options=shlex.split(options.options),
+            options=more,
             web=WebInterface(options.web_port, argon2.PasswordHasher().hash(password)) if options.web else None,
         )
     )
@@ -142,6 +150,8 @@ def _stop(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals) ->
     gateway.terminate()
     while gateway.running() and time.monotonic() - began < DRAIN_SECONDS and asked.count == signals:
         time.sleep(TICK)
+        if triton.was_live:
+            triton.poll()  # one that dies now is started again, for the last requests
         if not told and time.monotonic() - began > PATIENCE_SECONDS:
             print("waiting for requests in flight; Ctrl-C again ends them", flush=True)
             told = True
@@ -163,6 +173,12 @@ def _export_if_needed(models: Path, asked: StopSignals) -> None:
         raise StartError(f"scripts/export_ocr.py ended with exit code {export.returncode}; see above")
 
 
+def _refuse_what_is_ours(more: list[str]) -> None:
+    for name, remedy in OURS.items():
+        if given(more, name, None) is not None:
+            raise StartError(f"{name} cannot be set in OPTIONS: {remedy}")
+
+
 def _upstream(text: str) -> str:
     parts = urlsplit(text)
     with contextlib.suppress(ValueError):  # the port is no number
@@ -177,7 +193,9 @@ def _summary(gateway: GatewaySettings, triton: TritonProcess, routes: RouteTable
     lines = [
         f"immich-triton is up after {seconds:.1f} s; Ctrl-C stops it",
         f"  Immich asks      http://{host}:{gateway.port}",
-        f"  metrics          http://127.0.0.1:{gateway.metrics_port}/metrics, health at /healthz and /readyz",
+        f"  metrics          http://{gateway.metrics}/metrics, health at /healthz and /readyz"
+        if gateway.metrics
+        else "  metrics          none",
         f"  Triton           {triton.settings.url}, metrics http://127.0.0.1:{triton.settings.metrics_port}/metrics",
         *(f"  routed           {line}" for line in routes.describe() or ["nothing: scripts/export_*.py make models"]),
         f"  passes through   everything else, to {gateway.upstream}{reach}",
@@ -214,7 +232,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     text("--port", type=int, default=3004, metavar="N", help="port the gateway listens on (default: %(default)s)")
     text(
-        "--metrics-port", type=int, default=9464, metavar="N", help="the gateway's metrics' port (default: %(default)s)"
+        "--metrics-port",
+        type=lambda text: int(text) if text else None,
+        default=9464,
+        metavar="N",
+        help="port of the gateway's metrics, on loopback; '' for none (default: %(default)s)",
     )
     text("--triton-http-port", type=int, default=8000, metavar="N", help="Triton's port (default: %(default)s)")
     text("--triton-metrics-port", type=int, default=8002, metavar="N", help="its metrics' port (default: %(default)s)")

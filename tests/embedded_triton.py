@@ -110,6 +110,13 @@ class TritonServer:
         """Kill the server with SIGKILL; the supervisor starts it again."""
         os.kill(self.pid, signal.SIGKILL)
 
+    def started_again(self, before: int) -> bool:
+        """Tell whether another process than *before* answers in its place."""
+        try:
+            return self.pid != before and self.live()
+        except (FileNotFoundError, ValueError):  # between two processes there is no pid file, or an empty one
+            return False
+
     def live(self) -> bool:
         """Tell whether the server answers; it does so only after every model was loaded, or failed to."""
         try:

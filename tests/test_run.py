@@ -212,3 +212,23 @@ def test_an_option_that_mitmproxy_does_not_know_ends_with_its_message(launch: La
     assert instance.program.process.wait(60) == 1
     assert "--no-such-option" in instance.program.console
     assert refuses(instance.triton_url)
+
+
+def test_what_the_gateway_says_is_seen_at_once(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    instance = launch()
+    instance.program.wait_until(instance.up)
+    assert "Triton answers ocr PP-OCRv5_mobile" in instance.program.console  # mitmproxy's own log
+
+
+def test_metrics_can_be_left_out(launch: Launch) -> None:
+    instance = launch("--metrics-port", "")
+    instance.program.wait_until(instance.up)
+    assert re.search(r"metrics +none\n", instance.program.console)
+
+
+@pytest.mark.parametrize("option", ["immich_triton_url=http://127.0.0.1:9", "immich_models=/tmp"])
+def test_what_follows_from_other_settings_is_refused_with_the_way_to_do_it(launch: Launch, option: str) -> None:
+    instance = launch(f"--options=--set {option}")
+    assert instance.program.process.wait(60) == 1
+    assert f"error: {option.partition('=')[0]} cannot be set in OPTIONS: " in instance.program.console

@@ -14,13 +14,15 @@ import pytest
 import requests
 import tritonclient.http
 from embedded_triton import StartTriton, TritonServer, eventually, free_ports, launch
-from small_models import BROKEN, ECHO, write_model, write_ocr_route
+from small_models import BROKEN, ECHO, FORGETFUL, write_model, write_ocr_route
 from toolbox.repository import Pipeline, Route, write_route
 from toolbox.triton_install import site_packages
 from toolbox.triton_process import TritonProcess
 from toolbox.triton_settings import TritonSettings
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+LOADED = "triton: echo loaded\n"
+"""What is printed when it is loaded beside a running server; at the start there stands how long that took."""
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,13 @@ def shared_memory(server: TritonServer) -> list[Path]:
     return list(SHARED_MEMORY.glob(f"immich_triton_{port}_*"))
 
 
+def kill_the_stub_of(server: TritonServer) -> int:
+    """Kill the process of the only model, as the kernel does when memory is short, and return its id."""
+    (stub,) = children(server.pid)
+    os.kill(stub, signal.SIGKILL)
+    return stub
+
+
 def listeners(port: int) -> set[str]:
     """Return the hexadecimal addresses on which somebody listens on *port*."""
     rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
@@ -108,18 +117,56 @@ def test_models_can_be_unloaded_and_loaded_by_request(server: TritonServer) -> N
 def test_a_killed_server_is_started_again(server: TritonServer) -> None:
     before = server.pid
     server.kill()
-    assert eventually(lambda: (server.run_dir / "triton.pid").exists() and server.pid != before and server.live())
+    assert eventually(lambda: server.started_again(before))
     assert echoes(server)
     assert "Triton was killed by SIGKILL" in server.console
 
 
 def test_a_model_whose_process_was_killed_is_loaded_again(server: TritonServer) -> None:
-    (stub,) = children(server.pid)
-    os.kill(stub, signal.SIGKILL)
-    assert eventually(lambda: server.console.endswith("triton: echo loaded\n"))
+    loads = server.console.count(LOADED)
+    stub = kill_the_stub_of(server)
+    assert eventually(lambda: server.console.count(LOADED) > loads)
     assert "a process of model echo died" in server.console
     assert children(server.pid) != {stub}
     assert echoes(server)
+
+
+def test_a_model_that_cannot_be_loaded_again_at_once_is_tried_until_it_can(
+    tmp_path: Path, triton_server: StartTriton
+) -> None:
+    obstacle = write_model(tmp_path, "echo", code=FORGETFUL) / "no memory"
+    with triton_server(tmp_path) as server:
+        obstacle.touch()
+        kill_the_stub_of(server)
+        assert eventually(lambda: "model echo could not be loaded again; next attempt in 5 s" in server.console)
+        assert not echoes(server)
+        obstacle.unlink()
+        assert eventually(lambda: echoes(server))
+
+
+def test_a_folder_with_an_odd_name_does_not_end_the_care_for_others(tmp_path: Path, triton_server: StartTriton) -> None:
+    write_model(tmp_path, "echo")
+    with triton_server(tmp_path) as server:
+        write_model(tmp_path, "echo 副本")
+        assert eventually(lambda: "the files of model echo 副本 changed" in server.console)
+        kill_the_stub_of(server)
+        assert eventually(lambda: LOADED in server.console)
+        assert echoes(server)
+
+
+def test_a_repository_that_is_away_at_a_restart_is_waited_for(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_model(models, "echo")
+    server = launch(models, tmp_path / "run")
+    try:
+        server.wait_until_live()
+        models.rename(tmp_path / "elsewhere")
+        server.kill()
+        assert eventually(lambda: "Triton cannot be started: [Errno 2]" in server.console)
+        (tmp_path / "elsewhere").rename(models)
+        assert eventually(lambda: echoes(server))
+    finally:
+        server.stop()
 
 
 def test_a_server_that_hangs_is_started_again(models: Path, tmp_path: Path) -> None:
@@ -241,9 +288,8 @@ def test_with_a_key_it_may_serve_other_machines(models: Path, tmp_path: Path) ->
         index = f"{server.url}/v2/repository/index"
         assert requests.post(index, timeout=5).status_code == 403
         assert requests.post(index, headers={"x-triton-key": "open=sesame,now"}, timeout=5).ok
-        (stub,) = children(server.pid)
-        os.kill(stub, signal.SIGKILL)
-        assert eventually(lambda: server.console.endswith("triton: echo loaded\n"))  # the caretaker has the key
+        kill_the_stub_of(server)
+        assert eventually(lambda: LOADED in server.console)  # the caretaker has the key
     finally:
         server.stop()
 

@@ -87,16 +87,26 @@ def new_model(models: Path, name: str) -> Iterator[Path]:
 
     Triton never sees half a model: the folder is renamed into place, an older one of that name is replaced.
     """
-    models.mkdir(parents=True, exist_ok=True)
-    # Beside the repository, not in it: a folder in it that is no model makes Triton exit.
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=models.resolve().parent) as temporary:
-        fresh = Path(temporary) / "new"
+    with workshop(models, name) as folder:
+        fresh = folder / "new"
         (fresh / "1").mkdir(parents=True)
         yield fresh
         target = models / name
         if target.exists():
-            target.rename(Path(temporary) / "old")
+            target.rename(folder / "old")
         fresh.rename(target)
+
+
+@contextmanager
+def workshop(models: Path, purpose: str) -> Iterator[Path]:
+    """Give a temporary folder on the file system of *models*, from where a rename puts things in place.
+
+    It is in the repository itself, which may be a mount point (a volume of a container), under a name with a dot:
+    neither our supervisor nor the gateway looks into such a folder.
+    """
+    models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{purpose}-", dir=models) as folder:
+        yield Path(folder)
 
 
 def install_pipelines(models: Path, names: Sequence[str]) -> None:

@@ -44,6 +44,12 @@ def find_libpython() -> Path:
     )
 
 
+def check() -> None:
+    """Raise `StartError` when the wheel, or the library that its Python stub needs, is not on this machine."""
+    site_packages()
+    find_libpython()
+
+
 def prepare(run_dir: Path, onnxruntime_backend: Path = ONNXRUNTIME_BACKEND) -> Path:
     """Fill ``run_dir/backends`` and ``run_dir/lib``, and return the backend directory."""
     wheel = site_packages() / "pytriton/tritonserver"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import tomllib
 from pathlib import Path
 
@@ -20,12 +21,6 @@ def wanted_models(models: Path, *, only_routed: bool) -> set[str]:
     return names - set(PIPELINES) | names & routed_pipelines(models) if only_routed else names
 
 
-def load_list(models: Path, *, only_routed: bool) -> list[str]:
-    """Return what to give to ``--load-model``: ``*`` when that means the same."""
-    wanted = wanted_models(models, only_routed=only_routed)
-    return ["*"] if wanted == wanted_models(models, only_routed=False) else sorted(wanted)
-
-
 def routed_pipelines(models: Path) -> set[str]:
     """Return the pipelines that a ``route.toml`` names. Whether a route is valid is the gateway's business."""
     routed: set[str] = set()
@@ -39,14 +34,17 @@ def routed_pipelines(models: Path) -> set[str]:
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Return what changes when the model's config or a file of one of its versions changes."""
+    """Return what changes when the model's config or a file of one of its versions changes.
+
+    Raises OSError when a file is there and cannot be looked at.
+    """
     found = []
     for path in [folder / "config.pbtxt", *folder.glob("[0-9]*/*")]:
         try:
             status = path.stat()
-        except OSError:
+        except FileNotFoundError:
             continue
-        if path.is_file():
+        if stat.S_ISREG(status.st_mode):
             found.append((str(path.relative_to(folder)), status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(sorted(found))
 
@@ -57,8 +55,8 @@ class RepositoryWatch:
     def __init__(self, models: Path, *, only_routed: bool) -> None:
         self._models = models
         self._only_routed = only_routed
-        self._known = self._look()
-        self._before = self._known
+        self._before: dict[str, Fingerprint] = {}
+        self._known = self._before = self._look()
 
     def changes(self) -> dict[str, str]:
         """Return ``load`` or ``unload`` for each model concerned; to be called once a second or so.
@@ -77,6 +75,6 @@ class RepositoryWatch:
     def _look(self) -> dict[str, Fingerprint]:
         try:
             names = wanted_models(self._models, only_routed=self._only_routed)
-        except OSError:  # the repository is being moved
-            return {}
-        return {name: fingerprint(self._models / name) for name in names}
+            return {name: fingerprint(self._models / name) for name in names}
+        except OSError:  # it is being moved, or a network drive is away: nobody has removed the models
+            return self._before

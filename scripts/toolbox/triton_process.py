@@ -18,7 +18,7 @@ from toolbox.pid_file import PidFile, kill_session
 from toolbox.preflight import StartError, is_loopback
 from toolbox.triton_care import Caretaker, ModelControl
 from toolbox.triton_log import Event, Kind
-from toolbox.triton_models import RepositoryWatch, load_list
+from toolbox.triton_models import RepositoryWatch, wanted_models
 from toolbox.triton_settings import TritonSettings
 from toolbox.triton_stubs import StubWatch
 
@@ -37,11 +37,13 @@ class TritonProcess:
     """One embedded server. Single-threaded: call `poll` several times a second between `start` and `stop`.
 
     ``say`` gets one line at a time for the terminal: progress, models that failed with their reason, warnings, deaths.
+    ``live`` tells whether the server answers, ``was_live`` whether it ever did.
     """
 
     def __init__(self, settings: TritonSettings, say: Callable[[str], None]) -> None:
         self.settings = settings
         self.live = False
+        self.was_live = False
         self.loaded: list[str] = []
         self.failed: dict[str, str] = {}
         self._say = say
@@ -54,7 +56,6 @@ class TritonProcess:
         self._errors: list[str] = []
         self._said: dict[str, float] = {}
         self._deaths = 0
-        self._was_live = False
         self._began = 0.0
         self._start_again = 0.0
         self._last_answer = 0.0
@@ -72,6 +73,7 @@ class TritonProcess:
         """
         settings = self.settings
         preflight.check_platform()
+        triton_install.check()
         if not settings.key and not is_loopback(settings.host):
             raise StartError(f"Triton has no passwords: on {settings.host} it needs --key (or leave --host away)")
         settings.run_dir.mkdir(parents=True, exist_ok=True)
@@ -103,7 +105,7 @@ class TritonProcess:
         self._read_log()
         if self._process is None:
             if time.monotonic() >= self._start_again:
-                self._spawn()
+                self._spawn_again()
             return
         code = self._process.poll()
         if code is not None:
@@ -117,8 +119,8 @@ class TritonProcess:
         elif self._hangs():
             self._say(f"Triton has not answered for {self.settings.hang_seconds:.0f} s; ending it")
             self.kill()
-        if self._caretaker is not None and not self._caretaker.poll(self._healthy if self.live else None):
-            self.kill()
+        if self._caretaker is not None:
+            self._caretaker.poll(self._healthy if self.live else None)
 
     def stop(self) -> None:
         """End the server: requests in flight get ten seconds. Afterwards nothing of it is left but the log.
@@ -144,11 +146,26 @@ class TritonProcess:
         if self._process is not None:
             kill_session(self._process.pid)
 
+    def _spawn_again(self) -> None:
+        settings = self.settings
+        try:
+            # The run directory may have been removed meanwhile, as by `make clean`; the repository may be away.
+            triton_install.prepare(settings.run_dir, settings.onnxruntime_backend)
+            self._spawn()
+        except (OSError, StartError) as error:
+            self._plan_start(f"Triton cannot be started: {error}")
+
+    def _plan_start(self, reason: str) -> None:
+        self._deaths += 1
+        delay = BACK_OFF[min(self._deaths, len(BACK_OFF)) - 1]
+        self._start_again = time.monotonic() + delay
+        self._say(f"{reason}; starting it again in {delay:g} s (log: {self.log_path})")
+
     def _spawn(self) -> None:
         settings = self.settings
         command = triton_install.command(
             settings.models,
-            load_list(settings.models, only_routed=settings.only_routed),
+            sorted(wanted_models(settings.models, only_routed=settings.only_routed)),
             settings.run_dir / "backends",
             host=settings.host,
             http_port=settings.http_port,
@@ -194,7 +211,7 @@ class TritonProcess:
         return now - self._last_answer > self.settings.hang_seconds
 
     def _became_live(self) -> None:
-        self.live = self._was_live = True
+        self.live = self.was_live = True
         self._last_answer = time.monotonic()
         seconds = time.monotonic() - self._began
         text = f"ready in {seconds:.1f} s on {self.settings.url} with {len(self.loaded)} models"
@@ -211,15 +228,14 @@ class TritonProcess:
         self._remove_shared_memory()
         self._pid_file.remove()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        if not self._was_live:
+        if not self.was_live:
             self._release_run_dir()
             reason = f": {self._errors[-1]}" if self._errors else ""
             raise StartError(f"Triton {how} while starting{reason} (log: {self.log_path})")
-        self._deaths = self._deaths + 1 if not self.live or lived < STABLE_SECONDS else 1
+        if self.live and lived >= STABLE_SECONDS:
+            self._deaths = 0
         self.live = False
-        delay = BACK_OFF[min(self._deaths, len(BACK_OFF)) - 1]
-        self._start_again = time.monotonic() + delay
-        self._say(f"Triton {how} after {lived:.0f} s; starting it again in {delay:g} s (log: {self.log_path})")
+        self._plan_start(f"Triton {how} after {lived:.0f} s")
 
     def _read_log(self) -> None:
         for line in self._log.lines():
