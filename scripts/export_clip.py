@@ -16,7 +16,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +27,7 @@ from toolbox import clip_environment, clip_repository
 from toolbox.clip_job import NOT_EQUAL, Job
 from toolbox.clip_models import CLIP_MODELS, ClipModel
 from toolbox.download import DownloadError, fetch, file_sha256
-from toolbox.repository import MODELS
+from toolbox.repository import MODELS, workshop
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,10 +80,8 @@ def _export(model: ClipModel, names: list[str], options: argparse.Namespace) -> 
     source = None if untrained else _weights(model, options.weights, options.weights_url)
     identity = f"random {options.random_weights}" if source is None else source["sha256"]
     fingerprint = _fingerprint(f"{model.name} {options.precision} {identity}")
-    options.models.mkdir(parents=True, exist_ok=True)
     # On the file system of the target: the encoders may be too large for /tmp.
-    with tempfile.TemporaryDirectory(prefix=".export-clip-", dir=options.models.resolve().parent) as temporary:
-        folder = Path(temporary)
+    with workshop(options.models, "export-clip") as folder:
         job = Job(
             model=model.name,
             folder=str(folder),

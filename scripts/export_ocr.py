@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 from rich.console import Console
 from toolbox import dbnet_head, ocr_models, ocr_proof, ocr_sources, onnx_graph
-from toolbox.ocr_models import DETECTOR, RECOGNIZER, Placement
+from toolbox.ocr_models import DETECTOR, RECOGNIZER, Placement, placements
 from toolbox.repository import MODELS, PROJECT, Pipeline, Route, install_pipelines, new_model, sha256, write_route
 from toolbox.wheels import WheelError
 
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             force=options.force,
             console=console,
         )
-    except (WheelError, onnx_graph.GraphError, ocr_proof.ProofError) as error:
+    except (WheelError, onnx_graph.GraphError, ocr_proof.ProofError, OSError) as error:
         console.print(f"export_ocr: {error}", style="red", markup=False)
         return 1
     return 0
@@ -65,12 +64,12 @@ def export(
     """Export PP-OCR *version* into the repository *models*; does nothing where that is done already.
 
     *names* are the Immich model names that it answers for; *placements* those of detector and recogniser. Raises
-    `WheelError`, `GraphError` or `ProofError`; the repository then is as it was.
+    `WheelError`, `GraphError`, `ProofError` or OSError; the repository then is as it was.
     """
     chosen = ocr_sources.VERSIONS[version]
     wanted = record(version, names, placements)
-    install_pipelines(models, ["ocr"])
     if not force and _recorded(models) == wanted:
+        install_pipelines(models, ["ocr"])
         console.print(f"{chosen}: up to date in {models}")
         return
     started = time.monotonic()
@@ -79,24 +78,22 @@ def export(
         files = ocr_sources.fetch(chosen, cache)
     detector = files[chosen.detector.detector]
     recognizer, dictionary = chosen.recognizer.recognizer, chosen.recognizer.dictionary
-    with new_model(models, DETECTOR) as folder:
-        target = folder / "1" / "model.onnx"
-        ocr_models.build_detector(detector, target)
+    # The route and the record are in the folder that appears last: without them nothing counts as exported.
+    with new_model(models, RECOGNIZER) as rec_folder, new_model(models, DETECTOR) as det_folder:
+        det_file, rec_file = (folder / "1" / "model.onnx" for folder in (det_folder, rec_folder))
+        ocr_models.build_detector(detector, det_file)
         with console.status("comparing the detector with the original"):
-            console.print(f"  detector: {ocr_proof.prove_detector(detector, target)}")
-        (folder / "config.pbtxt").write_text(
-            ocr_models.detector_config(chosen.detector.title, placements[0]), encoding="utf-8"
-        )
-    # The route and the record come last, in the last folder: without them nothing counts as exported.
-    with new_model(models, RECOGNIZER) as folder:
-        target = folder / "1" / "model.onnx"
-        characters = ocr_models.build_recognizer(files[recognizer], files[dictionary] if dictionary else None, target)
+            console.print(f"  detector: {ocr_proof.prove_detector(detector, det_file)}")
+        characters = ocr_models.build_recognizer(files[recognizer], files[dictionary] if dictionary else None, rec_file)
         with console.status("comparing the recogniser with the original"):
-            console.print(f"  recogniser: {ocr_proof.prove_recognizer(files[recognizer], target, characters)}")
-        config = ocr_models.recognizer_config(chosen.recognizer.title, placements[1])
-        (folder / "config.pbtxt").write_text(config, encoding="utf-8")
-        write_route(folder, _route(names, sha256(models / DETECTOR / "1" / "model.onnx", target)))
-        (folder / "export.json").write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            console.print(f"  recogniser: {ocr_proof.prove_recognizer(files[recognizer], rec_file, characters)}")
+        det_config = ocr_models.detector_config(chosen.detector.title, placements[0])
+        rec_config = ocr_models.recognizer_config(chosen.recognizer.title, placements[1])
+        (det_folder / "config.pbtxt").write_text(det_config, encoding="utf-8")
+        (rec_folder / "config.pbtxt").write_text(rec_config, encoding="utf-8")
+        write_route(rec_folder, _route(names, sha256(det_file, rec_file)))
+        (rec_folder / "export.json").write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        install_pipelines(models, ["ocr"])
     console.print(f"  written to {models} in {time.monotonic() - started:.1f} s; answers for {', '.join(names)}")
 
 
@@ -129,20 +126,6 @@ def _recorded(models: Path) -> Any:
         return json.loads(record.read_text(encoding="utf-8"))
     except ValueError:
         return None
-
-
-def placements(*, precision: str = "bf16", gpu: bool = False) -> tuple[Placement, Placement]:
-    """Return where detector and recogniser run by default: on the CPUs that this process may use, or on the GPUs.
-
-    Up to four copies of each network with one thread, more threads from there: two threads on one network are slower
-    than one on each of two, and a copy takes some 400 MB.
-    """
-    if gpu:
-        return Placement(1, 0, gpu=True), Placement(1, 0, gpu=True)
-    cpus = len(os.sched_getaffinity(0))
-    copies = min(4, cpus)
-    placement = Placement(copies, max(1, cpus // copies), precision=precision)
-    return placement, placement
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import export_ocr
 from rich.console import Console
+from toolbox import ocr_models
 from toolbox.repository import MODELS, PROJECT
 
 CACHE = PROJECT / ".cache" / "test-models"
@@ -16,7 +17,7 @@ CACHE = PROJECT / ".cache" / "test-models"
 
 def build(version: str = export_ocr.DEFAULT_VERSION, precision: str = "bf16") -> Path:
     """Return a model repository with PP-OCR *version* and the ``ocr`` pipeline, computing in *precision*."""
-    placements = export_ocr.placements(precision=precision)
+    placements = ocr_models.placements(precision=precision)
     record = export_ocr.record(version, export_ocr.NAMES, placements)
     key = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     # A server of another test run may be reading the folder: a changed pipeline gets a folder of its own.

@@ -89,19 +89,22 @@ class RouteTable:
 
 
 def load_routes(models: Path) -> RouteTable:
-    """Read every ``*/route.toml`` below *models*. Raises `RouteError`; an existing folder without routes is fine."""
+    """Read every ``*/route.toml`` below *models*. Raises `RouteError`; an existing folder without routes is fine.
+
+    A folder whose name begins with a dot is one that an export is still filling.
+    """
     if not models.is_dir():
         raise RouteError(
             f"the model repository {models} does not exist; set immich_models to the folder that Triton serves, "
             "or make one: python scripts/export_ocr.py --models DIR"
         )
-    return RouteTable(tuple(_read(path) for path in sorted(models.glob("*/route.toml"))))
+    return RouteTable(tuple(_read(path) for path in sorted(models.glob("[!.]*/route.toml"))))
 
 
 def fingerprint(models: Path) -> tuple[tuple[str, int, int], ...]:
     """Return what changes when a route file is added, removed or rewritten."""
     stats = []
-    for path in sorted(models.glob("*/route.toml")):
+    for path in sorted(models.glob("[!.]*/route.toml")):
         status = path.stat()
         stats.append((str(path), status.st_mtime_ns, status.st_ino))
     return tuple(stats)

@@ -30,7 +30,8 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "immich_max_body_mib": (1, 2048),
     "immich_max_waiting_mib": (1, 1 << 20),
     "immich_max_parts": (2, 1000),
-    "immich_max_pixels": (1, 1 << 31),
+    # Pillow refuses more by itself, whatever it is told.
+    "immich_max_pixels": (1, 178_956_970),
     "immich_max_connections": (1, 1 << 20),
     "immich_max_at_triton": (0, 4096),
 }

@@ -68,7 +68,7 @@ def check_names(model: ClipModel, names: Sequence[str], models: Path) -> list[st
                 f"{model.name} gives vectors of {model.dimension} numbers, but Immich {expects} ({name}). "
                 f"Names that fit:\n    {fitting}"
             )
-        for route in sorted(models.glob("*/route.toml")):
+        for route in sorted(models.glob("[!.]*/route.toml")):
             content = tomllib.loads(route.read_text(encoding="utf-8"))
             if content["task"] == "clip" and name in content["names"] and route.parent.name != model.visual:
                 raise ClipNameError(
@@ -88,11 +88,12 @@ def write(
 ) -> None:
     """Put *exported* (with ``visual/`` and ``textual/``) and the route for *names* into the repository *models*.
 
-    *record* becomes ``export.json`` of both encoders; *gpu* places them on the GPU. Both appear together, or neither.
+    *record* becomes ``export.json`` of both encoders; *gpu* places them on the GPU. The image encoder carries the route
+    and comes last: no route before both are there.
     """
     precision = str(record["precision"])
     install_pipelines(models, PIPELINES)
-    with new_model(models, model.textual) as textual, new_model(models, model.visual) as visual:
+    with new_model(models, model.visual) as visual, new_model(models, model.textual) as textual:
         for folder, kind in ((visual, "visual"), (textual, "textual")):
             # The version folder is there already, empty.
             shutil.copytree(exported / kind, folder, dirs_exist_ok=True)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 import onnx
+from onnxruntime_backend.settings import available_cpus
 
 from toolbox import dbnet_head, onnx_graph
 
@@ -27,6 +28,20 @@ class Placement:
     threads: int
     gpu: bool = False
     precision: str = "bf16"
+
+
+def placements(*, precision: str = "bf16", gpu: bool = False) -> tuple[Placement, Placement]:
+    """Return where detector and recogniser run by default: on the CPUs that this process may use, or on the GPUs.
+
+    Up to four copies of each network with one thread, more threads from there: two threads on one network are slower
+    than one on each of two, and a copy takes some 400 MB.
+    """
+    if gpu:
+        return Placement(1, 0, gpu=True), Placement(1, 0, gpu=True)
+    cpus = available_cpus()
+    copies = min(4, cpus)
+    placement = Placement(copies, max(1, cpus // copies), precision=precision)
+    return placement, placement
 
 
 def build_detector(source: Path, target: Path) -> None:

@@ -24,7 +24,7 @@ def wanted_models(models: Path, *, only_routed: bool) -> set[str]:
 def routed_pipelines(models: Path) -> set[str]:
     """Return the pipelines that a ``route.toml`` names. Whether a route is valid is the gateway's business."""
     routed: set[str] = set()
-    for path in models.glob("*/route.toml"):
+    for path in models.glob("[!.]*/route.toml"):
         try:
             pipelines = tomllib.loads(path.read_text(encoding="utf-8"))["pipelines"]
             routed |= {pipeline["name"] for pipeline in pipelines}

@@ -37,6 +37,8 @@ def open_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadInput(f"the {len(data)} bytes are no image in a known format") from None
     except Image.DecompressionBombError:
         raise BadInput(f"the image has more than the allowed {max_pixels} pixels") from None
+    except MemoryError:
+        raise  # the server's need, not the image's fault
     except Exception as error:
         # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, EOFError … on damaged files.
         raise BadInput(f"the image cannot be decoded: {error}") from error

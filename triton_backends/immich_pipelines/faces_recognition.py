@@ -25,6 +25,9 @@ OUTPUT: Final = "embedding"
 MAX_BATCH: Final = 32
 """Faces in one run; the exported model's ``max_batch_size``."""
 
+LONGEST: Final = 32_000
+"""Longest side of an image that OpenCV warps, in pixels (its own bound is 32,767)."""
+
 
 class Recognizer:
     """ArcFace behind *session*, which takes `INPUT` and gives `OUTPUT`."""
@@ -55,6 +58,8 @@ def align(image: Pixels, landmarks: Floats) -> Pixels | None:
     """
     if not np.isfinite(landmarks).all():
         return None
+    if max(image.shape[:2]) > LONGEST:
+        image, landmarks = _window(image, landmarks)
     with warnings.catch_warnings():
         # InsightFace calls a method that scikit-image 0.26 deprecates (the lock file keeps a version that has it), and
         # that one divides by zero where landmarks coincide: the result tells, see below.
@@ -62,3 +67,17 @@ def align(image: Pixels, landmarks: Floats) -> Pixels | None:
             warnings.simplefilter("ignore", category)
         face, matrix = face_align.norm_crop2(image, landmarks, image_size=SIDE)
     return face if np.isfinite(matrix).all() else None
+
+
+def _window(image: Pixels, landmarks: Floats) -> tuple[Pixels, Floats]:
+    """Return the part of a very long *image* that holds the face, and the landmarks in it.
+
+    The crop reaches no farther than 4.2 times the distance of the landmarks: the template's 112 pixels across a
+    diagonal, over the 38 between its eyes and its mouth.
+    """
+    centre, spread = landmarks.mean(axis=0), float(np.ptp(landmarks, axis=0).max())
+    reach = min(5 * spread + SIDE, LONGEST / 2)
+    left, top = np.maximum(centre - reach, 0).astype(int)
+    right, bottom = np.maximum(centre + reach, 1).astype(int)
+    offset = np.array([left, top], np.float32)
+    return image[top:bottom, left:right], (landmarks - offset).astype(np.float32)

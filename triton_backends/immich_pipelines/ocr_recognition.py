@@ -25,6 +25,13 @@ WIDTHS: Final = (*range(64, 512, 32), *range(512, 1024, 64), *range(1024, 2048, 
 runtime that prepares its kernels for every shape is soon done. A longer line is squeezed into the last."""
 
 
+CUBIC: Final = 3
+"""Pixels beyond a box that bicubic interpolation may read."""
+
+LONGEST: Final = 32_000
+"""Longest side that is warped, in pixels."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Lines of one width: their places in the page's list, and float32 [N, 3, 48, width] for the recogniser."""
@@ -39,15 +46,33 @@ def cut_line(page: Array, box: Array) -> Array:
     As RapidOCR and stock: a perspective crop in the box's own size; one at least 1.5 times as tall as wide is vertical
     writing and is turned 90 degrees counter-clockwise; then scaled to the height of 48.
     """
+    page, box = _region(page, box.astype(np.float32))
     width = max(1, int(max(np.linalg.norm(box[0] - box[1]), np.linalg.norm(box[2] - box[3]))))
     height = max(1, int(max(np.linalg.norm(box[0] - box[3]), np.linalg.norm(box[1] - box[2]))))
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    matrix = cv2.getPerspectiveTransform(box.astype(np.float32), corners)
+    matrix = cv2.getPerspectiveTransform(box, corners)
     line = cv2.warpPerspective(page, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     if height >= VERTICAL * width:
         line, width, height = np.rot90(line), height, width
     scaled: Array = cv2.resize(line, (min(math.ceil(HEIGHT * width / height), WIDTHS[-1]), HEIGHT))
     return scaled
+
+
+def _region(page: Array, box: Array) -> tuple[Array, Array]:
+    """Return the part of *page* around *box*, and the box in it.
+
+    OpenCV warps nothing with a side of 32,767 pixels or more, as a long screenshot has; a line that is itself as long
+    is scaled down first.
+    """
+    left, top = np.maximum(np.floor(box.min(axis=0)).astype(int) - CUBIC, 0)
+    right, bottom = np.ceil(box.max(axis=0)).astype(int) + CUBIC + 1
+    part: Array = page[top:bottom, left:right]
+    inside: Array = box - np.array([left, top], np.float32)
+    factor = LONGEST / max(part.shape[:2])
+    if factor < 1:
+        part = cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        inside = inside * np.float32(factor)
+    return part, inside
 
 
 def batches(lines: Sequence[Array], max_batch: int) -> Iterator[Batch]:

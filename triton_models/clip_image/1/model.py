@@ -21,9 +21,9 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Prepare; the encoder is named by each request."""
-        parameters = json.loads(args["model_config"])["parameters"]
-        os.nice(int(parameters["nice"]["string_value"]))
-        threads = len(os.sched_getaffinity(0))
+        config = json.loads(args["model_config"])
+        os.nice(int(config["parameters"]["nice"]["string_value"]))
+        threads = min(len(os.sched_getaffinity(0)), config["max_batch_size"])
         self._pipeline = ClipImage(Encoders(Path(args["model_repository"]).parent), call, threads)
 
     def execute(self, requests: list[Any]) -> list[Any]:
