@@ -26,6 +26,15 @@ def test_notices_what_another_process_wrote(tmp_path: Path) -> None:
     assert not mine.forget("a")
 
 
+def test_of_two_gateways_the_first_one_owns(tmp_path: Path) -> None:
+    mine, other = Ledger(tmp_path), Ledger(tmp_path)
+    assert mine.owned() == other.owned() == {}
+    assert mine.own("a", "1" * 64) == "1" * 64
+    assert other.own("a", "2" * 64) == "1" * 64
+    assert other.own("b", "3" * 64) == "3" * 64
+    assert mine.owned() == {"a": "1" * 64, "b": "3" * 64}
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "clip": {}}', '{"version": 1, "clip": {"a": 1}}'])
 def test_a_damaged_ledger_is_an_error_and_not_an_empty_one(tmp_path: Path, text: str) -> None:
     (tmp_path / "owned.json").write_text(text)

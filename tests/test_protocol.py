@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,18 @@ def test_reads_what_immichs_own_client_sends(name: str, task: str, has_image: bo
         assert form.image in body
     else:
         assert form.text
+
+
+def test_a_urlencoded_form_of_many_fields_is_refused_before_it_is_taken_apart() -> None:
+    body = b"&" * (50 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match=r"Too many fields\. Maximum number of fields is 1000") as caught:
+            parse_form("application/x-www-form-urlencoded", body)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert caught.value.status == 400
 
 
 def test_reads_a_urlencoded_form() -> None:
@@ -166,6 +179,12 @@ def test_folds_every_spelling_of_the_path(target: str) -> None:
 @pytest.mark.parametrize("target", ["/", "/predictx", "/predict/x", "/x/predict", "/Predict", "/%2570redict", ""])
 def test_leaves_other_paths_alone(target: str) -> None:
     assert fold_path(target) != "/predict"
+
+
+def test_a_path_may_hold_bytes_that_are_no_text() -> None:
+    raw = b"/\xff/../predict?\xfe".decode("utf-8", "surrogateescape")  # as mitmproxy gives it
+    assert fold_path(raw) == "/predict"
+    assert fold_path(b"/\xff".decode("utf-8", "surrogateescape")) == "/\xff"
 
 
 def test_cleans_model_names_like_stock() -> None:

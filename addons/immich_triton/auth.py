@@ -64,7 +64,7 @@ class Auth:
             return  # who replays a request sits at mitmproxy itself, and the token is out of its path already
         first, rest = split_first(flow.request.path)
         # Constant time, also when the lengths differ.
-        if hmac.compare_digest(first.encode(), token.encode()):
+        if hmac.compare_digest(first.encode("utf-8", "surrogateescape"), token.encode()):
             flow.request.path = rest
             return
         flow.request.path = HIDDEN

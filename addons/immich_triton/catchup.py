@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from mitmproxy import ctx
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from immich_triton import guard
-from immich_triton.observer import Observer
-from immich_triton.outages import Outages
+from immich_triton.observer import LOST, Observer
+from immich_triton.outages import RUN, Outages
 from immich_triton.protocol import ProtocolError
+from immich_triton.redaction import where
 
 if TYPE_CHECKING:
     from immich_triton.observer import RequestDone
@@ -39,9 +39,6 @@ QUEUES: Final[Mapping[str, Queue]] = {
     "ocr": Queue("ocr", "OCR"),
     "facial-recognition": Queue("faceDetection", "Face Detection"),
 }
-
-LOST: Final = frozenset({"unavailable", "server_fault", "refused_by_triton", "ledger", "configuration", "internal"})
-"""The reasons of a 5xx after which a photo is without a result through us (`RequestDone.reason`)."""
 
 LOOK: Final = 1.0
 """Seconds between two looks at the marks."""
@@ -81,11 +78,9 @@ class CatchUp(Observer):
             logger.warning("cannot write the state, so outages are not remembered: %s", error)
             before = None
         configured = bool(self._service.settings.api_key)
-        if guard.take_refusals():
-            self._mark(self._routed(), "requests were refused while the script was not loaded")
-        elif before and before != os.getpid():
+        if before and before != RUN:
             self._mark(self._routed(), "the last run did not end in peace")
-        elif before == 0 and configured:
+        elif before == "" and configured:
             self._mark(self._routed(), "the gateway was stopped")
         self._service.spawn(self._look(), "look after outages")
 
@@ -126,11 +121,15 @@ class CatchUp(Observer):
 
     async def _look(self) -> None:
         while True:
-            await asyncio.sleep(LOOK)
             try:
+                if guard.take_refusals():
+                    self._mark(self._routed(), "requests were refused while the script was not loaded")
                 await self.attend()
             except (OSError, ProtocolError) as error:
                 logger.warning("cannot look after outages now: %s", error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next outage has to be looked after
+                logger.error("cannot look after outages now: %s", where(error))  # noqa: TRY400 - nothing is quoted
+            await asyncio.sleep(LOOK)
 
     async def attend(self) -> None:
         """Look at the marks once, and do what is due. Raises OSError when the state cannot be written."""
@@ -194,12 +193,13 @@ async def start_missing(url: str, key: str, task: str) -> tuple[Answer, str]:
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
-            session.put(address, json=command, headers={"x-api-key": key}) as response,
+            # A redirect leads to somebody's login page, whose 200 would look like success.
+            session.put(address, json=command, headers={"x-api-key": key}, allow_redirects=False) as response,
         ):
-            text = (await response.text())[:300]
+            text = (await response.read())[:300].decode("utf-8", "replace")
     except (aiohttp.ClientError, TimeoutError) as error:
         return "failed", f"{address}: {error!r}"
-    if response.ok:
+    if 200 <= response.status < 300:
         return "started", text
     if response.status == 400 and "already running" in text:
         return "busy", text

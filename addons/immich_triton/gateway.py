@@ -89,8 +89,7 @@ class Gateway:
         story.route = "split" if others else "triton"
         require_payload(form)
         within = settings.deadline if story.has_image else settings.query_deadline
-        base = f"{flow.request.scheme}://{flow.request.host}:{flow.request.port}"
-        question = dispatch.Question(form, base, story.began + within, story.clock)
+        question = dispatch.Question(form, upstream.address_of(flow.request), story.began + within, story.clock)
         return json_response(200, await dispatch.answer(self._service, ours, others, question))
 
 

@@ -47,6 +47,7 @@ class Guard:
     def request(self, flow: HTTPFlow) -> None:
         """Answer a claimed request that the gateway did not come to decide on."""
         if flow.response is None and flow.error is None and not may_go_upstream(flow):
+            self.refusals += 1
             flow.response = error_response(503, GONE)
 
     def server_connect(self, data: ServerConnectionHookData) -> None:

@@ -7,11 +7,13 @@ repository) or comes back with other weights, it is refused until a person says 
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from immich_triton import state_file
 
 VERSION = 1
 
@@ -33,18 +35,22 @@ class Ledger:
         self._refresh()
         return {name: entry["weights_sha256"] for name, entry in self._owned.items()}
 
-    def own(self, name: str, weights_sha256: str) -> None:
-        """Remember that *name* is answered with these weights. Raises `LedgerError`."""
-        self._refresh()
+    def own(self, name: str, weights_sha256: str) -> str:
+        """Remember that *name* is answered with these weights, unless it is owned already. Raises `LedgerError`.
+
+        Returns the SHA-256 of the weights that count: another gateway may have been faster.
+        """
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._write({**self._owned, name: {"weights_sha256": weights_sha256, "since": since}})
+        with self._change():
+            self._owned = {name: {"weights_sha256": weights_sha256, "since": since}, **self._owned}
+        return self._owned[name]["weights_sha256"]
 
     def forget(self, name: str) -> bool:
         """Give *name* up: the index was rebuilt, or another model may answer from now on. False when not owned."""
-        self._refresh()
-        if name not in self._owned:
+        if name not in self.owned():
             return False
-        self._write({key: value for key, value in self._owned.items() if key != name})
+        with self._change():
+            self._owned = {key: value for key, value in self._owned.items() if key != name}
         return True
 
     def _refresh(self) -> None:
@@ -69,16 +75,16 @@ class Ledger:
             ) from error
         self._owned, self._stamp = owned, stamp
 
-    def _write(self, owned: dict[str, dict[str, str]]) -> None:
-        text = json.dumps({"version": VERSION, "clip": owned}, indent=2, sort_keys=True) + "\n"
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """Write what the block makes of ``_owned``; what another gateway wrote meanwhile is not lost."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".owned-")
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self.path)
+            with state_file.exclusive(self.path):
+                self._refresh()
+                yield
+                text = json.dumps({"version": VERSION, "clip": self._owned}, indent=2, sort_keys=True) + "\n"
+                state_file.replace(self.path, text)
         except OSError as error:
+            self._stamp = None
             raise LedgerError(f"cannot write {self.path}: {error}; is immich_state_dir writable?") from error
         self._refresh()

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from immich_triton import progress, wire
+from immich_triton import open_files, progress, wire
 from immich_triton.answers import STOPPING, error_response
 from immich_triton.claims import kind_of, may_go_upstream
 from immich_triton.progress import AHEAD, Flood, Progress, Stage
@@ -36,6 +36,11 @@ SMALL: Final = 64 * 1024
 """A body of up to so many bytes holds no image but a query, which never has to stand back for images."""
 
 
+SOCKETS_PER_CLIENT: Final = 2
+SOCKETS_BESIDE: Final = 200
+"""A client that passes through has a connection to the stock ML too; beside them there are those to Triton, files, …"""
+
+
 class Limits:
     """After the addon that claims requests, before those that answer them."""
 
@@ -43,7 +48,16 @@ class Limits:
         self._service = service
 
     def running(self) -> None:
-        """Look after slow clients."""
+        """Make room for as many sockets as were promised; look after slow clients."""
+        needed = SOCKETS_PER_CLIENT * self._service.settings.max_connections + SOCKETS_BESIDE
+        if (allowed := open_files.allow(needed)) < needed:
+            logger.warning(
+                "%s clients (immich_max_connections) may need %s open files, and this process may have %s: raise the "
+                "hard limit (ulimit -Hn, LimitNOFILE= of systemd), or lower immich_max_connections",
+                self._service.settings.max_connections,
+                needed,
+                allowed,
+            )
         self._service.spawn(self._sweep(), "look after slow clients")
 
     def client_connected(self, client: Client) -> None:

@@ -20,12 +20,12 @@ from prometheus_client import (
 )
 
 from immich_triton.inference import FaultKind
-from immich_triton.observer import CatchUp, Observer, Reason, Refusal, RouteTaken
+from immich_triton.observer import LOST, CatchUp, Observer, Reason, Refusal, RouteTaken
 from immich_triton.tasks import TASKS
 from immich_triton.timing import overhead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from immich_triton.comparing import Comparison
     from immich_triton.observer import RequestDone
@@ -36,16 +36,6 @@ NAMESPACE: Final = "immich_gateway"
 
 OTHER: Final = "other"
 """What a label becomes whose value is none of the known ones."""
-
-LOST: Final[Sequence[Reason]] = (
-    "unavailable",
-    "server_fault",
-    "refused_by_triton",
-    "ledger",
-    "configuration",
-    "internal",
-)
-"""Reasons for which Immich gets an error of the server, and a photo stays without its result."""
 
 INPUTS: Final = (("clip", "image"), ("clip", "text"), ("ocr", "image"), ("facial-recognition", "image"))
 """What Immich asks for, as task and input."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, override
+from typing import TYPE_CHECKING, Final, Literal, override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +36,16 @@ Reason = Literal[
     "released",
 ]
 """Why a ``/predict`` ended as it did."""
+
+LOST: Final[tuple[Reason, ...]] = (
+    "unavailable",
+    "server_fault",
+    "refused_by_triton",
+    "ledger",
+    "configuration",
+    "internal",
+)
+"""Reasons for which Immich gets an error of the server, and a photo stays without its result."""
 
 Refusal = Literal["connections", "draining", "headers", "no_length", "no_room", "no_token", "too_large", "too_slow"]
 """Why a request was answered unread; "connections" was not answered at all (status 0)."""

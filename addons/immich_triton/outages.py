@@ -6,15 +6,21 @@ is therefore "photos of this task may be without a result since then".
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import tempfile
+import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-VERSION: Final = 1
+from immich_triton import state_file
+
+VERSION: Final = 2
+
+RUN: Final = secrets.token_hex(8)
+"""This process; a reload of the script keeps it. No process id: in a container the next run has the same one."""
 
 PAUSES: Final = (0.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 """Seconds from one catch-up of a task to the next, by how many there were within a day. A photo that makes Triton fail
@@ -28,12 +34,23 @@ class State:
     """What the file holds; times are seconds since the epoch.
 
     ``marks``: since when a task is marked. ``asked``: when Immich was asked to catch up on it. ``runs``: by port, the
-    process id of a gateway that runs, 0 for one that ended in peace.
+    `RUN` of a gateway that runs, empty for one that ended in peace.
     """
 
     marks: dict[str, float] = field(default_factory=dict)
     asked: dict[str, list[float]] = field(default_factory=dict)
-    runs: dict[str, int] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, raw: Any) -> State:
+        """Return what a file holds. Raises ValueError, LookupError, TypeError or AttributeError on any other file."""
+        if raw["version"] != VERSION:
+            raise ValueError(f"version {raw['version']}")
+        return cls(
+            {str(task): float(when) for task, when in raw["marks"].items()},
+            {str(task): [float(when) for when in times] for task, times in raw["asked"].items()},
+            {str(port): str(run) for port, run in raw["runs"].items()},
+        )
 
 
 class Outages:
@@ -51,11 +68,11 @@ class Outages:
 
     def mark(self, tasks: tuple[str, ...], now: float | None = None) -> None:
         """Mark tasks; a mark that is there stays as it is."""
-        state = self._read()
-        new = {task: now or time.time() for task in tasks if task not in state.marks}
-        if new:
-            state.marks |= new
-            self._write(state)
+        if set(tasks) <= self.marks().keys():
+            return
+        with self._change() as state:
+            for task in tasks:
+                state.marks.setdefault(task, now or time.time())
 
     def due(self, task: str) -> float:
         """Return when Immich may be asked to catch up on *task* again, in seconds since the epoch."""
@@ -65,44 +82,38 @@ class Outages:
 
     def settle(self, task: str, since: float, *, asked: bool) -> None:
         """Remove the mark that was set at *since*; remember whether Immich was *asked*."""
-        state = self._read()
-        if state.marks.get(task) == since:
-            del state.marks[task]
-        if asked:
-            now = time.time()
-            state.asked[task] = [when for when in state.asked.get(task, []) if when > now - DAY] + [now]
-        self._write(state)
+        with self._change() as state:
+            if state.marks.get(task) == since:
+                del state.marks[task]
+            if asked:
+                now = time.time()
+                state.asked[task] = [when for when in state.asked.get(task, []) if when > now - DAY] + [now]
 
-    def begin(self, port: int) -> int | None:
+    def begin(self, port: int, run: str = RUN) -> str | None:
         """Take note that the gateway on *port* runs.
 
-        Returns what was noted before: None at the very first start, 0 after a clean stop, else the id of the process
-        that ended without a word, or of this one.
+        Returns what was noted before: None at the very first start, nothing after a clean stop, else the `RUN` of the
+        process that ended without a word, or of this one.
         """
-        state = self._read()
-        before = state.runs.get(str(port))
-        state.runs[str(port)] = os.getpid()
-        self._write(state)
+        with self._change() as state:
+            before = state.runs.get(str(port))
+            state.runs[str(port)] = run
         return before
 
     def end(self, port: int) -> None:
         """Take note that the gateway on *port* ends in peace."""
-        state = self._read()
-        state.runs[str(port)] = 0
-        self._write(state)
+        with self._change() as state:
+            state.runs[str(port)] = ""
 
     def _read(self) -> State:
         try:
-            raw: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-            if raw.pop("version") != VERSION:
-                return State()
-            return State(**raw)
-        except (OSError, ValueError, KeyError, TypeError):
+            return State.parse(json.loads(self.path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return State()
 
-    def _write(self, state: State) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".outages-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"version": VERSION, **vars(state)}, file, indent=2)
-        Path(temporary).replace(self.path)
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[State]:
+        with state_file.exclusive(self.path):
+            state = self._read()
+            yield state
+            state_file.replace(self.path, json.dumps({"version": VERSION, **vars(state)}, indent=2) + "\n")

@@ -127,10 +127,8 @@ class Service:
 
         Raises `ProtocolError` (503) when other weights answered under it before, `LedgerError` when that is unknown.
         """
-        known = self.ledger.owned().get(name)
-        if known is None:
-            self.ledger.own(name, route.weights_sha256)
-        elif known != route.weights_sha256:
+        known = self.ledger.owned().get(name) or self.ledger.own(name, route.weights_sha256)
+        if known != route.weights_sha256:
             raise ProtocolError(503, self._stale(name, f"now has other weights (route {route.source})"))
 
     def refuse_owned(self, name: str) -> None:

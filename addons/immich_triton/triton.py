@@ -86,9 +86,7 @@ class TritonClient:
             async with asyncio.timeout(deadline):
                 while True:
                     at_triton = False
-                    if not patient and not gate.is_open:
-                        raise Unavailable(f"{call.pipeline.name} waits for Triton: {gate.reason}")
-                    await line.take(gate, ticket, clock)
+                    await line.take(gate, ticket, clock, patient=patient)
                     at_triton = True
                     try:
                         return await line.send(call, clock)
@@ -141,12 +139,17 @@ class _Line:
         self._learning: asyncio.Task[None] | None = None
         self._learn()
 
-    async def take(self, gate: Gate, ticket: Ticket, clock: Clock) -> None:
-        """Wait until the gate is open and a place is free, and take the place."""
+    async def take(self, gate: Gate, ticket: Ticket, clock: Clock, *, patient: bool) -> None:
+        """Wait until the gate is open and a place is free, and take the place.
+
+        Raises `Unavailable` when the gate is closed, or closes meanwhile, and the caller is not *patient*.
+        """
         since = time.monotonic()
         self._count(1)
         try:
             while True:
+                if not patient and not gate.is_open:
+                    raise Unavailable(f"{self._name} waits for Triton: {gate.reason}")
                 await gate.passed()
                 await self._places.take(ticket)
                 if gate.is_open:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
@@ -10,6 +10,9 @@ from mitmproxy import ctx
 
 from immich_triton.protocol import ProtocolError
 from immich_triton.request_id import HEADER, current_id
+
+if TYPE_CHECKING:
+    from mitmproxy.http import Request
 
 
 class UpstreamAnswer(Exception):  # noqa: N818 - an answer that ends the request, not a fault of ours
@@ -22,11 +25,19 @@ class UpstreamAnswer(Exception):  # noqa: N818 - an answer that ends the request
         self.body = body
 
 
+def address_of(request: Request) -> str:
+    """Return the upstream's address, ``http://host:port``, that a request would go to."""
+    host = f"[{request.host}]" if ":" in request.host else request.host
+    return f"{request.scheme}://{host}:{request.port}"
+
+
 async def predict(base: str, content_type: str, body: bytes, *, within: float) -> dict[str, Any]:
     """POST *body* to ``base/predict`` on a fresh connection and return the JSON object.
 
     Raises `UpstreamAnswer` when it answers with an error, `ProtocolError` (502, 504) when it does not answer.
     """
+    if within <= 0:  # which aiohttp takes for "any time"
+        raise ProtocolError(504, f"The stock Immich ML at {base} could not be asked: the time of the request is over")
     connector = aiohttp.TCPConnector(force_close=True, ssl=not ctx.options.ssl_insecure)
     timeout = aiohttp.ClientTimeout(total=within, connect=10)
     headers = {"content-type": content_type}

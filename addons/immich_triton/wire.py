@@ -30,6 +30,10 @@ LINGER = 0.5
 """Seconds between an early answer and the end of the connection, for a client that is still sending to read it."""
 
 
+FAREWELL = 10.0
+"""Seconds that a closed connection may still take to send what is in our buffers."""
+
+
 class Reader(Protocol):
     """What a connection handler reads from."""
 
@@ -127,9 +131,14 @@ def hang_up(writer: asyncio.StreamWriter | None) -> None:
     """Close the socket of a client that is gone, in ``client_disconnected``.
 
     mitmproxy 12.2 forgets to when a client half-closes after what is no HTTP: without this the descriptor is lost.
+    A client that reads no more has `FAREWELL` seconds to take what is left.
     """
-    if writer is not None and not writer.is_closing():
+    if writer is None:
+        return
+    if not writer.is_closing():
         writer.close()
+    if writer.transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(FAREWELL, writer.transport.abort)
 
 
 def end(client: Client) -> None:
