@@ -14,6 +14,10 @@ OPTIONS ?=
 WEB ?=
 WEB_PORT ?= 8081
 IMMICH ?=
+# Where this machine reaches the gateway that make run started.
+URL ?= http://$(if $(filter 0.0.0.0 ::,$(HOST)),127.0.0.1,$(HOST)):$(PORT)
+AGAINST ?=
+TASK ?= ocr
 
 .DEFAULT_GOAL := help
 
@@ -33,7 +37,7 @@ run: setup  ## start Triton and the gateway: UPSTREAM, PORT, HOST, METRICS_PORT,
 		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--web --web-port "$(WEB_PORT)")
 
 doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2283 IMMICH_API_KEY=… for Immich's settings too
-	@$(BIN)/python scripts/doctor.py --url "http://127.0.0.1:$(PORT)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
+	@$(BIN)/python scripts/doctor.py --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
 		--models "$(MODELS)" $(if $(IMMICH),--immich "$(IMMICH)")
 
 test: lint  ## set up, then ruff, mypy and pytest: everything that checks the project
@@ -44,14 +48,12 @@ lint: setup  ## ruff and mypy alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-URL ?= http://127.0.0.1:$(PORT)
-AGAINST ?=
-
 eval: setup  ## mark the OCR answers of the running gateway and of RapidOCR: URL, AGAINST="URL…" of stock Immich MLs
 	$(BIN)/python scripts/eval_ocr.py --url "$(URL)" --engine $(foreach url,$(AGAINST),--against "$(url)")
 
-bench: setup  ## measure the running gateway against RapidOCR: URL, AGAINST="URL…" of stock Immich MLs; more: scripts/bench.py --help
-	$(BIN)/python scripts/bench.py --url "$(URL)" --engine $(foreach url,$(AGAINST),--against "$(url)")
+bench: setup  ## measure the running gateway: URL, TASK=ocr|clip|faces, AGAINST="URL…" of stock Immich MLs; more: scripts/bench.py --help
+	$(BIN)/python scripts/bench.py --task "$(TASK)" --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
+		--metrics "http://127.0.0.1:$(TRITON_METRICS_PORT)" --models "$(MODELS)" --engine $(foreach url,$(AGAINST),--against "$(url)")
 
 lock: setup  ## renew the hashed lock files (needs uv); they carry no address of a package host
 	@scripts/lock.sh

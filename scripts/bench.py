@@ -1,9 +1,9 @@
 """Measure whole ``/predict`` requests through the gateway, against others on the same machine, in one run.
 
-    python scripts/bench.py --engine --against http://127.0.0.1:3003          OCR: images/s, latency, memory, overhead
-    python scripts/bench.py --task clip --against …                           images, queries, batching
-    python scripts/bench.py --task faces --crowd group.jpg --against …        faces
-    python scripts/bench.py --memory 5000                                     does memory grow?
+    .venv/bin/python scripts/bench.py --engine --against http://127.0.0.1:3003     OCR: images/s, latency, memory, …
+    .venv/bin/python scripts/bench.py --task clip --engine --against …             images, queries, batching
+    .venv/bin/python scripts/bench.py --task faces --crowd group.jpg --against …   faces
+    .venv/bin/python scripts/bench.py --memory 5000                                does memory grow?
 
 Without --url it starts a gateway and a Triton of its own. Who is compared takes turns (A B B A …); rates and ratios are
 medians over the rounds. Run it on a quiet machine.
@@ -21,10 +21,11 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import requests
 from rich.console import Console
 from toolbox.bench import clip, crowd, environment, growth, overhead, throughput
 from toolbox.bench.load import Clients, Contender
-from toolbox.bench.network import Network
+from toolbox.bench.network import as_configured, in_onnxruntime
 from toolbox.bench.samples import IMAGES, Sample, from_files, pages
 from toolbox.bench.service import Gateway, attached, own
 from toolbox.bench.targets import BenchError, RapidEngine, Service, Straight, route_of
@@ -119,9 +120,13 @@ async def bench(options: argparse.Namespace, gateway: Gateway, show: Console) ->
         if options.task == "clip":
             results |= await search(options, gateway, service, images, show)
         if options.crowd:
-            recogniser = network(options, gateway, "recognition", "recogniser alone")
+            model = network_of(options, gateway, "recognition")
+            recognisers = [
+                in_onnxruntime("in ONNX Runtime, as stock's", file_of(gateway, model), options.threads),
+                as_configured("in the engine of its config", file_of(gateway, model), config_of(gateway, model)),
+            ]
             (photo,) = from_files([options.crowd])
-            results["crowd"] = await crowd.measure(service, recogniser, photo, show)
+            results["crowd"] = await crowd.measure(service, recognisers, photo, show)
         return results
 
 
@@ -131,7 +136,8 @@ async def search(
     """Measure queries and batching."""
     texts = Service("gateway", gateway.url, "clip-text", model=options.model)
     try:
-        encoder = network(options, gateway, "textual", "encoder alone")
+        model = network_of(options, gateway, "textual")
+        encoder = in_onnxruntime("encoder alone", file_of(gateway, model), options.threads)
         route = route_of(gateway.models, "clip", model=options.model)
         return {
             "text": await clip.text(texts, encoder, images, photos, options.rounds, show),
@@ -166,17 +172,33 @@ def alone(options: argparse.Namespace, gateway: Gateway, concurrency: int) -> li
         return []
     if options.task == "ocr":
         return [Clients(RapidEngine(workers=concurrency, threads=options.threads))]
-    kind = "visual" if options.task == "clip" else "detection"
-    return [network(options, gateway, kind, "encoder alone" if options.task == "clip" else "detector alone")]
+    kind, name = ("visual", "encoder alone") if options.task == "clip" else ("detection", "detector alone")
+    model = network_of(options, gateway, kind)
+    return [in_onnxruntime(name, file_of(gateway, model), options.threads)]
 
 
-def network(options: argparse.Namespace, gateway: Gateway, kind: str, name: str) -> Network:
-    """Return the ONNX network behind a type of the task, to run it alone. Raises `BenchError`."""
+def network_of(options: argparse.Namespace, gateway: Gateway, kind: str) -> str:
+    """Return the name of the ONNX model behind a type of the task. Raises `BenchError`."""
     pipeline = route_of(gateway.models, options.task, model=options.model).pipeline(kind)
     # A pipeline with two networks names them by role; an encoder is the only one.
-    model = {"detection": "detector", "recognition": "recognizer"}.get(kind, "encoder")
-    folder = str(pipeline.parameters.get(model, pipeline.models[0]))
-    return Network(name, gateway.models / folder / "1/model.onnx", options.threads)
+    role = {"detection": "detector", "recognition": "recognizer"}.get(kind, "encoder")
+    return str(pipeline.parameters.get(role, pipeline.models[0]))
+
+
+def file_of(gateway: Gateway, model: str) -> Path:
+    """Return the ONNX file of a model in the repository."""
+    return gateway.models / model / "1/model.onnx"
+
+
+def config_of(gateway: Gateway, model: str) -> dict[str, Any]:
+    """Return the config of a model as Triton completed it. Raises `BenchError`."""
+    try:
+        answer = requests.get(f"{gateway.triton}/v2/models/{model}/config", timeout=10)
+        answer.raise_for_status()
+        config: dict[str, Any] = answer.json()
+    except requests.RequestException as error:
+        raise BenchError(f"Triton at {gateway.triton} does not tell the config of {model}: {error}") from error
+    return config
 
 
 @contextlib.asynccontextmanager

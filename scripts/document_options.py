@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     fresh = updated(readme)
     if options.check:
         if fresh != readme:
-            print("README.md is out of date: run python scripts/document_options.py", file=sys.stderr)
+            print("README.md is out of date: run .venv/bin/python scripts/document_options.py", file=sys.stderr)
         return int(fresh != readme)
     README.write_text(fresh, encoding="utf-8")
     return 0

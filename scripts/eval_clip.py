@@ -4,8 +4,8 @@
 The figures are computed as Chinese-CLIP computes its published ones. For ViT-B-16 these are, text to image R@1 without
 fine-tuning: MUGE (split valid) 52.1, Flickr30K-CN (split test) 62.7; yours must lie within 0.2 of them.
 
-    python scripts/eval_clip.py Flickr30k-CN --split test --gateway http://127.0.0.1:3004 --name ViT-B-16__openai
-    python scripts/eval_clip.py captions.tsv --name ViT-B-16__openai
+    .venv/bin/python scripts/eval_clip.py Flickr30k-CN --split test --name ViT-B-16__openai
+    .venv/bin/python scripts/eval_clip.py captions.tsv --name ViT-B-16__openai
 
 DATA is a folder as Chinese-CLIP publishes them (<split>_imgs.tsv and <split>_texts.jsonl), or a TSV file whose lines
 hold the path of an image, a tab, and a caption.

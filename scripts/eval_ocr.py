@@ -1,6 +1,6 @@
 """Let the gateway, RapidOCR and a stock Immich ML read the same rendered pages, and mark them.
 
-    python scripts/eval_ocr.py --engine --against http://127.0.0.1:3003
+    .venv/bin/python scripts/eval_ocr.py --engine --against http://127.0.0.1:3003
 
 Renders over 300 lines with known text (simplified, traditional, English, numbers, mixed; clean, rotated, blurred, JPEG
 quality 50, low contrast, vertical) as Immich previews and prints detection recall, exact lines and character accuracy.

@@ -5,7 +5,7 @@ The weights are downloaded once (or taken from --weights). PyTorch runs in an en
 run makes (Python 3.11, 5 GB, in the user's cache). The ONNX models are compared with the original; unless each
 embedding is equal, nothing is written.
 
-    python scripts/export_clip.py ViT-B-16 --as ViT-B-32__openai
+    .venv/bin/python scripts/export_clip.py ViT-B-16
 """
 
 from __future__ import annotations
@@ -174,8 +174,9 @@ def _print_next(models: Path, model: ClipModel, names: list[str], *, untrained: 
     if untrained:
         print("random weights: the gateway refuses this route unless immich_allow_untrained is set")
     print(
-        "Next: restart Triton, choose the name in Immich (Administration, Settings, Machine Learning, Smart Search), "
-        "then run scripts/reindex.py; the README says why, under 'Switching to Chinese-CLIP and back'."
+        "Next: choose the name in Immich (Administration, Settings, Machine Learning, Smart Search), then run "
+        "scripts/reindex.py; the README says why, under 'Switching to Chinese-CLIP and back'. make run and "
+        "run_triton.py load the model by themselves; any other Triton has to be restarted."
     )
 
 

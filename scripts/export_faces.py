@@ -4,7 +4,7 @@
 The pack is downloaded once (or taken from --archive). Its two models get a batch axis and take pixels as they are;
 they are compared with the originals, and unless boxes, landmarks and embeddings are equal, nothing is written.
 
-    python scripts/export_faces.py buffalo_l --accept-license
+    .venv/bin/python scripts/export_faces.py buffalo_l --accept-license
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Embeddings of two models cannot be compared, not even when they have the same si
 photos of the old one gives confident nonsense. So each photo must be embedded again. Without --yes this only shows
 what would happen; with it, Immich empties the index and queues Smart Search for all photos.
 
-    IMMICH_API_KEY=... python scripts/reindex.py --immich http://immich:2283 --gateway http://gateway:3004
+    IMMICH_API_KEY=... .venv/bin/python scripts/reindex.py --immich http://immich:2283 --gateway http://gateway:3004
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from immich_triton.routes import Route, RouteError, load_routes
 _CONCURRENCY: Final = 2
 """Immich's default for Smart Search."""
 _SAMPLES: Final = 12
+_ATTEMPTS: Final = 10
+"""Looks at the queue that may fail in a row before the watch is given up; Immich goes on either way."""
 _STARTING: Final = 60.0
 """Seconds Immich may take to fill the queue before an empty one counts as finished."""
 
@@ -167,7 +169,7 @@ def _watch(immich: Immich, interval: float) -> None:
         task = progress.add_task("", total=None)
         total, started = 0, time.monotonic()
         while True:
-            left = immich.queue().left
+            left = _left(immich, interval)
             # Immich fills the queue bit by bit, while the first jobs are done already.
             total = max(total, left, int(progress.tasks[0].completed) + left)
             if total > 1:
@@ -178,12 +180,24 @@ def _watch(immich: Immich, interval: float) -> None:
     seconds = time.monotonic() - started
     # One job is the one that fills the queue.
     if total <= 1:
-        print("Nothing was to be done.")
+        print("The queue is empty: there was nothing to do, or it was done between two looks.")
         return
     print(
         f"The queue is empty after {_duration(seconds)}. Immich does not list photos whose job failed: run this once "
         "more with --missing --yes, until that finds nothing."
     )
+
+
+def _left(immich: Immich, interval: float) -> int:
+    """Return how many jobs are left; one answer that does not come is no reason to end a watch of hours."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return immich.queue().left
+        except ImmichError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(interval)
+    raise AssertionError("unreachable")
 
 
 def _duration(seconds: float) -> str:

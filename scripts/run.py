@@ -22,8 +22,9 @@ import argon2  # mitmproxy's own dependency, for this very option
 from toolbox import preflight
 from toolbox.gateway_process import GatewayProcess, GatewaySettings, WebInterface, given
 from toolbox.preflight import StartError
-from toolbox.repository import MODELS, PROJECT
+from toolbox.repository import INSTALLED, MODELS, PROJECT, install_pipelines
 from toolbox.stop_signals import StopSignals
+from toolbox.triton_models import PIPELINES
 from toolbox.triton_process import TritonProcess
 from toolbox.triton_settings import TritonSettings
 
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         except Stopped:
             print("stopped", flush=True)
             return 0
-        except (StartError, RouteError) as error:
+        except (StartError, RouteError, OSError) as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             return 1
     raise AssertionError("unreachable")
@@ -101,6 +102,8 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
         preflight.check_ports([*triton.settings.ports, *gateway.settings.ports])
         if options.export:
             _export_if_needed(models, asked)
+        # A new version of the project brings new pipelines; the repository may be a volume that an older one filled.
+        install_pipelines(models, [name for name in PIPELINES if (models / name / INSTALLED).is_file()])
         routes = load_routes(models)
         print(f"triton: starting over {models} (log: {triton.log_path})", flush=True)
         triton.start()

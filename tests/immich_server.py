@@ -36,6 +36,8 @@ class Immich:
     counts: list[int] = field(default_factory=list)
     """Jobs left, each time the queue is looked at; the last one stays."""
     after_start: list[int] = field(default_factory=lambda: [1, 30, 42, 20, 5, 0])
+    hiccups: int = 0
+    """How many of the next looks at the queue get a 502, as from a proxy in front of an Immich that restarts."""
     permissions: set[str] = field(default_factory=lambda: set(PERMISSIONS))
     started: list[dict[str, Any]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -72,6 +74,9 @@ class Immich:
         return HTTPStatus.OK, {"photos": self.photos, "videos": self.videos, "usage": 1, "usageByUser": []}
 
     def _jobs(self) -> tuple[HTTPStatus, Any]:
+        if self.started and self.hiccups:
+            self.hiccups -= 1
+            return HTTPStatus.BAD_GATEWAY, error(502, "Bad Gateway", "Bad Gateway")
         left = self.counts.pop(0) if len(self.counts) > 1 else sum(self.counts)
         return HTTPStatus.OK, {"smartSearch": self._queue(left)}
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from recorder import recording_upstream
 from toolbox.bench import clip, overhead, processes, samples
 from toolbox.bench.load import Clients, Run, Summary, ratio, take_turns
-from toolbox.bench.network import Network
+from toolbox.bench.network import in_onnxruntime
 from toolbox.bench.samples import Sample
 from toolbox.bench.service import Gateway
 from toolbox.bench.targets import BenchError, Service
@@ -176,7 +176,7 @@ def save_network(path: Path, element: int) -> None:
 @pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8])
 async def test_a_network_alone_counts_items_and_not_batches(tmp_path: Path, element: int) -> None:
     save_network(tmp_path / "model.onnx", element)
-    run = await Network("alone", tmp_path / "model.onnx", threads=1).run(TEN, 4)
+    run = await in_onnxruntime("alone", tmp_path / "model.onnx", threads=1).run(TEN, 4)
     assert len(run.latencies) == 12
     assert run.rate == pytest.approx(12 / run.seconds)
 

@@ -87,10 +87,10 @@ def test_a_published_folder(alphabet: str, tmp_path: Path) -> None:
 def test_a_tsv(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(png(ord(name[0])))
-    (tmp_path / "captions.tsv").write_text("a.png\t猫\nb.png\t狗\n\na.png\t宠物\nb.png\t宠物\n")
+    (tmp_path / "captions.tsv").write_text("a.png\t猫\u2028咪\nb.png\t狗\n\na.png\t宠物\nb.png\t宠物\n")
     data = load(tmp_path / "captions.tsv", "ignored")
     assert [read() for read in data.images] == [png(ord("a")), png(ord("b"))]
-    assert dict(zip(data.texts, data.pairs, strict=True)) == {"猫": {0}, "狗": {1}, "宠物": {0, 1}}
+    assert dict(zip(data.texts, data.pairs, strict=True)) == {"猫\u2028咪": {0}, "狗": {1}, "宠物": {0, 1}}
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,29 @@ def test_yes_embeds_everything_and_watches_until_the_queue_is_empty(
     assert "--missing --yes" in text
 
 
+def test_a_look_at_the_queue_that_fails_does_not_end_the_watch(
+    immich: Immich, gateway: Recorder, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    immich.hiccups = 3
+    assert run(immich, gateway.url, models, "--yes") == 0
+    assert "The queue is empty after" in capsys.readouterr().out
+
+
+def test_a_queue_that_cannot_be_looked_at_any_more_is_said(
+    immich: Immich, gateway: Recorder, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    immich.hiccups = 1000
+    assert run(immich, gateway.url, models, "--yes") == 1
+    assert "Immich answered 502: Bad Gateway" in capsys.readouterr().err
+
+
 def test_missing_leaves_the_index_as_it_is(
     immich: Immich, gateway: Recorder, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     immich.after_start = [1, 0]
     assert run(immich, gateway.url, models, "--missing", "--yes") == 0
     assert immich.started == [{"command": "start", "force": False}]
-    assert "Nothing was to be done" in capsys.readouterr().out
+    assert "there was nothing to do, or it was done between two looks" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [(), ("--yes",)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from toolbox.repository import new_model, workshop
+from toolbox.repository import MODELS, install_pipelines, new_model, workshop
 from toolbox.triton_models import wanted_models
 
 from immich_triton.routes import load_routes
@@ -42,3 +42,28 @@ def test_what_is_being_built_lies_on_the_same_file_system_and_is_seen_by_nobody(
         (folder / "route.toml").write_text("not a route")
         assert wanted_models(tmp_path, only_routed=False) == set()
         assert load_routes(tmp_path).routes == ()
+
+
+def test_pipelines_are_copied_once_and_renewed_when_they_change(tmp_path: Path) -> None:
+    assert install_pipelines(tmp_path, ["ocr", "faces"]) == ["ocr", "faces"]
+    assert (tmp_path / "ocr/1/model.py").read_bytes() == (MODELS / "ocr/1/model.py").read_bytes()
+    assert install_pipelines(tmp_path, ["ocr", "faces"]) == []
+    record = tmp_path / "ocr/installed.json"
+    record.write_text(record.read_text().replace("1/model.py", "1/old.py"))  # as an older version left it
+    assert install_pipelines(tmp_path, ["ocr", "faces"]) == ["ocr"]
+    (tmp_path / "faces/1/model.py").unlink()
+    assert install_pipelines(tmp_path, ["ocr", "faces"]) == ["faces"]
+
+
+def test_a_config_that_somebody_edited_stays(tmp_path: Path) -> None:
+    install_pipelines(tmp_path, ["ocr"])
+    config, record = tmp_path / "ocr/config.pbtxt", tmp_path / "ocr/installed.json"
+    config.write_text(config.read_text().replace("count: 3", "count: 1"))
+    assert install_pipelines(tmp_path, ["ocr"]) == []
+    record.write_text(record.read_text().replace("1/model.py", "1/old.py"))
+    assert install_pipelines(tmp_path, ["ocr"]) == ["ocr"]
+    assert "count: 1" in config.read_text()
+
+
+def test_the_projects_own_repository_holds_them_already() -> None:
+    assert install_pipelines(MODELS, ["ocr"]) == []

@@ -96,7 +96,7 @@ def load_routes(models: Path) -> RouteTable:
     if not models.is_dir():
         raise RouteError(
             f"the model repository {models} does not exist; set immich_models to the folder that Triton serves, "
-            "or make one: python scripts/export_ocr.py --models DIR"
+            "or make one: .venv/bin/python scripts/export_ocr.py --models DIR"
         )
     return RouteTable(tuple(_read(path) for path in sorted(models.glob("[!.]*/route.toml"))))
 

@@ -140,7 +140,7 @@ class Service:
         return (
             f"{name} was answered by Triton before and {problem}; another model's vectors would spoil the search "
             f"index. Restore the model, or rebuild the index (Smart Search, All) and run: "
-            f"python scripts/ledger.py --state-dir {self.settings.state_dir} forget {name}"
+            f".venv/bin/python scripts/ledger.py --state-dir {self.settings.state_dir} forget {name}"
         )
 
     def track(self, work: asyncio.Task[Any]) -> None:

@@ -59,7 +59,7 @@ def _load_folder(folder: Path, split: str) -> Dataset:
     texts: list[str] = []
     pairs: list[frozenset[int]] = []
     path = folder / f"{split}_texts.jsonl"
-    for number, line_ in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line_ in enumerate(_lines(path), 1):
         try:
             entry = json.loads(line_)
             pairs.append(frozenset(numbers[str(identity)] for identity in entry["image_ids"]))
@@ -67,6 +67,12 @@ def _load_folder(folder: Path, split: str) -> Dataset:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}, line {number}: {error!r}; each line needs text and the image_ids") from error
     return Dataset(images, texts, pairs)
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file; a caption may hold what `str.splitlines` takes for the end of a line."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def _read_base64(path: Path, start: int, length: int) -> bytes:
@@ -87,7 +93,7 @@ def _load_tsv(path: Path) -> Dataset:
     images: list[Callable[[], bytes]] = []
     numbers: dict[str, int] = {}
     texts: dict[str, set[int]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         name, tab, text = line.partition("\t")

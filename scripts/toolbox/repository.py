@@ -109,13 +109,47 @@ def workshop(models: Path, purpose: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def install_pipelines(models: Path, names: Sequence[str]) -> None:
-    """Put the project's pipelines into another model repository; nothing to do for the project's own."""
+def install_pipelines(models: Path, names: Sequence[str]) -> list[str]:
+    """Put the project's pipelines into another model repository, or renew them there.
+
+    A ``config.pbtxt`` that somebody edited there stays. Returns the pipelines that were written: none where all are
+    up to date, or *models* is the project's own repository.
+    """
     if models.resolve() == MODELS:
-        return
+        return []
+    written = []
     for name in names:
+        source, target = MODELS / name, models / name
+        shipped = {
+            str(path.relative_to(source)): sha256(path)
+            for path in sorted(source.rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        before = _installed(target)
+        if before == shipped and all((target / path).is_file() for path in shipped):
+            continue
+        config = target / "config.pbtxt"
+        edited = (
+            config.read_bytes() if before and config.is_file() and sha256(config) != before.get(config.name) else None
+        )
         with new_model(models, name) as folder:
-            shutil.copytree(MODELS / name, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            if edited is not None:
+                (folder / config.name).write_bytes(edited)
+            (folder / INSTALLED).write_text(json.dumps(shipped, indent=2) + "\n", encoding="utf-8")
+        written.append(name)
+    return written
+
+
+INSTALLED = "installed.json"
+"""Beside a pipeline that was copied: the SHA-256 of each file as it was shipped."""
+
+
+def _installed(folder: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads((folder / INSTALLED).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def sha256(*paths: Path) -> str:

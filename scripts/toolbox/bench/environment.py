@@ -31,7 +31,7 @@ BUSY: Final = 0.5
 def describe(gateway: Gateway) -> dict[str, str]:
     """Return the machine, the versions, and the command line."""
     facts = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join([".venv/bin/python", *sys.argv]),
         "cpu": f"{_cpu_model()}, {os.cpu_count()} logical CPUs",
         "system": f"{platform.system()} {platform.release()}, {platform.freedesktop_os_release()['PRETTY_NAME']}",
         "python": platform.python_version(),
