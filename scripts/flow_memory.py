@@ -1,6 +1,7 @@
 """Watch the memory of a gateway under mitmweb while thousands of requests with images go through it.
 
-Start it first: make run WEB=1. Half of the requests are OCR on tiny images, half are images that pass through.
+Start it first: make run WEB=1, and a stock ML behind it. Half of the requests are OCR on tiny images, half are images
+that pass through.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import argparse
 import io
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
@@ -19,10 +20,20 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from toolbox.bench import processes
-from toolbox.client import entries_for, predict
+from toolbox.client import Answer, entries_for, predict
 
 PASSES_THROUGH: dict[str, Any] = {"pet-detection": {"detection": {"modelName": "none"}}}
 """A task that nobody knows: the stock ML refuses it at once, so that thousands take minutes."""
+
+
+BY_TRITON: Final = frozenset({200})
+
+BY_STOCK: Final = frozenset({200, 422, 500})
+"""How the stock ML itself answers what it does not know; 502 to 504 would be the gateway's, which did not reach it."""
+
+
+class WrongAnswer(Exception):  # noqa: N818 - an answer that ends the run, not a fault of ours
+    """What was to be measured did not happen."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,6 +57,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 1 when memory grew by more than allowed, or nothing answers."""
     options = parser().parse_args(arguments)
+    if options.count < 2 or 10 * options.warm_up > 9 * options.count:
+        print(
+            f"flow_memory: --count {options.count} leaves nothing to measure after --warm-up {options.warm_up}; "
+            "the warm-up may be nine tenths of the count at most",
+            file=sys.stderr,
+        )
+        return 1
     console = Console(highlight=False)
     pid = processes.listener(urlsplit(options.url).port or 80)
     if pid is None:
@@ -55,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         measured = measure(options, pid)
-    except requests.RequestException as error:
+    except (requests.RequestException, WrongAnswer) as error:
         print(f"flow_memory: {error}", file=sys.stderr)
         return 1
     table = Table("requests", "memory of the gateway")
@@ -69,14 +87,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace, pid: int) -> list[tuple[int, float]]:
-    """Return the number of requests so far with the resident memory in MiB, ten times during the run."""
+    """Return the number of requests so far with the resident memory in MiB, ten times during the run.
+
+    Raises `WrongAnswer` when one is not what it has to be: memory stays flat too while everything is refused.
+    """
     tiny, large = tiny_images(), padded(options.kilobytes)
 
     def ask(number: int) -> None:
         if number % 2:
-            predict(options.url, entries_for("ocr"), image=tiny[number // 2 % len(tiny)])
+            check("OCR", predict(options.url, entries_for("ocr"), image=tiny[number // 2 % len(tiny)]), BY_TRITON)
         else:
-            predict(options.url, PASSES_THROUGH, image=large)
+            check("what passes through", predict(options.url, PASSES_THROUGH, image=large), BY_STOCK)
 
     step = max(1, options.count // 10)
     measured = []
@@ -85,6 +106,13 @@ def measure(options: argparse.Namespace, pid: int) -> list[tuple[int, float]]:
             list(pool.map(ask, range(start, min(start + step, options.count))))
             measured.append((min(start + step, options.count), resident(pid)))
     return measured
+
+
+def check(what: str, answer: Answer, statuses: Collection[int]) -> None:
+    """Raise `WrongAnswer` when the status is none of *statuses*."""
+    if answer.status not in statuses:
+        body = " ".join(str(answer.body).split())[:200]
+        raise WrongAnswer(f"{what} was answered {answer.status}: {body}; put that right, then measure again")
 
 
 def resident(pid: int) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import requests
 from rich.console import Console
 from rich.table import Table
-from toolbox.client import ENTRIES, Answer, entries_for, predict
+from toolbox.client import ENTRIES, NOT_FOUND, Answer, entries_for, predict, shown
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +19,10 @@ def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(description=__doc__)
     command.add_argument("image", help="an image file; for --task clip-text the query itself")
     command.add_argument("--task", choices=sorted(ENTRIES), default="ocr", help="what to ask (default: %(default)s)")
-    command.add_argument("--model", help="the Immich model name to ask for (default: Immich's own default)")
+    command.add_argument(
+        "--model",
+        help="the Immich model name to ask for (default: ViT-B-16__openai for CLIP, else Immich's own default)",
+    )
     command.add_argument(
         "--url", default="http://127.0.0.1:3004", help="address of the gateway or a stock ML (default: %(default)s)"
     )
@@ -37,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             answer = predict(options.url, entries, image=Path(options.image).read_bytes())
     except OSError as error:  # requests' errors are OSErrors too
-        what = f"nobody answers at {options.url}" if isinstance(error, requests.RequestException) else "cannot read"
+        what = (
+            f"nobody answers at {shown(options.url)}" if isinstance(error, requests.RequestException) else "cannot read"
+        )
         print(f"predict: {what}: {error}", file=sys.stderr)
         if isinstance(error, requests.ConnectionError):
             print("predict: is the gateway running? Start it with: make run", file=sys.stderr)
@@ -47,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     elif answer.status == 200:
         show(options.task, answer, Console())
     if answer.status != 200:
-        print(f"predict: {options.url} answered {answer.status}: {answer.body}", file=sys.stderr)
+        print(f"predict: {shown(options.url)} answered {answer.status}: {answer.body}", file=sys.stderr)
+        if answer.status == requests.codes.not_found:
+            print(f"predict: {NOT_FOUND}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,6 +1,8 @@
 """Take the README's pictures: ask a running gateway, look at mitmweb's flows in a headless Chromium.
 
-Start the gateway first (make run WEB=1); it prints mitmweb's password. With --report also of what compare.py wrote.
+Start the gateway first (make run WEB=1), with OCR, CLIP and faces routed and a stock ML behind it; it prints mitmweb's
+password. All flows that mitmweb holds are removed: save what is dear before. With --report also of what compare.py
+wrote about photos of which one shows a face.
 """
 
 from __future__ import annotations
@@ -18,6 +20,19 @@ from toolbox.browser import BrowserError, Page, page
 from toolbox.client import entries_for, predict
 
 WIDTH: Final = 1280
+DETAIL: Final = 640
+"""Width of the pane beside the flow list, in pixels, while the list needs the room."""
+
+HEIGHT: Final = 480
+
+VIEWS: Final = (
+    ("request", "ocr PP-OCRv5_mobile", "Request"),
+    ("answer-clip", "clip/visual", "Response"),
+    ("answer-faces", "facial-recognition", "Response"),
+    ("answer-error", "400 The image", "Response"),
+    ("answer-ocr", "ocr PP-OCRv5_mobile", "Response"),
+)
+"""Names of pictures, with what stands in the comment of the flow and the pane that is open."""
 
 ROWS: Final = "[...document.querySelectorAll('.flow-table tbody tr')]"
 
@@ -56,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def ask(url: str, images: Path) -> None:
     """Ask what an Immich server asks, and what goes wrong now and then."""
     receipt, portrait = (images / "zh_receipt.jpg").read_bytes(), (images / "astronaut.jpg").read_bytes()
+    url = url.rstrip("/")
     requests.get(f"{url}/ping", timeout=5)
     predict(url, entries_for("clip"), image=portrait)
     predict(url, entries_for("faces"), image=portrait)
@@ -70,41 +86,64 @@ def ask(url: str, images: Path) -> None:
 async def take(options: argparse.Namespace) -> None:
     """Take all pictures. Raises `BrowserError`."""
     async with page() as tab:
-        await tab.size(WIDTH, 460)
+        await tab.size(WIDTH, HEIGHT)
         await tab.open(f"{options.web}/?token={options.password}")
         await tab.wait_for("document.querySelector('.flow-table') != null")
         await run(tab, "view.flows.remove", "@all")
         await asyncio.to_thread(ask, options.url, options.images)
         await tab.wait_for(f"{ROWS}.some(row => row.innerText.includes('/docs'))")
+        # A row is there as soon as a request begins; its comment comes with the answer.
+        await tab.wait_for("[...document.querySelectorAll('td.col-comment')].every(cell => cell.innerText)")
         await save(tab, options.output / "flow-list.png")
 
-        await tab.size(WIDTH, 500)
-        await select(tab, "ocr PP-OCRv5_mobile", "Request")
-        await save(tab, options.output / "request.png")
-        await select(tab, "clip/visual", "Response")
-        await save(tab, options.output / "answer-clip.png")
-        await select(tab, "facial-recognition", "Response")
-        await save(tab, options.output / "answer-faces.png")
-        await select(tab, "400 The image", "Response")
-        await save(tab, options.output / "answer-error.png")
-        await tab.size(WIDTH, 720)
-        await select(tab, "ocr PP-OCRv5_mobile", "Response")
-        await save(tab, options.output / "answer-ocr.png")
+        for name, comment, pane in VIEWS:
+            await select(tab, comment, pane)
+            await fit(tab)
+            await save(tab, options.output / f"{name}.png")
 
         await run(tab, "immich.compare", "~comment 'ocr PP.* ms$'")
         await tab.wait_for(f"{ROWS}.filter(row => row.innerText.includes('lines match')).length == 2", 120)
-        await tab.size(WIDTH, 900)
+        # The pane shows the comparison once it is opened anew.
         await select(tab, "facial-recognition", "Response")
         await select(tab, "ocr PP-OCRv5_mobile", "Response")
         await tab.wait_for("document.querySelector('.contentview').innerText.includes('comparison with')")
-        await tab.evaluate("document.querySelector('.flow-detail section').scrollTo(0, 1e6)")
+        await fit(tab, comment=True)
         await save(tab, options.output / "comparison.png")
 
         if options.report:
-            await tab.size(WIDTH, 960, scale=0.75)
-            await tab.open(await asyncio.to_thread(lambda: options.report.resolve().as_uri()))
-            await tab.wait_for("document.querySelectorAll('section').length > 0")
+            await open_report(tab, options.report)
             await save(tab, options.output / "report.png")
+
+
+async def fit(tab: Page, *, comment: bool = False) -> None:
+    """Make the page as high as the open pane needs, and with *comment* as wide as the selected row's comment needs."""
+    await tab.size(WIDTH, HEIGHT)
+    width = WIDTH
+    if comment:
+        await tab.evaluate(f"document.querySelector('.flow-detail').style.flex = '0 0 {DETAIL}px'")
+        cell = "document.querySelector('tr.selected td.col-comment')"
+        width += 10 + await tab.evaluate(f"{cell}.scrollWidth - {cell}.clientWidth")
+        await tab.size(width, HEIGHT)
+    pane = "document.querySelector('.flow-detail section')"
+    await tab.size(width, HEIGHT + await tab.evaluate(f"{pane}.scrollHeight - {pane}.clientHeight"))
+
+
+async def open_report(tab: Page, report: Path) -> None:
+    """Show a report's summary, the photo that differs most, and the first with a face. Raises `BrowserError`."""
+    await tab.size(WIDTH, HEIGHT)
+    await tab.open(await asyncio.to_thread(lambda: report.resolve().as_uri()))
+    await tab.wait_for("document.readyState == 'complete'")
+    # Only faces are compared by cosine, and only what was found by either side makes a table.
+    faces = "section => [...section.querySelectorAll('th')].some(head => head.innerText == 'cosine')"
+    found = await tab.evaluate(
+        f"(() => {{ const all = [...document.querySelectorAll('section')]; const face = all.find({faces});"
+        "if (face) all.slice(1).filter(each => each != face).forEach(each => each.remove()); return face != null; })()"
+    )
+    if not found:
+        raise BrowserError(f"{report} shows no face; compare also a photo with one: tests/data/images/astronaut.jpg")
+    await tab.size(WIDTH, await tab.evaluate("document.documentElement.scrollHeight"))
+    await tab.wait_for("[...document.images].every(image => image.complete)")
+    await tab.size(WIDTH, await tab.evaluate("document.documentElement.scrollHeight"))
 
 
 async def run(tab: Page, command: str, *arguments: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,14 @@ class Mitmweb:
         return f"{self.url}/?token={self.password}"
 
     def call(self, method: str, path: str, **keywords: Any) -> Any:
-        """Return the JSON that mitmweb answers."""
+        """Return the JSON that mitmweb answers, None when it answers nothing."""
         token = secrets.token_hex(16)  # mitmweb wants to see the same one twice
         headers = {"Authorization": f"Bearer {self.password}", "X-XSRFToken": token}
         cookies = {"_mitmproxy_xsrf": token}
         url = f"{self.url}{path}"
         response = requests.request(method, url, headers=headers, cookies=cookies, timeout=10, **keywords)
         response.raise_for_status()
-        return response.json()
+        return response.json() if response.content else None
 
     def flows(self) -> list[dict[str, Any]]:
         """Return what the flow list shows, oldest first."""
@@ -51,6 +52,23 @@ class Mitmweb:
         """Return name and text of the view of a flow's "request" or "response"."""
         content = self.call("GET", f"/flows/{flow['id']}/{message}/content/Auto.json")
         return content["view_name"], content["text"]
+
+    def replay(self, flow: dict[str, Any]) -> dict[str, Any]:
+        """Send a flow's request once more, in the same flow, and return that when mitmproxy is done with it."""
+        self.command("replay.client", f"@{flow['id']}")
+        assert eventually(lambda: self.command("replay.client.count") == 0)
+        (again,) = [each for each in self.flows() if each["id"] == flow["id"]]
+        return again
+
+    def slowest_until(self, condition: Callable[[], bool]) -> float:
+        """Ask mitmweb again and again until *condition* is true, and return the slowest answer's share of that time."""
+        slowest, began = 0.0, time.monotonic()
+        done = False
+        while not done:
+            asked = time.monotonic()
+            done = condition()
+            slowest = max(slowest, time.monotonic() - asked)
+        return slowest / (time.monotonic() - began)
 
     def command(self, name: str, *arguments: str) -> Any:
         """Run a mitmproxy command and return its value. Fails with the command's error."""

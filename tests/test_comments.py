@@ -49,6 +49,38 @@ def test_waiting_for_triton(web: Mitmweb) -> None:
     assert flow["marked"] == "🔴"
 
 
+def test_a_replay_takes_the_mark_off_what_is_well_again(web: Mitmweb, upstream: Recorder) -> None:
+    predict(web.gateway.url, entries_for("ocr"), image=IMAGE)
+    failed = web.last()
+    assert failed["comment"].startswith("503 waiting for Triton")
+    before, upstream.answer = upstream.answer, (200, (DATA / "stock" / "zh_receipt.jpg.ocr.json").read_bytes())
+    web.command("set", "immich_fallback_tasks", "ocr")
+    try:
+        well = web.replay(failed)
+    finally:
+        web.command("set", "immich_fallback_tasks")  # none
+        upstream.answer = before
+    assert well["comment"].startswith("ocr PP-OCRv5_mobile → ocr, but Triton was away: passed through · ")
+    assert well["marked"] == ""
+
+
+def test_a_replay_that_fails_for_another_reason_says_that_one(web: Mitmweb) -> None:
+    predict(web.gateway.url, entries_for("ocr"), image=IMAGE)
+    failed = web.last()
+    web.call("PUT", f"/flows/{failed['id']}", json={"request": {"content": "no form"}})
+    again = web.replay(failed)
+    # Nothing of the first time is left, such as the routes: this time it did not get that far.
+    assert again["comment"] == "400 There was an error parsing the body"
+    assert again["marked"] == "🔴"
+
+
+def test_a_replay_leaves_a_mark_that_is_not_ours(web: Mitmweb) -> None:
+    requests.get(f"{web.gateway.url}/", timeout=5)
+    flow = web.last()
+    web.command("flow.mark", f"@{flow['id']}", ":green_circle:")
+    assert web.replay(flow)["marked"] == "🟢"
+
+
 def test_a_ping_says_what_is_missing(web: Mitmweb) -> None:
     requests.get(f"{web.gateway.url}/ping", timeout=5)
     flow = web.last()
@@ -185,6 +217,25 @@ def test_flows_from_a_file_stay_as_they_are(web: Mitmweb, tmp_path: Path) -> Non
     assert eventually(lambda: len(web.flows()) == 2 * count)
     loaded = [flow for flow in web.flows() if flow["request"]["path"] == "/recorded"]
     assert [flow["comment"] for flow in loaded] == [recorded["comment"]] * 2
+
+
+def test_flows_that_mitmweb_starts_with_keep_what_was_noted(web: Mitmweb, upstream: Recorder, tmp_path: Path) -> None:
+    predict(web.gateway.url, entries_for("ocr"), image=IMAGE)
+    recorded = web.last()
+    web.command("save.file", f"@{recorded['id']}", str(tmp_path / "flows"))
+    (tmp_path / "models").mkdir()
+    with running_mitmweb(
+        tmp_path,
+        models=tmp_path / "models",
+        triton_url=f"http://127.0.0.1:{free_ports(1)[0]}",
+        upstream=upstream.url,
+        rfile=tmp_path / "flows",
+    ) as other:
+        # These go through the hooks of a request, as those do that just came.
+        assert eventually(lambda: any(flow["request"]["path"] == "/predict" for flow in other.flows()))
+        (loaded,) = [flow for flow in other.flows() if flow["request"]["path"] == "/predict"]
+        assert loaded["comment"] == recorded["comment"]
+        assert "answered by: ocr PP-OCRv5_mobile → ocr" in other.shown(loaded, "request")[1]
 
 
 def test_nothing_of_a_request_is_logged(web: Mitmweb) -> None:

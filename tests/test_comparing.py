@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,20 @@ def test_missing_lines_count_with_their_characters(receipt: dict[str, Any]) -> N
     assert comparison.likeness == pytest.approx(2 * (total - len(gone)) / (2 * total - len(gone)))
     assert compare("ocr", other, receipt).only_theirs == (8,)
     assert f"+ {gone}" in comparison.details
+
+
+def test_a_full_page_is_compared_in_a_moment() -> None:
+    def page(shift: float) -> dict[str, Any]:
+        lefts = [(shift + column / 4, row / 100) for row in range(100) for column in range(4)]
+        boxes = [[x, y, x + 0.2, y + 1e-4, x + 0.2, y + 0.008, x, y + 0.008] for x, y in lefts]
+        texts = [f"line {number}" for number in range(400)]
+        return {"ocr": {"box": [number for box in boxes for number in box], "text": texts}}
+
+    began = time.thread_time()
+    comparison = compare("ocr", page(0), page(0.002))
+    # Of processor time; comparing every line with every other in Python took more than a second.
+    assert time.thread_time() - began < 0.5
+    assert len(comparison.pairs) == 400
 
 
 def test_nothing_found_by_either_is_the_same() -> None:

@@ -19,6 +19,7 @@ from small_models import write_model, write_ocr_route
 from toolbox import diagnosis
 from toolbox.findings import Finding
 from toolbox.repository import Pipeline, Route, write_route
+from toolbox.triton_settings import TritonSettings
 
 from immich_triton.ledger import Ledger
 
@@ -146,6 +147,12 @@ def test_the_stock_ml_is_not_taken_for_the_gateway(run: Doctor, stock: Recorder)
     assert "✗ nothing answers at http://127.0.0.1:" in run("--url", f"http://127.0.0.1:{free_ports(1)[0]}")[1]
 
 
+def test_another_service_is_not_taken_for_triton(run: Doctor, stock: Recorder) -> None:
+    for answer in (b"[]", b'{"from":"upstream"}'):
+        stock.answer = (200, answer)
+        assert f"✗ what answers at {stock.url} is no Triton" in run("--triton", stock.url)[1]
+
+
 def test_a_repository_that_cannot_be_read(run: Doctor, tmp_path: Path) -> None:
     code, printed = run("--models", tmp_path / "nowhere")
     assert code == 1
@@ -154,12 +161,17 @@ def test_a_repository_that_cannot_be_read(run: Doctor, tmp_path: Path) -> None:
 
 
 def test_shared_memory(tmp_path: Path) -> None:
-    def found(folder: Path, least: int) -> Finding:
-        (finding,) = [each for each in diagnosis.machine(folder, least) if str(folder) in each.text]
+    def found(folder: Path, least: int, ample: int) -> Finding:
+        (finding,) = [each for each in diagnosis.machine(folder, least, ample) if str(folder) in each.text]
         return finding
 
-    assert found(tmp_path, 1).level == "ok"
-    assert found(tmp_path / "missing", 1).level == "error"
-    scarce = found(tmp_path, 1 << 40)
-    assert scarce.level == "error"
-    assert "--shm-size=1g" in scarce.fix
+    assert found(tmp_path, 1, 1).level == "ok"
+    assert found(tmp_path / "missing", 1, 1).level == "error"
+    for level, least in [("error", 1 << 40), ("warning", 1)]:
+        scarce = found(tmp_path, least, 1 << 40)
+        assert scarce.level == level
+        assert "--shm-size=1g" in scarce.fix
+
+
+def test_shared_memory_with_which_triton_starts_is_no_error(tmp_path: Path) -> None:
+    assert TritonSettings(tmp_path, 8000, 8002, tmp_path).shared_memory_mib == diagnosis.LEAST_MIB < diagnosis.AMPLE_MIB

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import pytest
 from embedded_triton import free_ports
 from mitmweb import Mitmweb, running_mitmweb
 from recorder import Recorder, recording_upstream
-from screenshots import ROWS, run, select
+from screenshots import ROWS, fit, open_report, run, select
 from small_models import write_model, write_ocr_route
-from toolbox import browser
-from toolbox.client import entries_for, predict
+from toolbox import browser, previews
+from toolbox.client import Answer, entries_for, predict
+from toolbox.comparison_report import render
+from toolbox.comparisons import KEYS, Album, Outcome, Picture
+
+from immich_triton.comparing import compare
 
 DATA = Path(__file__).parent / "data"
 PORTRAIT = (DATA / "images" / "astronaut.jpg").read_bytes()
@@ -53,8 +58,11 @@ async def tab(web: Mitmweb) -> AsyncIterator[browser.Page]:
 
 
 async def test_the_list_tells_the_story_and_the_views_render(tab: browser.Page) -> None:
-    await tab.wait_for(f"{ROWS}.filter(row => row.innerText.includes('/predict')).length == 2")
-    comments = await tab.evaluate("[...document.querySelectorAll('td.col-comment')].map(cell => cell.innerText)")
+    # A row is there as soon as a request begins; its comment comes with the answer.
+    comments = await tab.wait_for(
+        "(cells => cells.length == 2 && cells.every(text => text) && cells)"
+        "([...document.querySelectorAll('td.col-comment')].map(cell => cell.innerText))"
+    )
     assert comments[0].startswith("facial-recognition buffalo_l passed through · ")
     assert comments[1] == "503 waiting for Triton · ocr PP-OCRv5_mobile → ocr"
     # All of it is to be read: mitmweb's own style would cut it off.
@@ -70,6 +78,52 @@ async def test_the_list_tells_the_story_and_the_views_render(tab: browser.Page) 
     await tab.wait_for(f"{text}.includes('1: score 0.822, box 509,158 761,502')")
     await select(tab, "503 waiting", "Response")
     await tab.wait_for(f"{text}.includes('error: ocr gave no answer within')")
+
+
+async def test_a_content_view_is_shown_whole(tab: browser.Page, web: Mitmweb) -> None:
+    await select(tab, "503 waiting", "Response")
+    text = "document.querySelector('.contentview pre')"
+    await tab.wait_for(f"{text}.innerText.includes('error: ocr gave no answer within')")
+    reason = str(web.shown(web.last(), "response")[1])
+    assert len(reason) > 80, "it has to be longer than a line"
+    assert await tab.evaluate(f"{text}.scrollWidth <= {text}.clientWidth"), "its lines are cut off"
+
+    await tab.size(1280, 460)
+    await select(tab, "503 waiting", "Request")
+    pane = "document.querySelector('.flow-detail section')"
+    assert await tab.evaluate(f"{pane}.scrollHeight > {pane}.clientHeight"), "the page is too low for it"
+    await fit(tab)
+    assert await tab.evaluate(f"{pane}.scrollHeight == {pane}.clientHeight")
+    assert await tab.evaluate(f"{text}.getBoundingClientRect().bottom <= {pane}.getBoundingClientRect().bottom")
+
+
+async def test_a_long_comment_is_shown_whole(tab: browser.Page, web: Mitmweb) -> None:
+    await asyncio.to_thread(web.command, "flow.comment", "~comment passed", f"facial-recognition {'and so on ' * 12}")
+    await select(tab, "and so on", "Response")
+    cell = "document.querySelector('tr.selected td.col-comment')"
+    assert await tab.evaluate(f"{cell}.scrollWidth > {cell}.clientWidth")
+    await fit(tab, comment=True)
+    assert await tab.evaluate(f"{cell}.scrollWidth <= {cell}.clientWidth")
+
+
+async def test_the_picture_of_a_report_shows_a_face(tab: browser.Page, tmp_path: Path) -> None:
+    album = Album()
+    for number, (task, name) in enumerate(
+        [("ocr", "zh_receipt.jpg"), ("ocr", "zh_receipt.jpg"), ("faces", "astronaut.jpg")]
+    ):
+        answer = Answer(200, json.loads((DATA / "stock" / f"{name}.{task}.json").read_text()), 0.1)
+        comparison = compare(KEYS[task], answer.body, answer.body)
+        photo = previews.thumbnail((DATA / "images" / name).read_bytes())
+        album.add(Picture(Path(f"{number}.jpg"), photo, (Outcome(task, answer, answer, comparison),)))
+    report = tmp_path / "report.html"
+    report.write_text(render(album, [], "three photos"))
+    await open_report(tab, report)
+    heads = await tab.evaluate("[...document.querySelectorAll('section h2')].map(each => each.firstChild.textContent)")
+    assert heads == ["0.jpg", "2.jpg"]
+    assert await tab.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    report.write_text(render(Album(), [], "no photos"))
+    with pytest.raises(browser.BrowserError, match="shows no face"):
+        await open_report(tab, report)
 
 
 async def test_comments_appear_while_one_looks(tab: browser.Page, web: Mitmweb) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immich_triton.polygons import Polygon, area, intersection, intersection_over_union, rectangle
+from immich_triton.polygons import Polygon, area, intersection, intersection_over_union, overlapping, rectangle
 
 
 def turned(width: float, height: float, angle: float) -> Polygon:
@@ -58,3 +58,26 @@ def test_agrees_with_counting_points(width: float, height: float, angle: float, 
     mine, others = inside(one), inside(other)
     expected = (mine & others).sum() / (mine | others).sum()
     assert intersection_over_union(one, other) == pytest.approx(expected, abs=0.02)
+
+
+CORNERS = st.tuples(st.floats(-2, 2), st.floats(-2, 2), st.floats(0.1, 3), st.floats(0.1, 3), st.floats(0, 360))
+
+
+@given(st.lists(CORNERS, max_size=4), st.lists(CORNERS, max_size=4), st.sampled_from([0.01, 0.3, 0.7]))
+def test_the_pairs_that_overlap_are_those_found_one_by_one(
+    left: list[tuple[float, ...]], right: list[tuple[float, ...]], least: float
+) -> None:
+    ours, theirs = (
+        [tuple((px + x, py + y) for px, py in turned(width, height, angle)) for x, y, width, height, angle in side]
+        for side in (left, right)
+    )
+    measured = [
+        (i, j, intersection_over_union(one, other)) for i, one in enumerate(ours) for j, other in enumerate(theirs)
+    ]
+    assert overlapping(ours, theirs, least) == [pair for pair in measured if pair[2] >= least]
+
+
+def test_what_has_no_area_overlaps_nothing() -> None:
+    point, square = rectangle(1, 1, 1, 1), rectangle(0, 0, 2, 2)
+    assert overlapping([point, square], [point], 0.01) == []
+    assert overlapping([], [square], 0.01) == overlapping([square], [], 0.01) == []

@@ -46,6 +46,9 @@ READY_WITHIN = 5.0
 SEPARATOR = " | "
 """Between the comment of a flow and the summary of its comparison."""
 
+AWAY = "Triton is away; the stock ML answered"
+"""By ``immich_fallback_tasks``: a comparison would be one of the stock ML with itself."""
+
 FAILURES = (upstream.UpstreamAnswer, ProtocolError, TritonError, LedgerError, NotComparableError)
 
 
@@ -87,19 +90,22 @@ class Commands:
     def save_images(self, flows: Sequence[flow.Flow], directory: mitmproxy.types.Path) -> None:
         """Save the images of /predict requests, as they came, in a directory."""
         folder = Path(directory).expanduser()
-        count = 0
+        count = malformed = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for one in predictions(flows):
-                image = form_of(one).image
+                try:
+                    image = form_of(one).image
+                except ProtocolError:
+                    malformed += 1
+                    continue
                 if image is not None:
                     (folder / f"{one.id}{picture_of(image).extension}").write_bytes(image)
                     count += 1
         except OSError as error:
             raise CommandError(f"cannot write to {folder}: {error}") from error
-        except ProtocolError as error:
-            raise CommandError(str(error)) from error
-        logger.log(ALERT, "%d images saved in %s", count, folder)
+        skipped = f"; malformed requests skipped: {malformed}" if malformed else ""
+        logger.log(ALERT, "%d images saved in %s%s", count, folder, skipped)
 
     def _describe(self) -> list[str]:
         try:
@@ -142,7 +148,7 @@ class Commands:
         parts, _ = dispatch.split(self._service, entries)
         if not parts:
             return "nothing in this request is routed to Triton", "comparison: nothing here is routed to Triton"
-        base = f"{one.request.scheme}://{one.request.host}:{one.request.port}"
+        base = upstream.address_of(one.request)
         tasks = [part.route.task for part in parts]
         content_type, body = build_form({task: entries[task] for task in tasks}, form)
         within = self._service.settings.deadline
@@ -150,11 +156,13 @@ class Commands:
         began = time.monotonic()
         question = dispatch.Question(form, base, began + within, Clock())
         ours = await dispatch.answer(self._service, parts, {}, question)
+        if question.clock.at_upstream:
+            return AWAY, f"comparison: {AWAY} ({', '.join(tasks)}), so that there is nothing to compare"
         half = time.monotonic()
         theirs = await upstream.predict(base, content_type, body, within=within)
         times = f"Triton {1000 * (half - began):.0f} ms, upstream {1000 * (time.monotonic() - half):.0f} ms"
         sent = orjson.loads(dump(ours))
-        comparisons = [compare(task, sent, theirs) for task in tasks]
+        comparisons = [await asyncio.to_thread(compare, task, sent, theirs) for task in tasks]
         summary = ", ".join(comparison.summary for comparison in comparisons)
         return f"{summary}, {times}", "\n".join(report_lines(comparisons, times, base))
 

@@ -28,8 +28,7 @@ class Comments:
         if kind is None or flow.response is None or _is_loaded(flow):
             return
         flow.comment = comment_on(kind, flow, flow.response)
-        if flow.response.status_code >= 400:
-            flow.marked = ERROR_MARK
+        _mark(flow, failed=flow.response.status_code >= 400)
 
     def error(self, flow: HTTPFlow) -> None:
         """Comment on a flow that got no answer."""
@@ -39,7 +38,15 @@ class Comments:
         who = "the upstream did not answer" if may_go_upstream(flow) else "no answer"
         reason = written_of(flow) or f"{who}: {flow.error.msg}"
         flow.comment = " · ".join(filter(None, (reason, routes_of(flow) if kind == "predict" else "")))
+        _mark(flow, failed=True)
+
+
+def _mark(flow: HTTPFlow, *, failed: bool) -> None:
+    """Mark an error; take our mark, and no other, from a flow that failed before it was replayed."""
+    if failed:
         flow.marked = ERROR_MARK
+    elif flow.marked == ERROR_MARK:
+        flow.marked = ""
 
 
 def _is_loaded(flow: HTTPFlow) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from immich_triton.polygons import Polygon, intersection_over_union, rectangle
+from immich_triton.polygons import Polygon, overlapping, rectangle
 
 LEAST_OVERLAP: Final = 0.3
 """Boxes of two detectors that overlap less are different things; a tilted or tighter box of the same line has more."""
@@ -128,15 +128,10 @@ def face_polygons(faces: Sequence[Mapping[str, Any]]) -> list[Polygon]:
 
 def match(ours: Sequence[Polygon], theirs: Sequence[Polygon]) -> list[tuple[int, int, float]]:
     """Return pairs of indices with their overlap; each index occurs once at most, in the order of *ours*."""
-    overlaps = [
-        (overlap, i, j)
-        for i, one in enumerate(ours)
-        for j, other in enumerate(theirs)
-        if (overlap := intersection_over_union(one, other)) >= LEAST_OVERLAP
-    ]
     pairs: dict[int, tuple[int, float]] = {}
     taken: set[int] = set()
-    for overlap, i, j in sorted(overlaps, key=lambda item: (-item[0], item[1], item[2])):
+    found = overlapping(ours, theirs, LEAST_OVERLAP)
+    for i, j, overlap in sorted(found, key=lambda item: (-item[2], item[0], item[1])):
         if i not in pairs and j not in taken:
             pairs[i] = (j, overlap)
             taken.add(j)

@@ -30,6 +30,16 @@ LONGEST: Final = 160
 UPSTREAM: Final = "passed through"
 
 
+def forget(flow: HTTPFlow) -> None:
+    """Drop what was written down when the flow was sent before: a replay is another story, told in the same flow.
+
+    One that is loaded from a file comes by here too, but is not live, and keeps its notes.
+    """
+    if flow.live:
+        for name in (_ROUTES, _FAULT, _WRITTEN, _COMPARISON):
+            flow.metadata.pop(name, None)
+
+
 def note_split(flow: HTTPFlow, ours: Iterable[tuple[Route, list[Entry]]], others: Mapping[str, Any]) -> None:
     """Write down which part of a ``/predict`` request is answered by which models, and which part passes through."""
     parts = [f"{_asked(entries)} → {_answering(route, entries)}" for route, entries in ours]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from immich_triton import wire
+from immich_triton import notes, upstream, wire
 from immich_triton.answers import error_response
 from immich_triton.claims import claim, kind_of, may_go_upstream
 from immich_triton.protocol import fold_path
@@ -28,6 +28,7 @@ class PassThrough:
         """Tell the three kinds of requests apart; prepare what passes through."""
         if flow.error or kind_of(flow, self._service.id) == "refused":
             return
+        notes.forget(flow)
         wire.close_upstream(flow.client_conn)
         normalise(flow)
         path, method = fold_path(flow.request.path), flow.request.method.upper()
@@ -56,9 +57,8 @@ class PassThrough:
     def error(self, flow: HTTPFlow) -> None:
         """Say in JSON that the upstream did not answer. Without a live client nobody is left to tell."""
         if flow.error and flow.response is None and kind_of(flow, self._service.id) and may_go_upstream(flow):
-            upstream = f"{flow.request.scheme}://{flow.request.host}:{flow.request.port}"
             detail = (
-                f"The stock Immich ML at {upstream} did not answer: {flow.error.msg}. "
+                f"The stock Immich ML at {upstream.address_of(flow.request)} did not answer: {flow.error.msg}. "
                 "This request is not routed to Triton; start the stock ML, or correct its address (UPSTREAM, --mode)."
             )
             self._service.observers.upstream_failed(502)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
 Point = tuple[float, float]
 Polygon = tuple[Point, ...]
 
@@ -37,17 +42,31 @@ def intersection(left: Polygon, right: Polygon) -> Polygon:
 
 def intersection_over_union(left: Polygon, right: Polygon) -> float:
     """Return the overlap of two convex polygons, 0..1; 0 when one of them has no area."""
-    if _apart(left, right):
-        return 0.0
     common = abs(area(intersection(left, right)))
     union = abs(area(left)) + abs(area(right)) - common
     return common / union if union > 0 else 0.0
 
 
-def _apart(left: Polygon, right: Polygon) -> bool:
-    """Whether the bounding rectangles do not touch: most pairs of lines on a page, told without clipping."""
-    return any(
-        max(point[axis] for point in one) < min(point[axis] for point in other)
-        for axis in (0, 1)
-        for one, other in ((left, right), (right, left))
-    )
+def overlapping(ours: Sequence[Polygon], theirs: Sequence[Polygon], least: float) -> list[tuple[int, int, float]]:
+    """Return the pairs of indices whose `intersection_over_union` is *least* or more (above 0), with that overlap.
+
+    Of the pairs of lines on a page hardly any overlap: the bounding rectangles of all are compared at once, and only
+    what is left is clipped.
+    """
+    if not ours or not theirs:
+        return []
+    mine, others = _bounds(ours), _bounds(theirs)
+    sides = np.minimum(mine[:, None, 2:], others[None, :, 2:]) - np.maximum(mine[:, None, :2], others[None, :, :2])
+    common = np.prod(sides.clip(min=0), axis=-1)
+    # The common part is no larger than that of the rectangles, and both together are no smaller than the larger one.
+    areas = [np.array([abs(area(polygon)) for polygon in polygons]) for polygons in (ours, theirs)]
+    possible = common >= (least - 1e-9) * np.maximum(areas[0][:, None], areas[1][None, :])
+    pairs = np.argwhere(possible & (common > 0)).tolist()
+    measured = [(i, j, intersection_over_union(ours[i], theirs[j])) for i, j in pairs]
+    return [pair for pair in measured if pair[2] >= least]
+
+
+def _bounds(polygons: Sequence[Polygon]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return left, top, right and bottom of every polygon, [N,4]."""
+    corners = [np.asarray(polygon, dtype=float) for polygon in polygons]
+    return np.array([[*points.min(axis=0), *points.max(axis=0)] for points in corners])

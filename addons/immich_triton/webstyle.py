@@ -1,6 +1,6 @@
-"""Addon: gives the comments room in mitmweb's flow list, where they would get 150 pixels.
+"""Addon: gives the comments room in mitmweb's flow list, where they would get 150 pixels, and wraps long lines.
 
-A style sheet of two rules goes into mitmweb's page, by way of Tornado's output transforms. Without mitmweb there is
+A style sheet of a few rules goes into mitmweb's page, by way of Tornado's output transforms. Without mitmweb there is
 nothing to do; should the page change, the list merely looks as mitmproxy made it.
 """
 
@@ -20,12 +20,15 @@ WEB_COLUMNS: Final = ("tls", "icon", "path", "method", "status", "size", "time")
 
 STYLE: Final = (
     b"<style>.flow-table .col-path{width:240px}.flow-table .col-comment{width:auto}"
-    b".flow-table td.col-comment{text-align:left}</style></head>"
+    b".flow-table td.col-comment{text-align:left}"
+    # A reason or a text would be cut off at the edge, and an empty line would have no height.
+    b".contentview pre{white-space:pre-wrap;overflow-wrap:anywhere}.contentview pre>div:empty{height:1lh}"
+    b"</style></head>"
 )
 
 
 class WebStyle:
-    """Shows the comments, and widens their column."""
+    """Shows the comments, widens their column, and lets nothing of a content view be cut off."""
 
     def load(self, _loader: Loader) -> None:
         """Choose the columns."""

@@ -51,27 +51,38 @@ def find() -> str | None:
 
 
 class Page:
-    """One tab. Every method waits until the browser has answered."""
+    """One tab. Every method waits until the browser has answered, *reply_seconds* at most."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, *, reply_seconds: float = REPLY_SECONDS) -> None:
         self._socket = socket
+        self._reply_seconds = reply_seconds
         self._next = 0
         self.exceptions: list[str] = []
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a CDP *method* and return its result. Raises `BrowserError`."""
         self._next += 1
-        await self._socket.send_json({"id": self._next, "method": method, "params": parameters})
-        async with asyncio.timeout(REPLY_SECONDS):
-            while True:
-                message = await self._socket.receive_json()
-                if message.get("id") == self._next:
-                    break
-                self._note(message)
+        try:
+            await self._socket.send_json({"id": self._next, "method": method, "params": parameters})
+            async with asyncio.timeout(self._reply_seconds):
+                while (message := await self._message(method)).get("id") != self._next:
+                    self._note(message)
+        except TimeoutError:
+            raise BrowserError(f"{method}: no reply within {self._reply_seconds:g} s; does the browser hang?") from None
+        except aiohttp.ClientError as error:
+            raise BrowserError(f"{method}: the browser is gone: {error}") from error
         if "error" in message:
             raise BrowserError(f"{method}: {message['error']['message']}")
         result: dict[str, Any] = message["result"]
         return result
+
+    async def _message(self, method: str) -> dict[str, Any]:
+        """Return the next message. Raises `BrowserError` when the connection is at its end."""
+        received = await self._socket.receive()
+        if received.type is not aiohttp.WSMsgType.TEXT:
+            raise BrowserError(f"{method}: the browser closed the connection; did it crash?")
+        message: dict[str, Any] = json.loads(received.data)
+        return message
 
     async def size(self, width: int, height: int, scale: float = 1.0) -> None:
         """Set the size of the window in CSS pixels; *scale* device pixels for each."""

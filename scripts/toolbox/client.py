@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import requests
 from requests_toolbelt import MultipartEncoder
@@ -27,7 +28,13 @@ ENTRIES: Final[Mapping[str, Mapping[str, Any]]] = {
         }
     },
 }
-"""What Immich sends in ``entries`` with its default settings, by task."""
+"""What Immich sends in ``entries`` with its default settings, by task; for CLIP another name than its default
+(``ViT-B-32__openai``): the one that Chinese-CLIP is exported under.
+"""
+
+
+NOT_FOUND: Final = "if the gateway wants a token (immich_path_token), add it to the address: --url http://…/TOKEN"
+"""What to do about 404: an Immich ML knows ``/ping`` and ``/predict``."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,20 @@ def entries_for(task: str, model: str | None = None) -> dict[str, Any]:
     """Return Immich's ``entries`` of a task, with another model name where one is given."""
     (name, types) = next(iter(ENTRIES[task].items()))
     return {name: {type_: {**entry, "modelName": model or entry["modelName"]} for type_, entry in types.items()}}
+
+
+def shown(url: str) -> str:
+    """Return an address for people: without its path, which may be a secret (``immich_path_token``)."""
+    parts = urlsplit(url)
+    if not parts.netloc:
+        return url
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{'/…' if parts.path.strip('/') else ''}"
+
+
+def cause(problem: Exception) -> str:
+    """Return what is at the end of a chain of wrapped errors; without the address, which the caller says better."""
+    text = str(problem)
+    return text.rpartition(": ")[2].rstrip("\"')") if ": " in text else text
 
 
 def encode(entries: Mapping[str, Any], *, image: bytes | None = None, text: str | None = None) -> tuple[str, bytes]:

@@ -10,11 +10,7 @@ from typing import Any, Final
 
 from immich_triton.comparing import Comparison, Pair, face_polygons, line_polygons
 from immich_triton.polygons import Polygon
-from toolbox import previews
-from toolbox.comparisons import COLUMNS, KEYS, Outcome, Picture, Summary
-
-THUMBNAIL: Final = 900
-"""Longer side of the embedded pictures, in pixels."""
+from toolbox.comparisons import COLUMNS, KEYS, Album, Outcome, Picture, Summary
 
 STYLE: Final = """
 :root { color-scheme: light dark; --ours: #14803c; --theirs: #d9480f; --line: #8884; }
@@ -46,17 +42,25 @@ LEGEND: Final = """
 """
 
 
-def render(pictures: Sequence[Picture], summaries: Iterable[Summary], heading: str) -> str:
+def render(album: Album, summaries: Iterable[Summary], heading: str) -> str:
     """Return the report, the least alike pictures first."""
-    ordered = sorted(pictures, key=lambda picture: (picture.likeness, str(picture.path)))
+    ordered = sorted(album.pictures, key=lambda picture: (picture.likeness, str(picture.path)))
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Triton and stock Immich ML compared</title>",
         f"<style>{STYLE}</style><h1>Triton and stock Immich ML compared</h1><p>{escape(heading)}</p>",
         _summary(summaries),
         LEGEND,
+        _left_out(album),
         *(_section(picture) for picture in ordered),
     ]
     return "\n".join(parts)
+
+
+def _left_out(album: Album) -> str:
+    if not album.left_out:
+        return ""
+    kept = sum(bool(picture.thumbnail) for picture in album.pictures)
+    return f"<p>Only the {kept} photos that differ most are pictured; of {album.left_out} others there is the text.</p>"
 
 
 def _summary(summaries: Iterable[Summary]) -> str:
@@ -78,9 +82,9 @@ def _section(picture: Picture) -> str:
 
 
 def _figure(picture: Picture) -> str:
-    if not picture.preview:
+    if not picture.thumbnail:
         return ""
-    data = base64.b64encode(previews.thumbnail(picture.preview, THUMBNAIL)).decode()
+    data = base64.b64encode(picture.thumbnail).decode()
     shapes = "".join(shape for outcome in picture.outcomes for shape in _shapes(outcome))
     overlay = f'<svg viewBox="0 0 1 1" preserveAspectRatio="none">{shapes}</svg>'
     return f'<img loading="lazy" alt="" src="data:image/jpeg;base64,{data}">{overlay}'
@@ -100,7 +104,9 @@ def _polygons(task: str, answer: dict[str, Any]) -> list[Polygon]:
     if task == "ocr":
         return line_polygons(answer["ocr"])
     if task == "faces":
-        width, height = answer["imageWidth"], answer["imageHeight"]
+        width, height = answer.get("imageWidth"), answer.get("imageHeight")
+        if not width or not height:
+            return []
         faces = face_polygons(answer[KEYS[task]])
         return [tuple((x / width, y / height) for x, y in polygon) for polygon in faces]
     return []

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Final
 
 import requests
 from rich.table import Table
 
 from immich_triton.comparing import Comparison, NotComparableError, compare
+from immich_triton.timing import HEADER as TIMING
 from toolbox import previews
-from toolbox.client import Answer, entries_for, predict
+from toolbox.client import Answer, cause, entries_for, predict, shown
 
 KEYS: Mapping[str, str] = {"ocr": "ocr", "faces": "facial-recognition", "clip": "clip"}
 """The task's name in an answer, by its name on the command line."""
 
+MOST_THUMBNAILS: Final = 200
+"""Pictures in one report; a browser still opens it (about 20 MB)."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What both sides said to one task about one image; exactly one of ``comparison`` and ``error`` is set."""
+    """What both sides said to one task about one image; exactly one of ``comparison`` and ``error`` is set.
+
+    The bodies of the answers are without what no report shows, such as embeddings.
+    """
 
     task: str
     ours: Answer | None
@@ -32,10 +41,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Picture:
-    """One photo with the outcomes of all tasks; ``preview`` is what both sides saw, empty when there is none."""
+    """One photo with the outcomes of all tasks; ``thumbnail`` is a small JPEG of it, empty when there is none."""
 
     path: Path
-    preview: bytes
+    thumbnail: bytes
     outcomes: tuple[Outcome, ...]
 
     @property
@@ -50,6 +59,31 @@ class Picture:
             (outcome.comparison.likeness if outcome.comparison else -2.0 for outcome in self.outcomes), default=-2
         )
 
+    @property
+    def compared_likeness(self) -> float:
+        """The lowest likeness of the tasks that could be compared; above all others when none could."""
+        return min((outcome.comparison.likeness for outcome in self.outcomes if outcome.comparison), default=math.inf)
+
+
+class Album:
+    """Photos as they are compared. Those that differ most keep their thumbnails: so a whole library fits in memory."""
+
+    def __init__(self, most: int = MOST_THUMBNAILS) -> None:
+        self.pictures: list[Picture] = []
+        self.left_out = 0
+        self._most = most
+        self._kept: list[tuple[float, int]] = []  # a heap, the first to go first: likeness and index, both negative
+
+    def add(self, picture: Picture) -> None:
+        """Take one more photo."""
+        if picture.thumbnail:
+            heapq.heappush(self._kept, (-picture.compared_likeness, -len(self.pictures)))
+        self.pictures.append(picture)
+        if len(self._kept) > self._most:
+            _, index = heapq.heappop(self._kept)
+            self.pictures[-index] = replace(self.pictures[-index], thumbnail=b"")
+            self.left_out += 1
+
 
 def ask_both(
     files: Iterable[Path], tasks: Sequence[str], ours: str, theirs: str, models: Mapping[str, str | None]
@@ -58,8 +92,9 @@ def ask_both(
     for number, path in enumerate(files):
         try:
             image = previews.preview(path)
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises over broken files
-            yield Picture(path, b"", (Outcome("", None, None, error=f"cannot be read: {error}"),))
+        except Exception as error:  # noqa: BLE001 - over a file of a stranger Pillow raises anything
+            reason = f"cannot be read: {error} ({type(error).__name__})"
+            yield Picture(path, b"", (Outcome("", None, None, error=reason),))
             continue
         outcomes = []
         for task in tasks:
@@ -67,31 +102,61 @@ def ask_both(
             sides = (ours, theirs) if number % 2 == 0 else (theirs, ours)
             answers = {url: _ask(url, entries, image) for url in sides}
             outcomes.append(_outcome(task, answers[ours], answers[theirs]))
-        yield Picture(path, image, tuple(outcomes))
+        yield Picture(path, previews.thumbnail(image), tuple(outcomes))
 
 
 def _ask(url: str, entries: Mapping[str, Any], image: bytes) -> Answer | str:
     try:
         return predict(url, entries, image=image)
     except requests.RequestException as error:
-        return f"{url} did not answer: {error}"
+        return f"{shown(url)} did not answer: {cause(error)}"
 
 
 def _outcome(task: str, ours: Answer | str, theirs: Answer | str) -> Outcome:
     if isinstance(ours, str) or isinstance(theirs, str):
         text = "; ".join(side for side in (ours, theirs) if isinstance(side, str))
         return Outcome(task, None, None, error=text)
+    comparison, error = None, _failure(ours, theirs)
+    if not error:
+        try:
+            comparison = compare(KEYS[task], ours.body, theirs.body)
+        except NotComparableError as problem:
+            error = str(problem)
+    light_ours, light_theirs = (replace(side, body=_light(side.body, comparison)) for side in (ours, theirs))
+    return Outcome(task, light_ours, light_theirs, comparison, error)
+
+
+def _failure(ours: Answer, theirs: Answer) -> str:
+    """Return why there is nothing to compare, or nothing."""
     failed = [
         f"{who} answered {answer.status}: {_reason(answer.body)}"
         for who, answer in (("Triton", ours), ("stock", theirs))
         if answer.status != 200
     ]
-    if failed:
-        return Outcome(task, ours, theirs, error="; ".join(failed))
-    try:
-        return Outcome(task, ours, theirs, compare(KEYS[task], ours.body, theirs.body))
-    except NotComparableError as error:
-        return Outcome(task, ours, theirs, error=str(error))
+    if not failed and not by_triton(ours):
+        away = "upstream;" in ours.headers.get(TIMING, "")
+        failed = [
+            "Triton was away, and the stock ML answered in its place (immich_fallback_tasks)"
+            if away
+            else "not answered by Triton: it passed through to the stock ML"
+        ]
+    return "; ".join(failed)
+
+
+def by_triton(answer: Answer) -> bool:
+    """Whether Triton gave the gateway's answer: it says so itself, but what passes through is none of its own."""
+    times = answer.headers.get(TIMING, "")
+    return "triton;" in times and "upstream;" not in times
+
+
+def _light(body: Any, comparison: Comparison | None) -> Any:
+    """Return what a report shows of an answer that was compared; of many photos the rest would fill the memory."""
+    if comparison is None:
+        return None
+    if comparison.task == "facial-recognition":
+        faces = [{key: face[key] for key in ("boundingBox", "score")} for face in body[comparison.task]]
+        return {**body, comparison.task: faces}
+    return {**body, comparison.task: None} if comparison.task == "clip" else body
 
 
 def _reason(body: object) -> object:
@@ -99,14 +164,13 @@ def _reason(body: object) -> object:
 
 
 def not_routed(pictures: Iterable[Picture]) -> list[str]:
-    """Return the tasks to which only the stock ML answered, on both sides: then nothing was compared."""
-    by_triton: dict[str, bool] = {}
+    """Return the tasks of which Triton answered none, but the stock ML all."""
+    answered: dict[str, bool] = {}
     for picture in pictures:
         for outcome in picture.outcomes:
             if outcome.ours and outcome.ours.status == 200:
-                told = "triton;" in outcome.ours.headers.get("Server-Timing", "")
-                by_triton[outcome.task] = by_triton.get(outcome.task, False) or told
-    return [task for task, answered in by_triton.items() if not answered]
+                answered[outcome.task] = answered.get(outcome.task, False) or by_triton(outcome.ours)
+    return [task for task, triton in answered.items() if not triton]
 
 
 @dataclass(frozen=True)
@@ -124,6 +188,11 @@ class Summary:
     overlap: float
     seconds: float
     stock_seconds: float
+
+    @property
+    def compared(self) -> int:
+        """Images that could be compared."""
+        return self.images - self.failed
 
 
 def summarise(task: str, pictures: Sequence[Picture]) -> Summary:
@@ -147,6 +216,10 @@ def summarise(task: str, pictures: Sequence[Picture]) -> Summary:
     )
 
 
+NOTHING: Final = "–"
+"""Stands for a mean of nothing."""
+
+
 def _mean(values: Iterable[float]) -> float:
     listed = list(values)
     return fmean(listed) if listed else 1.0
@@ -160,10 +233,10 @@ COLUMNS: Sequence[tuple[str, Callable[[Summary], str]]] = (
     ("found by both", lambda summary: str(summary.both)),
     ("Triton only", lambda summary: str(summary.only_ours)),
     ("stock only", lambda summary: str(summary.only_theirs)),
-    ("likeness", lambda summary: f"{summary.likeness:.3f}"),
-    ("box IoU", lambda summary: f"{summary.overlap:.3f}"),
-    ("Triton", lambda summary: f"{1000 * summary.seconds:.0f} ms"),
-    ("stock", lambda summary: f"{1000 * summary.stock_seconds:.0f} ms"),
+    ("likeness", lambda summary: f"{summary.likeness:.3f}" if summary.compared else NOTHING),
+    ("box IoU", lambda summary: f"{summary.overlap:.3f}" if summary.compared else NOTHING),
+    ("Triton", lambda summary: f"{1000 * summary.seconds:.0f} ms" if summary.compared else NOTHING),
+    ("stock", lambda summary: f"{1000 * summary.stock_seconds:.0f} ms" if summary.compared else NOTHING),
 )
 """Of the summary table, on the terminal and in the report."""
 

@@ -6,7 +6,8 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
+from urllib.parse import urljoin
 
 import requests
 
@@ -15,13 +16,23 @@ from immich_triton.ledger import Ledger, LedgerError
 from immich_triton.protocol import clean_name
 from immich_triton.routes import RouteError, RouteTable, load_routes
 from toolbox import preflight
+from toolbox.client import cause, shown
 from toolbox.findings import Finding, error, note, ok, warning
 from toolbox.immich_api import Immich, ImmichError
+from toolbox.triton_settings import TritonSettings
 
 TIMEOUT: Final = 10.0
 
-SHARED_MEMORY_MIB: Final = 512
-"""Size of /dev/shm from which all pipelines have room; OCR alone takes about 250 MiB."""
+LEAST_MIB: Final = TritonSettings.shared_memory_mib
+"""Size of /dev/shm below which the embedded Triton does not start; OCR alone takes about 250 MiB."""
+
+AMPLE_MIB: Final = 512
+"""Size of /dev/shm from which all pipelines have room."""
+
+TOKEN: Final = "immich_path_token"  # noqa: S105 - the option's name
+
+FIRST_WITH_PATH: Final = 3
+"""The version of Immich from which on it keeps the path of a machine-learning URL."""
 
 TASKS: Final[Mapping[str, str]] = {"clip": "Smart Search", "facial-recognition": "Faces", "ocr": "OCR"}
 
@@ -34,7 +45,8 @@ EXPORTS: Final[Mapping[str, str]] = {
 
 def machine(
     shared_memory: Path = Path("/dev/shm"),  # noqa: S108 - fixed by POSIX shm
-    least_mib: int = SHARED_MEMORY_MIB,
+    least_mib: int = LEAST_MIB,
+    ample_mib: int = AMPLE_MIB,
 ) -> Iterator[Finding]:
     """Check what the embedded Triton needs; one in a container or on another machine brings its own."""
     try:
@@ -49,10 +61,13 @@ def machine(
         yield error(f"{shared_memory}: {problem.strerror}", "mount a tmpfs there: tensors travel through it")
         return
     size = status.f_blocks * status.f_frsize >> 20
+    complaint = "requests fail with 'Failed to increase the shared memory pool'"
+    remedy = f"in a container --shm-size=1g (compose: shm_size: 1g), else mount -o remount,size=1g {shared_memory}"
     if size < least_mib:
-        yield error(
-            f"{shared_memory} has {size} MiB in all; requests fail with 'Failed to increase the shared memory pool'",
-            f"in a container --shm-size=1g (compose: shm_size: 1g), else mount -o remount,size=1g {shared_memory}",
+        yield error(f"{shared_memory} has {size} MiB in all; below {least_mib} {complaint}", remedy)
+    elif size < ample_mib:
+        yield warning(
+            f"{shared_memory} has {size} MiB in all: enough for OCR, but with more models {complaint}", remedy
         )
     else:
         yield ok(f"{shared_memory} has {size} MiB")
@@ -83,13 +98,14 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
 
 def triton(url: str, table: RouteTable) -> Iterator[Finding]:
     """Check that Triton runs and has every model that the routes need ready."""
+    start = "start it with make run, or say where it is: --triton URL (option immich_triton_url of the gateway)"
     try:
         about = requests.get(f"{url}/v2", timeout=TIMEOUT).json()
     except (requests.RequestException, ValueError) as problem:
-        yield error(
-            f"no Triton answers at {url}: {_short(problem)}",
-            "start it with make run, or say where it is: --triton URL (option immich_triton_url of the gateway)",
-        )
+        yield error(f"no Triton answers at {url}: {cause(problem)}", start)
+        return
+    if not isinstance(about, dict) or "version" not in about:
+        yield error(f"what answers at {url} is no Triton", start)
         return
     yield ok(f"{about.get('name')} {about.get('version')} answers at {url}")
     reasons = _reasons(url)
@@ -113,24 +129,35 @@ def _reasons(url: str) -> dict[str, str]:
 
 
 def gateway(url: str) -> Iterator[Finding]:
-    """Check that the gateway answers, is ready, and reaches the stock ML."""
+    """Check that the gateway answers, is ready, and reaches the stock ML. *url* has no trailing slash."""
     start = "start it with make run, or say where it is: --url URL"
     try:
         answer = requests.get(f"{url}/ping", timeout=TIMEOUT)
     except requests.RequestException as problem:
-        yield error(f"nothing answers at {url}: {_short(problem)}", start)
+        yield error(f"nothing answers at {shown(url)}: {cause(problem)}", start)
         return
-    if not is_gateway(url):
-        yield error(f"what answers at {url} is not the gateway", start)
-        return
+    match who_answers(f"{url}/ping"):
+        case "stranger":
+            yield error(f"what answers at {shown(url)} is not the gateway", start)
+            return
+        case "locked":
+            root = urljoin(url, "/")
+            what = "a token" if f"{url}/" == root else "another token than this"
+            yield error(
+                f"the gateway at {shown(url)} wants {what} ({TOKEN})",
+                f"add it to the address: --url {root}TOKEN; Immich's machine learning URL is then {root}TOKEN/",
+            )
+            return
     if answer.ok:
-        yield ok(f"the gateway answers at {url}; every route is ready")
+        yield ok(f"the gateway answers at {shown(url)}; every route is ready")
     else:
-        yield error(f"the gateway at {url} is not ready: {_detail(answer)}", "Immich gets 503 until then; see above")
+        yield error(
+            f"the gateway at {shown(url)} is not ready: {_detail(answer)}", "Immich gets 503 until then; see above"
+        )
     try:
         through = requests.get(f"{url}/", timeout=TIMEOUT)
     except requests.RequestException as problem:
-        yield error(f"{url}/ does not answer: {_short(problem)}", "see the gateway's log")
+        yield error(f"{shown(url)} does not answer: {cause(problem)}", "see the gateway's log")
         return
     if through.ok:
         yield ok("the stock ML answers behind it: what is not routed passes through")
@@ -141,25 +168,32 @@ def gateway(url: str) -> Iterator[Finding]:
         )
 
 
-def is_gateway(url: str) -> bool:
-    """Tell whether our gateway answers at *url*: it returns the request id that it is given."""
+def who_answers(ping: str) -> Literal["gateway", "locked", "stranger"]:
+    """Tell who answers at *ping*, the address of a ``/ping``.
+
+    Our gateway returns the request id that it is given; with 404, when the path lacks its token. A stranger is also
+    who does not answer at all.
+    """
     mark = f"doctor-{secrets.token_hex(4)}"
     try:
-        answer = requests.get(f"{url}/ping", headers={"X-Request-ID": mark}, timeout=TIMEOUT)
+        answer = requests.get(ping, headers={"X-Request-ID": mark}, timeout=TIMEOUT)
     except requests.RequestException:
-        return False
-    return answer.headers.get("X-Request-ID") == mark
+        return "stranger"
+    if answer.headers.get("X-Request-ID") != mark:
+        return "stranger"
+    return "locked" if answer.status_code == requests.codes.not_found else "gateway"
 
 
 def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Finding]:
     """Check what Immich asks for, and whom."""
     try:
-        yield ok(f"Immich {server.version()}")
+        version = server.version()
+        yield ok(f"Immich {version}")
         urls, names = server.ml_settings().urls, server.ml_models()
     except ImmichError as problem:
         yield error(str(problem), "--immich http://immich-server:2283 and an administrator's API key")
         return
-    yield from addresses(urls, routes_clip=any(route.task == "clip" for route in table.routes))
+    yield from addresses(urls, version, routes_clip=any(route.task == "clip" for route in table.routes))
     for task, title in TASKS.items():
         if task in names:
             yield from _asked(task, clean_name(names[task]), table, state_dir)
@@ -167,25 +201,36 @@ def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Findi
             yield note(f"{title} is switched off in Immich")
 
 
-def addresses(urls: tuple[str, ...], *, routes_clip: bool) -> Iterator[Finding]:
-    """Check Immich's list of machine-learning URLs: the gateway must be in it, and nothing else."""
-    where = "Administration, Settings, Machine Learning: make the gateway the only URL"
-    ours = [url for url in urls if is_gateway(url.rstrip("/"))]
-    others = [url for url in urls if url not in ours]
-    if ours:
-        yield ok(f"Immich asks the gateway at {', '.join(ours)}")
+def addresses(urls: tuple[str, ...], version: str, *, routes_clip: bool) -> Iterator[Finding]:
+    """Check an Immich's list of machine-learning URLs: the gateway must be in it, and nothing else."""
+    where = "Administration, Settings, Machine Learning"
+    only = f"{where}: make the gateway the only URL"
+    # As Immich puts them together: 3.0 and later relative to the URL, before that at the root of the server.
+    ping = "ping" if int(version.partition(".")[0]) >= FIRST_WITH_PATH else "/ping"
+    found = {url: who_answers(urljoin(url, ping)) for url in urls}
+    ours = [url for url, who in found.items() if who != "stranger"]
+    others = [url for url, who in found.items() if who == "stranger"]
+    if reached := [shown(url) for url, who in found.items() if who == "gateway"]:
+        yield ok(f"Immich asks the gateway at {', '.join(reached)}")
+    for url in (url for url, who in found.items() if who == "locked"):
+        yield error(
+            f"Immich asks the gateway at {shown(url)} without its token ({TOKEN}): every request gets 404",
+            f"{where}: {urljoin(url, '/')}TOKEN/, with the slash at the end; "
+            f"it takes Immich {FIRST_WITH_PATH}.0 or later, this is {version}",
+        )
+    listed = ", ".join(map(shown, others))
     if ours and others:
         spoils = "whose vectors would mix with ours unnoticed" if routes_clip else "and Triton is not used"
-        yield error(f"Immich also lists {', '.join(others)}: whenever we answer 503 it asks there, {spoils}", where)
+        yield error(f"Immich also lists {listed}: whenever we answer 503 it asks there, {spoils}", only)
     elif len(others) == 1:
         yield warning(
-            f"Immich asks {others[0]}, which cannot be told to be the gateway from here",
-            f"a name of Immich's own network cannot be reached from outside; if it is not the gateway: {where}",
+            f"Immich asks {listed}, which cannot be told to be the gateway from here",
+            f"a name of Immich's own network cannot be reached from outside; if it is not the gateway: {only}",
         )
     elif others:
-        yield error(f"Immich lists {', '.join(others)}, and none of them is the gateway as seen from here", where)
+        yield error(f"Immich lists {listed}, and none of them is the gateway as seen from here", only)
     elif not urls:
-        yield error("Immich lists no machine-learning URL", where)
+        yield error("Immich lists no machine-learning URL", only)
 
 
 def _asked(task: str, name: str, table: RouteTable, state_dir: Path) -> Iterator[Finding]:
@@ -229,9 +274,3 @@ def _detail(answer: requests.Response) -> str:
         return str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):
         return f"status {answer.status_code}"
-
-
-def _short(problem: Exception) -> str:
-    """Return the cause at the end of a chain of wrapped errors."""
-    text = str(problem)
-    return text.rpartition(": ")[2].rstrip("\"')") if ": " in text else text
