@@ -16,10 +16,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from toolbox.chaos.faults import FATAL, TRIALS, World
+from toolbox.chaos.faults import FATAL, TRIALS
 from toolbox.chaos.installation import running
 from toolbox.chaos.load import Verdict, kinds
+from toolbox.chaos.repository import Repository
 from toolbox.chaos.servers import JobQueues, StockMl, serving
+from toolbox.chaos.world import World
 from toolbox.repository import MODELS
 
 from immich_triton.routes import load_routes
@@ -58,9 +60,10 @@ def _trials(
             "immich_api_url": queues.url,
             "immich_api_key": "of-the-trial",
         }
-        site = stack.enter_context(running(options.models.resolve(), directory, stock.url, settings))
+        repository = Repository(options.models.resolve(), directory / "models")
+        site = stack.enter_context(running(repository.folder, directory, stock.url, settings))
         requests = kinds(load_routes(options.models))
-        world = World(site, stock, queues, requests, options.deadline, options.pace)
+        world = World(site, stock, queues, requests, repository, options.deadline, options.pace)
         for name in names:
             console.print(f"[bold]{name}[/]: {TRIALS[name].fault}")
             began = time.monotonic()

@@ -113,7 +113,7 @@ def test_a_triton_with_a_key(ocr_models: Path, upstream: Recorder, tmp_path: Pat
 
 @pytest.mark.timeout(1200)
 def test_faults_under_load(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trials = ["outage", "kill", "unload", "interrupt"]
+    trials = ["outage", "kill", "broken", "garbage", "interrupt"]
     assert chaos.main([*trials, "--models", str(models), "--pace", "0.2", "--deadline", "8"]) == 0, capsys.readouterr()
 
 
