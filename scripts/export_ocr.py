@@ -21,9 +21,6 @@ from toolbox.ocr_models import DETECTOR, RECOGNIZER, Placement, placements
 from toolbox.repository import MODELS, PROJECT, Pipeline, Route, install_pipelines, new_model, sha256, write_route
 from toolbox.wheels import WheelError
 
-DEFAULT_VERSION: Final = "v5+v6"
-"""The fastest that reads at least as well as stock Immich ML with PP-OCRv5 mobile; the README has the figures."""
-
 NAMES: Final = ("PP-OCRv5_mobile", "PP-OCRv5_server", "CH__PP-OCRv5_mobile", "CH__PP-OCRv5_server")
 """Immich's names for Chinese, English and Japanese text. It also knows EL__, EN__, ESLAV__, KOREAN__, LATIN__ and TH__:
 these networks read scripts that ours do not, so they stay with the stock service."""
@@ -37,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     try:
         export(
-            options.version,
+            options.version or ocr_models.default_version(gpu=options.gpu),
             options.models,
             names=options.names or NAMES,
             placements=placements(precision=options.precision, gpu=options.gpu),
@@ -133,8 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version",
         choices=list(ocr_sources.VERSIONS),
-        default=DEFAULT_VERSION,
-        help="PP-OCR version (default: %(default)s)",
+        help="PP-OCR version (default: v5+v6 where the CPU computes in bf16 and with --gpu, v5 elsewhere)",
     )
     parser.add_argument(
         "--models",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
-from embedded_triton import free_ports
+from embedded_triton import eventually, free_ports
 from toolbox import die_with_parent
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -36,14 +39,52 @@ class GatewayProcess:
         return self.process.pid
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Return host and port, for a socket."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    @property
     def log(self) -> str:
         """Return what mitmdump printed so far."""
         return self.log_file.read_text(errors="replace")
 
+    def whole_log(self) -> str:
+        """Return the log, to say what is *not* in it: that it is empty, or comes late, must not look like silence.
+
+        It ends with a line about a connection of our own, made now, unless mitmdump has ended.
+        """
+        if self.process.poll() is None:
+            before = len(self.log)
+            with socket.create_connection(self.address, 60) as client:
+                mark = f":{client.getsockname()[1]}] client disconnect"
+            assert eventually(lambda: mark in self.log[before:]), "mitmdump does not log"
+        assert "listening at" in self.log
+        return self.log
+
     def rss(self) -> int:
         """Return the resident memory in bytes."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * 4096
+        return self._memory("VmRSS")
+
+    def growth(self) -> Callable[[], int]:
+        """Watch the memory from now on: what is returned tells by how many bytes it has grown at its peak.
+
+        Two looks would not see what was held between them and given back.
+        """
+        before = self.rss()
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # the peak is counted anew, see proc_pid_clear_refs(5)
+        return lambda: self._memory("VmHWM") - before
+
+    def _memory(self, name: str) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        (kilobytes,) = re.findall(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
+        return 1024 * int(kilobytes)
+
+    def replace_script(self, text: str) -> None:
+        """Put *text* in the place of the script in one step: mitmproxy looks every second, also at half a file."""
+        new = self.script.with_name("new.py")
+        new.write_text(text)
+        new.replace(self.script)
 
 
 def command(*, port: int, mode: str, script: Path = ADDON, program: str = "mitmdump", **options: object) -> list[str]:
@@ -89,7 +130,13 @@ def running_gateway(
     line = command(port=port, mode=f"reverse:{upstream}", script=script, program=program, **options)
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            die_with_parent.wrap(line), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory
+            die_with_parent.wrap(line),
+            # mitmproxy prints without flushing: its last lines would be missing from a file, at times all of them.
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=directory,
         )
     gateway = GatewayProcess(
         f"http://127.0.0.1:{port}", script, state_dir, log_file, process, f"http://127.0.0.1:{metrics_port}"
@@ -100,13 +147,13 @@ def running_gateway(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(10)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def wait_until_answering(gateway: GatewayProcess, timeout: float = 60) -> None:
+def wait_until_answering(gateway: GatewayProcess, timeout: float = 120) -> None:
     """Wait until ``/ping`` is answered at all, ready or not."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -26,7 +26,11 @@ CLIP_NAME, OCR_NAME = "ViT-B-16__openai", "PP-OCRv5_mobile"
 
 @dataclass
 class StandInTriton:
-    """Set the fields at any time; ``behaviour`` is looked up for every call, by pipeline (or "" for all)."""
+    """Set the fields at any time; ``behaviour`` is looked up for every call, by pipeline (or "" for all).
+
+    ``calls`` are the inference requests that came, ``now`` is how many of them are here, ``most`` how many were at the
+    same time; ``probes`` is how often a model was asked whether it is ready.
+    """
 
     url: str = ""
     unready: set[str] = field(default_factory=set)
@@ -35,12 +39,24 @@ class StandInTriton:
     calls: list[str] = field(default_factory=list)
     now: int = 0
     most: int = 0
+    probes: int = 0
+    held: bool = False
     config: dict[str, Any] = field(default_factory=lambda: {"max_batch_size": 1, "instance_group": [{"count": 1}]})
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Answer no inference request while the block lasts."""
+        self.held = True
+        try:
+            yield
+        finally:
+            self.held = False
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer readiness, configs and inference."""
         parts = request.path.split("/")
         if request.path.endswith("/ready"):
+            self.probes += 1
             if self.behaviour.get("") == "hang":
                 await asyncio.sleep(60)
             return web.Response(status=400 if parts[3] in self.unready else 200)
@@ -54,6 +70,8 @@ class StandInTriton:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
+            while self.held:  # noqa: ASYNC110 - another thread lets go
+                await asyncio.sleep(0.01)
             await asyncio.sleep(self.delay)
             return await self._infer(request, pipeline, self.behaviour.get(pipeline, self.behaviour.get("", "")))
         finally:
@@ -145,7 +163,10 @@ def stand_in_triton(port: int = 0) -> Iterator[StandInTriton]:
     async def serve() -> None:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{tail:.*}", triton.handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handle_signals=False)
+        # A call that the gateway has given up is not here any more, also where it would hang.
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.1, handle_signals=False, handler_cancellation=True
+        )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         triton.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -159,7 +180,7 @@ def stand_in_triton(port: int = 0) -> Iterator[StandInTriton]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
-    if not started.wait(10):
+    if not started.wait(60):
         raise AssertionError("the stand-in for Triton did not start")
     try:
         yield triton

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ def immich_server() -> Iterator[Immich]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     try:
         yield immich
     finally:
@@ -123,22 +124,26 @@ def test_an_outage_is_caught_up_on_once_also_over_restarts(
             models=models,
             triton_url=triton.url,
             upstream=upstream.url,
-            immich_deadline=1,
-            immich_query_deadline=1,
+            immich_deadline=4,
+            immich_query_deadline=4,
             immich_api_url=immich.url,
             immich_api_key=KEY,
         )
 
+    def ask_ocr(process: GatewayProcess) -> int:
+        return predict(process.url, entries_for("ocr"), image=b"image").status
+
     with gateway() as process:
-        assert predict(process.url, entries_for("ocr"), image=b"image").status == 200
+        assert ask_ocr(process) == 200
         break_down(triton)
-        # A query is lost to nobody but the person who asks again; a photo is.
-        assert predict(process.url, entries_for("clip-text"), text="猫").status == 503
-        for _ in range(3):
-            assert predict(process.url, entries_for("ocr"), image=b"image").status == 503
+        with ThreadPoolExecutor(4) as pool:
+            # A query is lost to nobody but the person who asks again; a photo is.
+            query = pool.submit(predict, process.url, entries_for("clip-text"), text="猫")
+            assert set(pool.map(ask_ocr, [process] * 3)) == {503}
+            assert query.result().status == 503
         assert immich.asked == []
-        assert eventually(lambda: "ocr: to be caught up on" in process.log, 5)
-        assert "clip: to be caught up on" not in process.log
+        assert eventually(lambda: "ocr: to be caught up on" in process.log)
+        assert "clip: to be caught up on" not in process.whole_log()
         process.process.kill()
         process.process.wait()
     # The start after the kill counts as an outage of all that is routed.
@@ -146,13 +151,14 @@ def test_an_outage_is_caught_up_on_once_also_over_restarts(
         assert predict(process.url, entries_for("clip"), image=b"image").status == 503
         assert immich.asked == []
         recover(triton)
-        assert eventually(lambda: len(immich.asked) >= 2, 20)
+        # With no mark left there is nothing that Immich could be asked for once more.
+        assert eventually(lambda: len(immich.asked) >= 2 and Outages(process.state_dir).marks() == {}, 60)
         assert sorted(immich.queues) == ["ocr", "smartSearch"]
         assert {method for method, _, _ in immich.asked} == {"PUT"}
         assert [body for _, _, body in immich.asked] == [{"command": "start", "force": False}] * 2
-        assert predict(process.url, entries_for("ocr"), image=b"image").status == 200
-        assert not eventually(lambda: len(immich.asked) > 2, 3)
-        assert KEY not in process.log
+        assert ask_ocr(process) == 200
+        assert len(immich.asked) == 2
+        assert KEY not in process.whole_log()
 
 
 @asynccontextmanager
@@ -174,7 +180,17 @@ async def attending(
         )
         yield service, CatchUp(service, Pauses(settle=0, busy=0, failed=0)), Outages(tmp_path / "state")
         service.close()
-        await asyncio.sleep(0.1)
+        closing = [task for task in asyncio.all_tasks() if task.get_name() == "close a client of Triton"]
+        await asyncio.gather(*closing)
+
+
+async def attend_until(catch_up: CatchUp, condition: Callable[[], bool]) -> bool:
+    """Look after outages until *condition* holds: Triton may take too long to say that it is well."""
+    for _ in range(20):
+        await catch_up.attend()
+        if condition():
+            return True
+    return False
 
 
 def lose(service: Service, *tasks: str, status: int = 503, reason: Reason = "unavailable", image: bool = True) -> None:
@@ -194,10 +210,8 @@ async def test_immich_is_asked_again_until_it_starts(
         attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY) as (service, catch_up, outages),
     ):
         lose(service, "ocr")
-        for _ in range(len(answers) + 3):
-            await catch_up.attend()
+        assert await attend_until(catch_up, lambda: outages.marks() == {})
         assert immich.queues == ["ocr"] * len(answers)
-        assert outages.marks() == {}
 
 
 async def test_a_photo_that_always_fails_is_no_endless_game(triton: StandInTriton, tmp_path: Path) -> None:
@@ -234,11 +248,11 @@ async def test_nothing_is_asked_while_a_model_is_missing(triton: StandInTriton, 
     ):
         lose(service, "ocr", "clip")
         triton.unready.add("visual")
+        assert await attend_until(catch_up, lambda: immich.queues == ["ocr"])
         await catch_up.attend()
         assert immich.queues == ["ocr"]
         triton.unready.clear()
-        await catch_up.attend()
-        assert immich.queues == ["ocr", "smartSearch"]
+        assert await attend_until(catch_up, lambda: immich.queues == ["ocr", "smartSearch"])
 
 
 async def test_without_a_key_one_line_says_what_to_click(
@@ -247,27 +261,8 @@ async def test_without_a_key_one_line_says_what_to_click(
     async with attending(triton, tmp_path) as (service, catch_up, outages):
         lose(service, "ocr")
         lose(service, "clip")
-        for _ in range(3):
-            await catch_up.attend()
-        assert outages.marks() == {}
+        assert await attend_until(catch_up, lambda: outages.marks() == {})
+        await catch_up.attend()
     lines = [record.getMessage() for record in caplog.records if "in Immich click" in record.getMessage()]
     assert len(lines) == 1
     assert "Job Queues, Missing for OCR, Smart Search" in lines[0]
-
-
-def test_the_state_tells_a_clean_stop_from_an_unclean_one(tmp_path: Path) -> None:
-    outages = Outages(tmp_path)
-    assert outages.begin(3004) is None
-    assert outages.begin(3005) is None
-    assert outages.begin(3004) not in (None, 0)
-    outages.end(3004)
-    assert outages.begin(3004) == 0
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 2}', '{"version": 1, "other": 1}'])
-def test_a_damaged_state_counts_as_none(tmp_path: Path, content: str) -> None:
-    outages = Outages(tmp_path)
-    outages.path.write_text(content)
-    assert outages.marks() == {}
-    outages.mark(("ocr",), now=5.0)
-    assert outages.marks() == {"ocr": 5.0}

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -32,15 +33,22 @@ def upstream() -> Iterator[Recorder]:
         yield recorder
 
 
-@pytest.fixture
-def gateway(triton: StandInTriton, upstream: Recorder, tmp_path: Path) -> Iterator[GatewayProcess]:
-    with running_gateway(
-        tmp_path,
-        models=write_routes(tmp_path / "models"),
+def start(
+    triton: StandInTriton, upstream: Recorder, directory: Path, drain_timeout: int
+) -> AbstractContextManager[GatewayProcess]:
+    return running_gateway(
+        directory,
+        models=write_routes(directory / "models"),
         triton_url=triton.url,
         upstream=upstream.url,
-        immich_drain_timeout=6,
-    ) as process:
+        immich_drain_timeout=drain_timeout,
+    )
+
+
+@pytest.fixture
+def gateway(triton: StandInTriton, upstream: Recorder, tmp_path: Path) -> Iterator[GatewayProcess]:
+    """A gateway with all the time in the world to end."""
+    with start(triton, upstream, tmp_path, drain_timeout=120) as process:
         yield process
 
 
@@ -55,12 +63,15 @@ class Client:
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
-    def stop(self) -> None:
+    def send_no_more(self) -> None:
         self._stopped.set()
-        self.thread.join(20)
+
+    def stop(self) -> None:
+        self.send_no_more()
+        self.thread.join()
 
     def _run(self) -> None:
-        connection = http.client.HTTPConnection(self._host, timeout=20)
+        connection = http.client.HTTPConnection(self._host, timeout=60)
         while not self._stopped.is_set():
             fresh = connection.sock is None
             try:
@@ -94,50 +105,50 @@ def test_under_load_nobody_is_cut_off(gateway: GatewayProcess, triton: StandInTr
     triton.delay = 0.3
     clients = [Client(gateway, kind) for kind in ("ocr", "clip", "ocr", "pass", "clip", "ocr", "pass", "ocr")]
     try:
-        assert eventually(lambda: all(client.outcomes["200"] for client in clients), 20)
+        assert eventually(lambda: all(client.outcomes["200"] for client in clients))
         os.kill(gateway.pid, number)
-        assert gateway.process.wait(15) == 0
+        assert gateway.process.wait(60) == 0
     finally:
         for client in clients:
             client.stop()
     total = sum((client.outcomes for client in clients), Counter[str]())
     assert set(total) <= {"200", "503", "refused"}, total
-    assert "Traceback" not in gateway.log
+    assert "Traceback" not in gateway.whole_log()
 
 
 def test_ping_says_at_once_that_we_are_leaving_and_the_last_answer_is_given(
     gateway: GatewayProcess, triton: StandInTriton
 ) -> None:
-    triton.delay = 2
-    client = Client(gateway, "ocr")
-    try:
-        assert eventually(lambda: triton.now == 1, 10)
-        client._stopped.set()
-        gateway.process.send_signal(signal.SIGTERM)
-        started = time.monotonic()
-        assert eventually(lambda: requests.get(f"{gateway.url}/ping", timeout=5).status_code == 503, 1)
-        answer = requests.post(f"{gateway.url}/predict", data=b"x", timeout=5)
-        assert (answer.status_code, answer.json()) == (503, {"detail": "immich-triton is stopping"})
-        assert answer.headers["connection"] == "close"
-        assert gateway.process.wait(10) == 0
-        assert time.monotonic() - started < 5
-    finally:
-        client.stop()
+    with triton.holding():
+        client = Client(gateway, "ocr")
+        try:
+            assert eventually(lambda: triton.now == 1)
+            client.send_no_more()
+            gateway.process.send_signal(signal.SIGTERM)
+            assert eventually(lambda: requests.get(f"{gateway.url}/ping", timeout=60).status_code == 503)
+            answer = requests.post(f"{gateway.url}/predict", data=b"x", timeout=60)
+            assert (answer.status_code, answer.json()) == (503, {"detail": "immich-triton is stopping"})
+            assert answer.headers["connection"] == "close"
+            triton.held = False
+            assert gateway.process.wait(60) == 0
+        finally:
+            client.stop()
     assert client.outcomes == {"200": 1}
+    assert "requests are cut off" not in gateway.whole_log()
 
 
 def test_a_request_that_does_not_end_does_not_hold_it_up_for_ever(
-    gateway: GatewayProcess, triton: StandInTriton
+    triton: StandInTriton, upstream: Recorder, tmp_path: Path
 ) -> None:
-    triton.behaviour["ocr"] = "hang"
-    client = Client(gateway, "ocr")
-    try:
-        assert eventually(lambda: triton.now == 1, 10)
-        client._stopped.set()
-        started = time.monotonic()
-        gateway.process.send_signal(signal.SIGTERM)
-        assert gateway.process.wait(15) == 0
-        assert 6 <= time.monotonic() - started < 10
-        assert "requests are cut off after 6 s" in gateway.log
-    finally:
-        client.stop()
+    with start(triton, upstream, tmp_path, drain_timeout=2) as gateway, triton.holding():
+        client = Client(gateway, "ocr")
+        try:
+            assert eventually(lambda: triton.now == 1)
+            client.send_no_more()
+            started = time.monotonic()
+            gateway.process.send_signal(signal.SIGTERM)
+            assert gateway.process.wait(60) == 0
+            assert time.monotonic() - started >= 2
+            assert "requests are cut off after 2 s" in gateway.log
+        finally:
+            client.stop()

@@ -80,6 +80,12 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def test_the_default_version_is_the_faster_one_on_this_cpu() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert ocr_models.default_version() == ("v5+v6" if flags & {"avx512_bf16", "amx_bf16"} else "v5")
+    assert ocr_models.default_version(gpu=True) == "v5+v6"
+
+
 def test_names_precision_and_a_second_run(tmp_path: Path) -> None:
     arguments = [
         "--version",

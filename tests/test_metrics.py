@@ -7,9 +7,9 @@ import json
 import re
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,20 +55,29 @@ def upstream() -> Iterator[Recorder]:
         yield recorder
 
 
+def start_gateway(
+    server: StandInTriton, upstream: Recorder, directory: Path, **options: Any
+) -> AbstractContextManager[GatewayProcess]:
+    models = write_routes(directory / "models")
+    return running_gateway(directory, models=models, triton_url=server.url, upstream=upstream.url, **options)
+
+
 @pytest.fixture(scope="module")
 def gateway(
     server: StandInTriton, upstream: Recorder, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:
+    """A gateway that waits long: what can be answered is."""
     directory = tmp_path_factory.mktemp("gateway")
-    with running_gateway(
-        directory,
-        models=write_routes(directory / "models"),
-        triton_url=server.url,
-        upstream=upstream.url,
-        immich_deadline=4,
-        immich_query_deadline=4,
-        immich_max_body_mib=1,
-    ) as process:
+    with start_gateway(server, upstream, directory, immich_query_deadline=120, immich_max_body_mib=1) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def hasty(
+    server: StandInTriton, upstream: Recorder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """A gateway that soon gives up."""
+    with start_gateway(server, upstream, tmp_path_factory.mktemp("hasty"), immich_deadline=2) as process:
         yield process
 
 
@@ -86,6 +95,11 @@ class Growth:
         return self.of(f"{PREFIX}_requests_total", **labels)
 
 
+def gauges(gateway: GatewayProcess, *names: str) -> list[float]:
+    scrape = Scrape(gateway.metrics_url)
+    return [scrape.value(f"{PREFIX}_{name}") for name in names]
+
+
 def ask_ocr(gateway: GatewayProcess) -> int:
     return predict(gateway.url, entries_for("ocr"), image=b"image").status
 
@@ -97,7 +111,7 @@ def ask_text(gateway: GatewayProcess) -> int:
 def post(gateway: GatewayProcess, entries: dict[str, Any], **headers: str) -> requests.Response:
     content_type, body = encode(entries, image=b"image")
     return requests.post(
-        f"{gateway.url}/predict", data=body, headers={"content-type": content_type, **headers}, timeout=20
+        f"{gateway.url}/predict", data=body, headers={"content-type": content_type, **headers}, timeout=60
     )
 
 
@@ -121,20 +135,25 @@ def test_a_failure_is_counted_with_its_reason(gateway: GatewayProcess, triton: S
     assert growth.of_requests(**OCR, outcome="server_error", reason="server_fault") == 1
     assert growth.of(f"{PREFIX}_triton_faults_total", pipeline="ocr", kind="status") == 3
     assert growth.of(f"{PREFIX}_triton_retries_total", pipeline="ocr", kind="status") == 2
+
+
+def test_a_time_that_is_over_is_counted_with_its_reason(hasty: GatewayProcess, triton: StandInTriton) -> None:
+    growth = Growth(hasty)
     triton.behaviour["ocr"], triton.unready = "reset", {"ocr"}
-    assert ask_ocr(gateway) == 503
+    assert ask_ocr(hasty) == 503
     assert growth.of_requests(**OCR, outcome="server_error", reason="unavailable") == 1
 
 
 def test_what_is_released_and_what_passes_through_is_counted(gateway: GatewayProcess, triton: StandInTriton) -> None:
     growth = Growth(gateway)
     assert post(gateway, entries_for("faces")).status_code == 200
-    requests.get(f"{gateway.url}/anything", timeout=10)
-    requests.get(f"{gateway.url}/ping", timeout=10)
+    requests.get(f"{gateway.url}/anything", timeout=60)
+    ping = requests.get(f"{gateway.url}/ping", timeout=60)
     assert growth.of_requests(task="other", route="upstream", outcome="released", reason="released") == 1
     assert growth.of(f"{PREFIX}_passed_through_total", kind="predict", status="2xx") == 1
-    assert growth.of(f"{PREFIX}_passed_through_total", kind="pass", status="2xx") == 1
-    assert growth.of(f"{PREFIX}_pings_total", status="200") == 1
+    # Its answer is streamed, and may have arrived before it is over for the gateway.
+    assert eventually(lambda: growth.of(f"{PREFIX}_passed_through_total", kind="pass", status="2xx") == 1)
+    assert growth.of(f"{PREFIX}_pings_total", status=str(ping.status_code)) == 1
 
 
 def test_a_split_request_counts_as_one(gateway: GatewayProcess, triton: StandInTriton) -> None:
@@ -146,8 +165,7 @@ def test_a_split_request_counts_as_one(gateway: GatewayProcess, triton: StandInT
 
 def test_what_is_refused_unread_is_counted(gateway: GatewayProcess, triton: StandInTriton) -> None:
     growth = Growth(gateway)
-    host, port = gateway.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 10) as client:
+    with socket.create_connection(gateway.address, 60) as client:
         client.sendall(b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Length: 1048577\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")
     assert growth.of(f"{PREFIX}_refused_requests_total", reason="too_large", status="413") == 1
@@ -169,7 +187,6 @@ def test_a_fallback_and_an_upstream_that_is_away_are_counted(
             triton_url=server.url,
             upstream=upstream.url,
             immich_fallback_tasks="ocr",
-            immich_deadline=3,
         ) as gateway,
     ):
         upstream.answer = (200, b'{"ocr":{},"imageHeight":1,"imageWidth":1}')
@@ -178,7 +195,7 @@ def test_a_fallback_and_an_upstream_that_is_away_are_counted(
         assert Scrape(gateway.metrics_url).value(f"{PREFIX}_fallbacks_total", task="ocr") >= 1
     nobody = f"http://127.0.0.1:{port}"
     with running_gateway(tmp_path / "without", models=models, triton_url=server.url, upstream=nobody) as gateway:
-        assert requests.get(f"{gateway.url}/anything", timeout=10).status_code == 502
+        assert requests.get(f"{gateway.url}/anything", timeout=60).status_code == 502
         assert Scrape(gateway.metrics_url).value(f"{PREFIX}_upstream_errors_total", status="502") == 1
 
 
@@ -187,25 +204,39 @@ def test_a_fallback_and_an_upstream_that_is_away_are_counted(
 
 def test_the_time_of_a_request_is_told_apart(gateway: GatewayProcess, triton: StandInTriton) -> None:
     growth = Growth(gateway)
-    triton.delay = 0.3
+    triton.delay = 1.0
     assert ask_ocr(gateway) == 200
     total, waiting, at_triton, own = (
         growth.of(f"{PREFIX}_request_{part}_seconds_sum", **OCR)
         for part in ("duration", "waiting", "triton", "overhead")
     )
-    assert at_triton >= 0.3
-    assert own < 0.3
+    assert at_triton >= 1.0
+    assert own < 1.0
     assert total == pytest.approx(waiting + at_triton + own)
     assert growth.of(f"{PREFIX}_request_duration_seconds_count", **OCR) == 1
 
 
 def test_waiting_for_a_place_is_not_the_gateways_own_time(gateway: GatewayProcess, triton: StandInTriton) -> None:
+    let_it_learn(gateway)
     growth = Growth(gateway)
-    triton.delay = 0.3
-    with ThreadPoolExecutor(8) as clients:  # three of them may be at Triton: one instance and two more
-        assert set(clients.map(lambda _: ask_ocr(gateway), range(8))) == {200}
-    assert growth.of(f"{PREFIX}_request_waiting_seconds_sum", **OCR) > 1.0
-    assert growth.of(f"{PREFIX}_request_overhead_seconds_sum", **OCR) < 1.0
+    triton.delay = 0.5
+    with ThreadPoolExecutor(8) as clients, triton.holding():
+        pending = [clients.submit(ask_ocr, gateway) for _ in range(8)]
+        assert eventually(lambda: gauges(gateway, "triton_calls", "requests_waiting") == [3, 5])
+        triton.held = False
+        assert {one.result() for one in pending} == {200}
+    # Three wait until the first three are answered, and two more for these.
+    waiting = growth.of(f"{PREFIX}_request_waiting_seconds_sum", **OCR)
+    assert waiting > 3 * 0.5 + 2 * 1.0
+    assert growth.of(f"{PREFIX}_request_overhead_seconds_sum", **OCR) < waiting
+
+
+def let_it_learn(gateway: GatewayProcess) -> None:
+    """Let the gateway read how many calls the pipeline can work on: one, and two more may be at Triton.
+
+    It begins to with the first answer, and knows with the second.
+    """
+    assert [ask_ocr(gateway) for _ in range(2)] == [200, 200]
 
 
 def test_an_answer_says_where_its_time_went(gateway: GatewayProcess, triton: StandInTriton) -> None:
@@ -230,48 +261,53 @@ def test_the_parts_of_several_tasks_overlap_so_there_is_no_rest() -> None:
 
 
 def test_shows_what_is_in_flight_at_triton_and_waiting(gateway: GatewayProcess, triton: StandInTriton) -> None:
-    triton.delay = 1.0
-    with ThreadPoolExecutor(6) as clients:
+    let_it_learn(gateway)
+    names = "requests_in_flight", "triton_calls", "requests_waiting"
+    with ThreadPoolExecutor(6) as clients, triton.holding():
         pending = [clients.submit(ask_ocr, gateway) for _ in range(6)]
-        assert eventually(lambda: Scrape(gateway.metrics_url).value(f"{PREFIX}_requests_in_flight") == 6, 5)
-        assert eventually(lambda: Scrape(gateway.metrics_url).value(f"{PREFIX}_triton_calls", pipeline="ocr") == 3, 5)
+        assert eventually(lambda: gauges(gateway, *names) == [6, 3, 3])
         now = Scrape(gateway.metrics_url)
+        assert now.value(f"{PREFIX}_triton_calls", pipeline="ocr") == 3
         assert now.value(f"{PREFIX}_requests_waiting", pipeline="ocr") == 3
         assert 0 < now.value(f"{PREFIX}_held_bytes") < now.value(f"{PREFIX}_held_bytes_limit") == 256 << 20
+        triton.held = False
         assert {one.result() for one in pending} == {200}
-    assert eventually(lambda: Scrape(gateway.metrics_url).value(f"{PREFIX}_requests_in_flight") == 0, 5)
-    now = Scrape(gateway.metrics_url)
-    assert [now.value(f"{PREFIX}_{name}") for name in ("triton_calls", "requests_waiting", "held_bytes")] == [0, 0, 0]
+    assert eventually(lambda: gauges(gateway, *names, "held_bytes") == [0, 0, 0, 0])
 
 
 def test_clients_that_vanish_are_not_in_flight(gateway: GatewayProcess, triton: StandInTriton) -> None:
     growth = Growth(gateway)
-    triton.delay = 2.0
     content_type, body = encode(entries_for("ocr"), image=b"image")
     head = f"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    host, port = gateway.url.removeprefix("http://").split(":")
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(socket.create_connection((host, int(port)), 10)) for _ in range(20)]
+    with triton.holding(), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(gateway.address, 60)) for _ in range(20)]
         for number, client in enumerate(clients):  # half of them in the middle of the body
             client.sendall(head.encode() + (body if number % 2 else body[:50]))
-        assert eventually(lambda: Scrape(gateway.metrics_url).value(f"{PREFIX}_requests_in_flight") == 20, 5)
-    assert eventually(lambda: Scrape(gateway.metrics_url).value(f"{PREFIX}_requests_in_flight") == 0, 1)
-    assert eventually(lambda: growth.of_requests(reason="client_gone", outcome="client_gone") == 10, 5)
+        assert eventually(lambda: gauges(gateway, "requests_in_flight") == [20])
+        stack.close()
+        assert eventually(lambda: gauges(gateway, "requests_in_flight") == [0])
+        assert eventually(lambda: growth.of_requests(reason="client_gone", outcome="client_gone") == 10)
 
 
-def test_shows_the_breaker_and_what_is_ready(gateway: GatewayProcess, triton: StandInTriton) -> None:
-    growth = Growth(gateway)
+def test_shows_the_breaker_and_what_is_ready(hasty: GatewayProcess, triton: StandInTriton) -> None:
+    assert eventually(lambda: ask_ocr(hasty) == 200)
+    growth = Growth(hasty)
     triton.unready, triton.behaviour = {"ocr_rec"}, {"ocr": "503"}
-    assert ask_ocr(gateway) == 503
-    now = Scrape(gateway.metrics_url)
-    assert now.value(f"{PREFIX}_triton_up") == 1
-    ready = {name: now.value(f"{PREFIX}_model_ready", model=name) for name in ("ocr", "ocr_det", "ocr_rec", "visual")}
-    assert ready == {"ocr": 1, "ocr_det": 1, "ocr_rec": 0, "visual": 1}
+    assert ask_ocr(hasty) == 503
+
+    def up_and_ready() -> list[float]:
+        now = Scrape(hasty.metrics_url)
+        models = "ocr", "ocr_det", "ocr_rec", "visual"
+        return [now.value(f"{PREFIX}_triton_up"), *(now.value(f"{PREFIX}_model_ready", model=name) for name in models)]
+
+    # Eventually: Triton has less than a second to say how it is.
+    assert eventually(lambda: up_and_ready() == [1, 1, 1, 0, 1])
+    now = Scrape(hasty.metrics_url)
     assert now.value(f"{PREFIX}_breaker_open", pipeline="ocr", models="ocr_det ocr_rec") == 1
     assert now.value(f"{PREFIX}_breaker_open", pipeline="clip_text", models="textual") == 0
     assert growth.of(f"{PREFIX}_breaker_opened_total", pipeline="ocr") == 1
     triton.unready, triton.behaviour = set(), {}
-    assert eventually(lambda: Scrape(gateway.metrics_url).value(f"{PREFIX}_breaker_open") == 0, 5)
+    assert eventually(lambda: gauges(hasty, "breaker_open") == [0])
 
 
 def test_shows_that_triton_is_away(upstream: Recorder, tmp_path: Path) -> None:
@@ -281,17 +317,21 @@ def test_shows_that_triton_is_away(upstream: Recorder, tmp_path: Path) -> None:
         now = Scrape(gateway.metrics_url)
         assert now.value(f"{PREFIX}_triton_up") == now.value(f"{PREFIX}_model_ready") == 0
         assert now.value(f"{PREFIX}_routed_names", task="clip") == 1
-        assert requests.get(f"{gateway.metrics_url}/healthz", timeout=5).status_code == 200
-        readiness = requests.get(f"{gateway.metrics_url}/readyz", timeout=5)
+        assert requests.get(f"{gateway.metrics_url}/healthz", timeout=60).status_code == 200
+        readiness = requests.get(f"{gateway.metrics_url}/readyz", timeout=60)
         assert readiness.status_code == 503
         assert "cannot reach Triton" in readiness.json()["unready"]["ocr_rec"]
 
 
 def test_readyz_names_the_model_that_is_missing(gateway: GatewayProcess, triton: StandInTriton) -> None:
-    assert requests.get(f"{gateway.metrics_url}/readyz", timeout=5).json() == {"ready": True, "unready": {}}
+    def readiness() -> tuple[int, Any]:
+        response = requests.get(f"{gateway.metrics_url}/readyz", timeout=60)
+        return response.status_code, response.json()
+
+    # Eventually: Triton has less than a second to say how it is.
+    assert eventually(lambda: readiness() == (200, {"ready": True, "unready": {}}))
     triton.unready = {"visual"}
-    readiness = requests.get(f"{gateway.metrics_url}/readyz", timeout=5)
-    assert (readiness.status_code, list(readiness.json()["unready"])) == (503, ["visual"])
+    assert eventually(lambda: readiness() == (503, {"ready": False, "unready": {"visual": "not ready in Triton"}}))
 
 
 def test_says_what_runs(gateway: GatewayProcess) -> None:
@@ -301,15 +341,15 @@ def test_says_what_runs(gateway: GatewayProcess) -> None:
 
 
 def test_only_these_three_pages_can_be_read(gateway: GatewayProcess) -> None:
-    assert requests.get(f"{gateway.metrics_url}/", timeout=5).status_code == 404
-    assert requests.post(f"{gateway.metrics_url}/metrics", timeout=5).status_code == 405
-    head = requests.head(f"{gateway.metrics_url}/metrics", timeout=5)
+    assert requests.get(f"{gateway.metrics_url}/", timeout=60).status_code == 404
+    assert requests.post(f"{gateway.metrics_url}/metrics", timeout=60).status_code == 405
+    head = requests.head(f"{gateway.metrics_url}/metrics", timeout=60)
     assert (head.status_code, head.headers["content-type"][:10]) == (200, "text/plain")
 
 
 def test_the_gateways_own_port_tells_nothing(gateway: GatewayProcess, upstream: Recorder) -> None:
     for page in ("metrics", "healthz", "readyz"):
-        assert requests.get(f"{gateway.url}/{page}", timeout=5).content == upstream.answer[1]
+        assert requests.get(f"{gateway.url}/{page}", timeout=60).content == upstream.answer[1]
         assert upstream.seen[-1].target == f"/{page}"
 
 
@@ -323,7 +363,7 @@ def test_nothing_that_a_client_says_becomes_a_label(gateway: GatewayProcess, tri
         entries += [entries_for(task, word) for task in ("ocr", "clip", "faces")]
         for one in entries:
             post(gateway, one, **{"X-Request-ID": word, "User-Agent": word})
-        requests.request(word, f"{gateway.url}/{word}?{word}", timeout=10)
+        requests.request(word, f"{gateway.url}/{word}?{word}", timeout=60)
     after = Scrape(gateway.metrics_url)
     assert "mallory" not in after.text.lower()
     names = f"{PREFIX}_requests_total", f"{PREFIX}_passed_through_total"
@@ -408,13 +448,13 @@ def test_a_reloaded_script_counts_from_zero_on_the_same_address(
         assert ask_ocr(gateway) == 200
         assert Scrape(gateway.metrics_url).value(f"{PREFIX}_requests_total") == 1
         with requests.Session() as session:  # a connection that Prometheus keeps open does not hold the old one alive
-            session.get(f"{gateway.metrics_url}/metrics", timeout=5)
-            script.write_text(script.read_text() + "\n")
-            assert eventually(lambda: gateway.log.count("metrics at http://") == 2, 15)
-            assert eventually(lambda: Scrape(gateway.metrics_url).value(f"{PREFIX}_requests_total") == 0, 5)
+            session.get(f"{gateway.metrics_url}/metrics", timeout=60)
+            gateway.replace_script(script.read_text() + "\n")
+            assert eventually(lambda: gateway.log.count("metrics at http://") == 2)
+            assert eventually(lambda: Scrape(gateway.metrics_url).value(f"{PREFIX}_requests_total") == 0)
         assert ask_ocr(gateway) == 200
         assert Scrape(gateway.metrics_url).value(f"{PREFIX}_requests_total", **OCR) == 1
-        assert "Traceback" not in gateway.log
+        assert "Traceback" not in gateway.whole_log()
 
 
 def test_can_be_switched_off(server: StandInTriton, upstream: Recorder, triton: StandInTriton, tmp_path: Path) -> None:
@@ -423,7 +463,7 @@ def test_can_be_switched_off(server: StandInTriton, upstream: Recorder, triton: 
         tmp_path, models=models, triton_url=server.url, upstream=upstream.url, immich_metrics_listen=""
     ) as gateway:
         assert ask_ocr(gateway) == 200
-        assert "metrics at" not in gateway.log
+        assert "metrics at" not in gateway.whole_log()
         with pytest.raises(requests.ConnectionError):
             Scrape(gateway.metrics_url)
 
@@ -454,7 +494,7 @@ def test_the_id_of_the_client_is_kept(gateway: GatewayProcess, upstream: Recorde
 @pytest.mark.parametrize("forged", ["a b", "x" * 65, "é", "[x]", "%s", "-x"])
 def test_an_id_that_could_forge_the_log_is_replaced(gateway: GatewayProcess, upstream: Recorder, forged: str) -> None:
     headers: dict[str, Any] = {"X-Request-ID": forged.encode()}
-    answer = requests.get(f"{gateway.url}/x", headers=headers, timeout=10)
+    answer = requests.get(f"{gateway.url}/x", headers=headers, timeout=60)
     known = answer.headers["x-request-id"]
     assert re.fullmatch(r"[0-9a-f]{16}", known)
     assert upstream.seen[-1].header("x-request-id") == known
@@ -481,10 +521,9 @@ def test_answers_before_the_body_and_errors_carry_the_id(tmp_path: Path) -> None
     (tmp_path / "models").mkdir()
     nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
     with running_gateway(tmp_path, models=tmp_path / "models", triton_url=nobody, upstream=nobody) as gateway:
-        bad_gateway = requests.get(f"{gateway.url}/x", headers={"X-Request-ID": "one"}, timeout=10)
+        bad_gateway = requests.get(f"{gateway.url}/x", headers={"X-Request-ID": "one"}, timeout=60)
         assert (bad_gateway.status_code, bad_gateway.headers["x-request-id"]) == (502, "one")
-        host, port = gateway.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), 10) as client:
+        with socket.create_connection(gateway.address, 60) as client:
             client.sendall(b"POST /predict HTTP/1.1\r\nHost: h\r\nX-Request-ID: two\r\n\r\n")
-            time.sleep(0.2)
-            assert b"\r\nX-Request-ID: two\r\n" in client.recv(4096)
+            with client.makefile("rb") as answer:  # the connection ends with it
+                assert b"\r\nX-Request-ID: two\r\n" in answer.read()

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
+import contextlib
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-import aiohttp
 import pytest
 import requests
 from embedded_triton import eventually
 from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
+from scrape import Scrape
 from stand_in_triton import OCR_NAME, StandInTriton, stand_in_triton, write_routes
 from toolbox.client import Answer, encode, entries_for, predict
 
 DEADLINE, QUERY_DEADLINE = 4, 2
+"""Of the gateway that does not wait long, in seconds."""
+
+LATE = 20
+"""Seconds that a busy machine may add."""
+
+GAUGES = ("requests_in_flight", "requests_waiting", "triton_calls", "held_bytes")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,8 @@ def triton(server: StandInTriton, gateway: GatewayProcess) -> Iterator[StandInTr
     server.behaviour.clear()
     server.unready.clear()
     server.delay = 0
-    assert eventually(lambda: ask(gateway, "ocr").status == 200, 10)
+    assert eventually(lambda: ask(gateway, "ocr").status == 200)
+    assert eventually(lambda: server.now == 0)
 
 
 @pytest.fixture(scope="module")
@@ -44,27 +53,42 @@ def upstream() -> Iterator[Recorder]:
         yield recorder
 
 
+def start(
+    server: StandInTriton, upstream: Recorder, directory: Path, **options: Any
+) -> AbstractContextManager[GatewayProcess]:
+    models = write_routes(directory / "models")
+    return running_gateway(directory, models=models, triton_url=server.url, upstream=upstream.url, **options)
+
+
 @pytest.fixture(scope="module")
 def gateway(
     server: StandInTriton, upstream: Recorder, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:
+    """A gateway that waits long: what can be answered is."""
     directory = tmp_path_factory.mktemp("gateway")
-    with running_gateway(
-        directory,
-        models=write_routes(directory / "models"),
-        triton_url=server.url,
-        upstream=upstream.url,
-        immich_deadline=DEADLINE,
-        immich_query_deadline=QUERY_DEADLINE,
-        immich_triton_timeout=1,
-    ) as process:
+    with start(server, upstream, directory, immich_deadline=120, immich_query_deadline=120) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def hasty(
+    server: StandInTriton, upstream: Recorder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """A gateway that soon gives up."""
+    options = {"deadline": DEADLINE, "query_deadline": QUERY_DEADLINE, "triton_timeout": 1}
+    named = {f"immich_{name}": value for name, value in options.items()}
+    with start(server, upstream, tmp_path_factory.mktemp("hasty"), **named) as process:
         yield process
 
 
 def ask(gateway: GatewayProcess, task: str, payload: bytes = b"image") -> Answer:
     if task == "clip-text":
-        return predict(gateway.url, entries_for(task), text="猫", timeout=30)
-    return predict(gateway.url, entries_for(task), image=payload, timeout=30)
+        return predict(gateway.url, entries_for(task), text="猫", timeout=150)
+    return predict(gateway.url, entries_for(task), image=payload, timeout=150)
+
+
+def gauge(gateway: GatewayProcess, name: str) -> float:
+    return Scrape(gateway.metrics_url).value(f"immich_gateway_{name}")
 
 
 GARBAGE = [
@@ -91,23 +115,23 @@ def test_garbage_never_becomes_an_answer(
     answer = ask(gateway, task)
     assert answer.status in (500, 503)
     assert set(answer.body) == {"detail"}
-    assert "unexpected error" not in gateway.log
+    assert "unexpected error" not in gateway.whole_log()
     assert upstream.predictions() == []
 
 
-def test_the_faults_of_one_pipeline_do_not_touch_the_others(gateway: GatewayProcess, triton: StandInTriton) -> None:
+def test_the_faults_of_one_pipeline_do_not_touch_the_others(hasty: GatewayProcess, triton: StandInTriton) -> None:
     triton.unready.add("ocr_rec")
     triton.behaviour["ocr"] = "503"
+    answered = 0
     with ThreadPoolExecutor(4) as pool:
-        broken = [pool.submit(ask, gateway, "ocr") for _ in range(4)]
-        while not all(one.done() for one in broken):
-            for task in ("clip", "clip-text"):
-                answer = ask(gateway, task)
-                assert answer.status == 200
-                assert answer.seconds < 1
+        broken = [pool.submit(ask, hasty, "ocr") for _ in range(4)]
+        while not any(one.done() for one in broken):
+            assert [ask(hasty, task).status for task in ("clip", "clip-text")] == [200, 200]
+            answered += 1
+    assert answered > 1
     assert {one.result().status for one in broken} == {503}
     assert "ocr_rec: not ready in Triton" in broken[0].result().body["detail"]
-    assert requests.get(f"{gateway.url}/ping", timeout=5).status_code == 503
+    assert requests.get(f"{hasty.url}/ping", timeout=60).status_code == 503
 
 
 def test_nothing_is_sent_while_the_gate_is_closed_and_all_come_through_when_it_opens(
@@ -117,77 +141,73 @@ def test_nothing_is_sent_while_the_gate_is_closed_and_all_come_through_when_it_o
     triton.behaviour["ocr"] = "503"
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(ask, gateway, "ocr") for _ in range(8)]
-        assert eventually(lambda: len(triton.calls) > 0, 3)
-        time.sleep(0.5)
-        sent = len(triton.calls)
-        time.sleep(1)
+        assert eventually(lambda: len(triton.calls) > 0 and gauge(gateway, "requests_waiting") == 8)
+        sent, probes = len(triton.calls), triton.probes
+        # Three times it was asked whether the pipeline, its detector and its recognizer are ready.
+        assert eventually(lambda: triton.probes >= probes + 9)
         assert len(triton.calls) == sent
         triton.behaviour.clear()
         triton.unready.clear()
         assert {one.result().status for one in waiting} == {200}
 
 
-def test_a_hanging_triton_is_given_up_within_the_deadlines(gateway: GatewayProcess, triton: StandInTriton) -> None:
+def test_a_hanging_triton_is_given_up_within_the_deadlines(hasty: GatewayProcess, triton: StandInTriton) -> None:
     triton.behaviour[""] = "hang"
     with ThreadPoolExecutor(2) as pool:
-        image, query = pool.submit(ask, gateway, "ocr"), pool.submit(ask, gateway, "clip-text")
+        image, query = pool.submit(ask, hasty, "ocr"), pool.submit(ask, hasty, "clip-text")
         assert query.result().status == 503
-        assert QUERY_DEADLINE - 0.1 < query.result().seconds < QUERY_DEADLINE + 1
+        assert QUERY_DEADLINE - 0.1 < query.result().seconds < QUERY_DEADLINE + LATE
         assert image.result().status == 503
-        assert image.result().seconds < DEADLINE + 1
+        assert DEADLINE - 0.1 < image.result().seconds < DEADLINE + LATE
+    triton.behaviour.clear()
+    assert eventually(lambda: {ask(hasty, task).status for task in ("ocr", "clip-text")} == {200})
 
 
 def test_few_calls_are_at_triton_and_the_rest_waits_in_the_gateway(
     gateway: GatewayProcess, triton: StandInTriton
 ) -> None:
-    # One instance with batches of one, and two more (the margin).
-    assert ask(gateway, "ocr").status == 200
-    # Some calls of other tests may still hang there.
-    triton.delay, triton.most = 0.2, 0
-    hanging = triton.now
-    with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda _: ask(gateway, "ocr"), range(12)))
-    assert {answer.status for answer in answers} == {200}
-    assert triton.most - hanging == 3
+    # With the first answer the gateway begins to read what the pipeline can work on, with the second it knows.
+    assert [ask(gateway, "ocr").status for _ in range(2)] == [200, 200]
+    triton.most = 0
+    with ThreadPoolExecutor(12) as pool, triton.holding():
+        answers = [pool.submit(ask, gateway, "ocr") for _ in range(12)]
+        # One instance with batches of one, and two more (the margin).
+        assert eventually(lambda: (triton.now, gauge(gateway, "requests_waiting")) == (3, 9))
+        triton.held = False
+        assert {answer.result().status for answer in answers} == {200}
+    assert triton.most == 3
 
 
-async def test_clients_that_vanish_leave_the_queue_and_no_trace(gateway: GatewayProcess, triton: StandInTriton) -> None:
+def test_clients_that_vanish_leave_the_queue_and_no_trace(gateway: GatewayProcess, triton: StandInTriton) -> None:
     content_type, body = encode(entries_for("ocr"), image=bytes(200_000))
-    headers = {"content-type": content_type}
     request = (
         f"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body
-    host, port = gateway.url.removeprefix("http://").split(":")
 
-    async def vanish(index: int) -> None:
-        _, writer = await asyncio.open_connection(host, int(port))
-        writer.write(request if index % 2 else request[: len(request) // 2])
-        await writer.drain()
-        await asyncio.sleep(0.05)
-        writer.transport.abort()
+    def come_and_go(count: int) -> None:
+        """Send *count* requests, half of them not to the end, and go when the gateway has them all."""
+        with contextlib.ExitStack() as clients:
+            for index in range(count):
+                client = clients.enter_context(socket.create_connection(gateway.address, 60))
+                client.sendall(request if index % 2 else request[: len(request) // 2])
+            assert eventually(lambda: gauge(gateway, "requests_in_flight") == count)
+        assert eventually(lambda: gauge(gateway, "requests_in_flight") == 0)
 
-    memory = []
-    async with aiohttp.ClientSession() as session:
-        for _ in range(2):
-            triton.delay = 0.5
-            for start in range(0, 250, 50):
-                await asyncio.gather(*(vanish(index) for index in range(start, start + 50)))
-            triton.delay = 0
-            # Those that were at Triton are done soon; the others have left.
-            async with session.post(f"{gateway.url}/predict", data=body, headers=headers) as response:
-                assert response.status == 200
-            memory.append(gateway.rss())
-        async with session.get(f"{gateway.metrics_url}/metrics") as response:
-            metrics = await response.text()
-    assert len(triton.calls) < 250
-    busy = {
-        f"immich_gateway_{name}" for name in ("requests_in_flight", "requests_waiting", "triton_calls", "held_bytes")
-    }
-    values = [line.rpartition(" ") for line in metrics.splitlines()]
-    assert {name.split("{")[0] for name, _, _ in values} >= busy
-    assert {value for name, _, value in values if name.split("{")[0] in busy} == {"0.0"}
-    # The first round shows what so many at a time need, the second that it is not more every time.
-    assert memory[1] - memory[0] < 32 << 20
+    assert [ask(gateway, "ocr").status for _ in range(2)] == [200, 200]
+    triton.calls.clear()
+    memory, rounds = [], 4
+    for _ in range(rounds):
+        with triton.holding():
+            for _ in range(5):
+                come_and_go(50)
+        # Those that were at Triton are done now; the others have left.
+        assert ask(gateway, "ocr").status == 200
+        memory.append(gateway.rss())
+    assert len(triton.calls) == rounds * (3 + 1)
+    assert eventually(lambda: not any(gauge(gateway, name) for name in GAUGES))
+    # The first two rounds show what so many at a time need, the others that it is not more every time: that would be
+    # 40 MB a round.
+    assert memory[3] - memory[1] < 40 << 20
 
 
 def test_no_text_and_no_image_is_written_down(gateway: GatewayProcess, triton: StandInTriton) -> None:
@@ -200,9 +220,10 @@ def test_no_text_and_no_image_is_written_down(gateway: GatewayProcess, triton: S
     predict(gateway.url, {"clip": {"textual": {"modelName": secret + "\ud83d"}}}, text=secret)
     predict(gateway.url, {"ocr": {"detection": {"modelName": OCR_NAME, "options": {"minScore": secret}}}}, image=b"i")
     predict(gateway.url, {}, text=secret)
-    requests.post(f"{gateway.url}/predict", data=secret.encode(), timeout=5)
+    requests.post(f"{gateway.url}/predict", data=secret.encode(), timeout=60)
     state = b"".join(path.read_bytes() for path in gateway.state_dir.rglob("*") if path.is_file())
-    for written in (gateway.log, state.decode(), requests.get(f"{gateway.metrics_url}/metrics", timeout=5).text):
+    for written in (gateway.whole_log(), state.decode(), Scrape(gateway.metrics_url).text):
+        assert written
         assert secret not in written
         assert "秘密" not in written
 
@@ -224,11 +245,10 @@ def test_a_wrong_key_is_a_clear_error_and_no_flapping(
             for _ in range(3):
                 answer = ask(gateway, "ocr")
                 assert answer.status == 503
-                assert answer.seconds < 2
                 assert "refuses our key: set immich_triton_key" in answer.body["detail"]
             assert len(server.calls) == 3
-            assert "waiting for Triton" not in gateway.log
-            assert "wrong" not in gateway.log
+            assert "waiting for Triton" not in gateway.whole_log()
+            assert "wrong" not in gateway.whole_log()
     finally:
         server.behaviour.clear()
 
@@ -250,7 +270,7 @@ def test_falls_back_by_choice_and_never_for_clip(
                 triton_url=server.url,
                 upstream=recorder.url,
                 immich_fallback_tasks="ocr",
-                immich_deadline=2,
+                immich_deadline=DEADLINE,
             ) as gateway:
                 ocr, clip = ask(gateway, "ocr"), ask(gateway, "clip")
                 assert (clip.status, len(recorder.predictions())) == (503, 1)
@@ -260,10 +280,10 @@ def test_falls_back_by_choice_and_never_for_clip(
                 else:
                     # Then the request waits for Triton as it would without a fallback.
                     assert ocr.status == 503
-                    assert ocr.seconds > 1.5
+                    assert ocr.seconds > DEADLINE - 0.1
                 server.behaviour.clear()
                 server.unready.clear()
-                assert eventually(lambda: "text" in str(ask(gateway, "ocr").body), 5)
+                assert eventually(lambda: "text" in str(ask(gateway, "ocr").body))
         finally:
             server.behaviour.clear()
             server.unready.clear()

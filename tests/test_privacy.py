@@ -5,7 +5,6 @@ operator is in any log, metric or file, whatever goes well or wrong. Real mitmdu
 from __future__ import annotations
 
 import base64
-import contextlib
 import re
 import shutil
 import socket
@@ -135,6 +134,7 @@ def gateway(
         upstream=upstream.url,
         immich_path_token=TOKEN,
         immich_shadow="1",
+        immich_query_deadline=120,
         immich_allow_untrained="true",
     ) as process:
         yield process
@@ -150,12 +150,16 @@ def post(gateway: GatewayProcess, body: bytes, content_type: str, **headers: str
 
 
 def send(gateway: GatewayProcess, raw: bytes) -> None:
-    """Send bytes that no client library would, and wait for whatever comes back."""
-    host, port = gateway.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 2) as client, contextlib.suppress(OSError):
-        client.sendall(raw)
-        client.shutdown(socket.SHUT_WR)
-        while client.recv(65536):
+    """Send bytes that no client library would, and wait until the gateway has ended the connection."""
+    with socket.create_connection(gateway.address, 60) as client:
+        try:
+            client.sendall(raw)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(65536):
+                pass
+        except TimeoutError:
+            raise
+        except OSError:  # it did not wait for the rest
             pass
 
 
@@ -203,7 +207,7 @@ def test_nothing_of_photos_and_queries_is_kept(
     triton.kill()
     assert ask(gateway, "ocr", image=RECEIPT).status == 200
 
-    logs = {"the gateway's log": gateway.log.encode(), "Triton's": triton.log.encode(), "run_triton's": b""}
+    logs = {"the gateway's log": gateway.whole_log().encode(), "Triton's": triton.log.encode(), "run_triton's": b""}
     logs["run_triton's"] = triton.console.encode()
     metrics = {url: Scrape(url).text.encode() for url in (gateway.metrics_url, triton.metrics_url)}
     places = {**logs, **metrics, **files_of(gateway.state_dir, triton.run_dir)}
@@ -304,5 +308,8 @@ def test_an_error_that_quotes_is_not_passed_on(
     triton.answer = answer
     assert predict(gateway.url, entries_for("clip-text"), text=QUERY).status >= 400
     assert predict(gateway.url, entries_for("ocr", OCR_NAME), image=QUERY.encode()).status >= 400
-    places = {"the gateway's log": gateway.log.encode(), "its metrics": Scrape(gateway.metrics_url).text.encode()}
+    places = {
+        "the gateway's log": gateway.whole_log().encode(),
+        "its metrics": Scrape(gateway.metrics_url).text.encode(),
+    }
     assert_absent(of_text("the query", QUERY), places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -59,7 +60,7 @@ class TinyEncoder:
         return "IMAGE" if self.visual else "TOKENS"
 
     def write(self) -> None:
-        """Put it into the repository, in the place of one of that name."""
+        """Put it into the repository, in the place of one of that name, whose route it takes over."""
         shape = (3, IMAGE_SIZE, IMAGE_SIZE) if self.visual else (52,)
         random = np.random.default_rng(self.seed)
         weights = random.normal(size=(int(np.prod(shape)), self.dimension)).astype(np.float32)
@@ -79,14 +80,25 @@ class TinyEncoder:
         onnx.checker.check_model(proto)
         with new_model(self.models, self.name) as folder:
             onnx.save_model(proto, folder / "1/model.onnx")
-            record = {"image_size": IMAGE_SIZE, "fingerprint": self.seed}
-            (folder / "export.json").write_text(json.dumps(record))
+            (folder / "export.json").write_text(self._record())
+            if (route_file := self.models / self.name / "route.toml").exists():
+                shutil.copy(route_file, folder)
             if not self.visual:
                 (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
             (folder / "config.pbtxt").write_text(
                 f'# test\nname: "{self.name}"\nbackend: "onnxruntime"\nmax_batch_size: 8\ndynamic_batching {{ }}\n'
                 "instance_group [ { count: 1, kind: KIND_CPU } ]\n"
             )
+
+    def write_record(self) -> None:
+        """Say that it is what the folder holds, and leave the model there as it is: nobody reloads that by itself."""
+        path = self.models / self.name / "export.json"
+        new = path.with_name("new.json")
+        new.write_text(self._record())
+        new.replace(path)
+
+    def _record(self) -> str:
+        return json.dumps({"image_size": IMAGE_SIZE, "fingerprint": self.seed})
 
     def expected(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return what it gives for a batch, computed by ONNX Runtime in this process."""

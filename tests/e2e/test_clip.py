@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import tiny_encoders
 from clip_client import ClipClient
 from clip_standins import LIMIT, MODELS, TEXTS, ClipStandins, centred_cosines
-from embedded_triton import StartTriton, TritonServer
+from embedded_triton import StartTriton, TritonServer, eventually
 from gateway_process import GatewayProcess, running_gateway
 from PIL import Image
 from recorder import Recorder, recording_upstream
@@ -124,23 +125,32 @@ def encoders(tmp_path: Path) -> dict[str, TinyEncoder]:
     return tiny_encoders.repository(tmp_path / "models")
 
 
-@pytest.fixture
-def tiny(
-    encoders: dict[str, TinyEncoder], triton_server: StartTriton, upstream: Recorder, tmp_path: Path
+@contextmanager
+def site(
+    encoders: dict[str, TinyEncoder], triton_server: StartTriton, upstream: Recorder, directory: Path, deadline: int
 ) -> Iterator[tuple[GatewayProcess, TritonServer]]:
+    """Run a gateway with this deadline in seconds, before a Triton with these encoders."""
     models = encoders["see_a"].models
     with (
         triton_server(models) as triton,
         running_gateway(
-            tmp_path,
+            directory,
             models=models,
             triton_url=triton.url,
             upstream=upstream.url,
-            immich_deadline=3,
-            immich_query_deadline=2,
+            immich_deadline=deadline,
+            immich_query_deadline=deadline,
         ) as process,
     ):
         yield process, triton
+
+
+@pytest.fixture
+def tiny(
+    encoders: dict[str, TinyEncoder], triton_server: StartTriton, upstream: Recorder, tmp_path: Path
+) -> Iterator[tuple[GatewayProcess, TritonServer]]:
+    with site(encoders, triton_server, upstream, tmp_path, deadline=60) as pair:
+        yield pair
 
 
 def photo(colour: str = "orange") -> bytes:
@@ -157,13 +167,14 @@ def ask_both(gateway: GatewayProcess, name: str = NAME) -> list[Answer]:
 
 
 def test_without_triton_clip_gets_503_and_nothing_reaches_the_upstream(
-    tiny: tuple[GatewayProcess, TritonServer],
+    encoders: dict[str, TinyEncoder], triton_server: StartTriton, upstream: Recorder, tmp_path: Path
 ) -> None:
-    gateway, triton = tiny
-    assert [answer.status for answer in ask_both(gateway)] == [200, 200]
-    triton.stop()
-    for _ in range(3):
-        assert [answer.status for answer in ask_both(gateway)] == [503, 503]
+    with site(encoders, triton_server, upstream, tmp_path, deadline=2) as (gateway, triton):
+        # Eventually: a busy machine may need more than its two seconds for the first answer.
+        assert eventually(lambda: [answer.status for answer in ask_both(gateway)] == [200, 200])
+        triton.stop()
+        for _ in range(3):
+            assert [answer.status for answer in ask_both(gateway)] == [503, 503]
 
 
 def test_a_name_that_lost_its_route_gets_503_with_what_to_do(
@@ -191,11 +202,14 @@ def test_a_name_that_comes_back_with_other_weights_gets_503(
 
 def _until_changed(gateway: GatewayProcess) -> list[Answer]:
     """The first answers that are no 200 any more: the gateway looks for changed routes by itself."""
-    for _ in range(200):
-        answers = ask_both(gateway)
-        if all(answer.status != 200 for answer in answers):
-            return answers
-    raise AssertionError(f"still {[answer.status for answer in answers]}")
+    answers: list[Answer] = []
+
+    def changed() -> bool:
+        answers[:] = ask_both(gateway)
+        return all(answer.status != 200 for answer in answers)
+
+    assert eventually(changed)
+    return answers
 
 
 def test_an_embedding_of_the_wrong_size_is_no_answer(
@@ -205,7 +219,6 @@ def test_an_embedding_of_the_wrong_size_is_no_answer(
     for name in ("see_a", "read_a"):
         old = encoders[name]
         TinyEncoder(old.models, name, old.seed, old.visual, dimension=511).write()
-    tiny_encoders.route("see_a", "read_a", encoders["see_a"].models)
     for name in ("see_a", "read_a"):
         ClipClient(triton).load(name)
     assert [answer.status for answer in ask_both(gateway)] == [500, 500]

@@ -18,6 +18,7 @@ from embedded_triton import StartTriton
 from PIL import Image
 from tiny_encoders import TinyEncoder
 from toolbox.clip_models import CLIP_MODELS
+from triton.counters import settled
 
 from immich_pipelines.clip_encoders import Array, Encoders
 from immich_pipelines.clip_image import ClipImage, ImageEmbedding, ImageJob
@@ -85,10 +86,15 @@ def test_requests_are_batched(clip: ClipClient, clip_standins: ClipStandins) -> 
     encoder = CLIP_MODELS["RN50"].visual
     counters = ("nv_inference_count", "nv_inference_exec_count")
     models = ("clip_image", encoder)
-    before = {(counter, model): clip.count(counter, model) for counter in counters for model in models}
+
+    def read() -> dict[tuple[str, str], float]:
+        return {(counter, model): clip.count(counter, model) for counter in counters for model in models}
+
+    before = settled(read)
     clip.images([path.read_bytes() for path in clip_standins.images] * 2, encoder, concurrency=8)
+    after = settled(read)
     for model in models:
-        requests, executions = (clip.count(counter, model) - before[counter, model] for counter in counters)
+        requests, executions = (after[counter, model] - before[counter, model] for counter in counters)
         assert requests >= 2 * len(clip_standins.images)
         assert requests / executions > 1.5
 
@@ -248,11 +254,12 @@ def test_an_encoder_with_other_weights_than_on_disk_does_not_answer(triton_serve
         client = ClipClient(server)
         before = client.image_embedding(data, "see_a")
         other = TinyEncoder(encoder.models, "see_a", 99, visual=True)
-        other.write()
+        other.write_record()
         answer = client.image(data, "see_a")
         assert isinstance(answer, Refused)
         assert answer.status == "500"
         assert "restart Triton" in answer.text
+        other.write()
         client.load("see_a")
         after = client.image_embedding(data, "see_a")
     np.testing.assert_allclose(after, expected(other, data), atol=1e-5)

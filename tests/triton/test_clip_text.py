@@ -19,6 +19,7 @@ from clip_standins import LIMIT, MODELS, TEXTS, ClipStandins, centred_cosines, r
 from embedded_triton import StartTriton
 from tiny_encoders import TinyEncoder
 from toolbox.clip_models import CLIP_MODELS
+from triton.counters import settled
 
 from immich_pipelines.clip_encoders import Array, Encoders
 from immich_pipelines.clip_text import ClipText, TextJob
@@ -87,7 +88,7 @@ def test_a_megabyte_of_text_is_read_in_no_time(vocabulary: Path) -> None:
     started = time.process_time()
     tokenizer.encode("猫 a! " * 250_000)
     tokenizer.encode("!" * 1_000_000)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10  # a time that grows with the square of the length would be minutes
 
 
 # Equal to the original
@@ -183,12 +184,12 @@ def test_requests_at_the_same_time_get_their_own_answers(tiny: ClipClient, encod
 
 def test_a_repeated_query_costs_no_inference(tiny: ClipClient, encoders: dict[str, TinyEncoder]) -> None:
     check(tiny.text("猫狗猫狗".encode(), "read_a"), encoders["read_a"], "猫狗猫狗")
-    before = tiny.count("nv_inference_count", "read_a")
+    before = settled(lambda: tiny.count("nv_inference_count", "read_a"))
     assert before > 0
     # The same tokens, though another text.
     for text in ("猫狗猫狗", " 猫狗 猫狗\n"):
         check(tiny.text(text.encode(), "read_a"), encoders["read_a"], "猫狗猫狗")
-    assert tiny.count("nv_inference_count", "read_a") == before
+    assert settled(lambda: tiny.count("nv_inference_count", "read_a")) == before
 
 
 def test_one_text_has_a_vector_for_each_encoder(tiny: ClipClient, encoders: dict[str, TinyEncoder]) -> None:
@@ -212,11 +213,12 @@ def test_a_new_export_is_not_answered_from_memory(triton_server: StartTriton, tm
         client = ClipClient(server)
         check(client.text("猫".encode(), "read_a"), old, "猫")
         new = TinyEncoder(old.models, "read_a", 98, visual=False)
-        new.write()
+        new.write_record()
         # Triton still has the old one: its vectors must not be taken for the new one's.
         answer = client.text("猫".encode(), "read_a")
         assert isinstance(answer, Refused)
         assert "restart Triton" in answer.text
+        new.write()
         client.load("read_a")
         check(client.text("猫".encode(), "read_a"), new, "猫")
 

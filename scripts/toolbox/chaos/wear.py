@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import statistics
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,9 @@ WARM_UP: Final = 0.3
 
 WINDOW: Final = 0.2
 """The parts that are compared, after the warm-up and at the end."""
+
+LAST_LINE: Final = 52 * "*"
+"""Of what mitmproxy prints on SIGUSR1 (``mitmproxy/utils/debug.py``)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def sample(site: Installation) -> Sample:
         gateway=_memory([gateway]),
         triton=_memory(_family(triton)),
         files=len(list(Path(f"/proc/{gateway}/fd").iterdir())),
-        shared=sum(path.stat().st_size for path in Path("/dev/shm").glob(f"immich_triton_{port}_*")),  # noqa: S108
+        shared=sum(map(_size, Path("/dev/shm").glob(f"immich_triton_{port}_*"))),  # noqa: S108
     )
 
 
@@ -55,15 +58,26 @@ def growth(values: list[int]) -> tuple[float, float, float]:
 def tasks(site: Installation) -> list[str]:
     """Return the names of the gateway's asyncio tasks that belong to a request or a connection.
 
-    mitmproxy prints all tasks on SIGUSR1.
+    mitmproxy prints all tasks on SIGUSR1. Raises RuntimeError when it does not, to the last line.
     """
     offset = len(site.log)
+
+    def dump() -> tuple[str, str, str]:
+        return site.log[offset:].partition("\nTasks\n=======")[2].partition("\n" + LAST_LINE)
+
     os.kill(site.gateway_pid, signal.SIGUSR1)
-    eventually(lambda: "Tasks\n=====" in site.log[offset:], 20)
-    time.sleep(0.5)
-    listed = site.log[offset:].partition("Tasks\n=======\n")[2].partition("*****")[0]
+    if not eventually(lambda: bool(dump()[1]), 60):
+        raise RuntimeError(f"the gateway does not tell its tasks:\n{site.log[offset:]}")
+    listed = dump()[0]
     names = [line.strip() for line in listed.splitlines() if line and not line.startswith(" ")]
     return [name for name in names if re.match(r"predict|call |handle_hook|\S+:\d+:", name)]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # a process has just given it back
+        return 0
 
 
 def _memory(pids: Iterable[int]) -> int:
@@ -81,5 +95,7 @@ def _family(pid: int) -> list[int]:
     family = [pid]
     for parent in family:
         for thread in Path(f"/proc/{parent}/task").glob("*/children"):
-            family += [int(child) for child in thread.read_text(encoding="ascii").split()]
+            # A thread may end at any time.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                family += [int(child) for child in thread.read_text(encoding="ascii").split()]
     return family
