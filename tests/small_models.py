@@ -36,11 +36,14 @@ class TritonPythonModel:
         raise NotImplementedError
 """
 
-FORGETFUL = ECHO + """
+FORGETFUL = (
+    ECHO
+    + """
     def initialize(self, args):
         if (pathlib.Path(args["model_repository"]) / "no memory").exists():
             raise MemoryError("there is no room for the weights")
 """
+)
 FORGETFUL = "import pathlib" + FORGETFUL
 """Echoes, and cannot be loaded while there is a file ``no memory`` in its folder."""
 

@@ -105,7 +105,7 @@ def test_a_triton_with_a_key(ocr_models: Path, upstream: Recorder, tmp_path: Pat
                 answer = predict(gateway.url, entries_for("ocr"), image=picture(1))
                 assert answer.status == status, answer.body
                 assert status == 200 or "wants a key and the gateway has none" in answer.body["detail"]
-                assert "a-key-for-this-test" not in gateway.log
+                assert "a-key-for-this-test" not in gateway.whole_log()
         assert "a-key-for-this-test" not in server.log + server.console
     finally:
         server.stop()
@@ -114,7 +114,7 @@ def test_a_triton_with_a_key(ocr_models: Path, upstream: Recorder, tmp_path: Pat
 @pytest.mark.timeout(1200)
 def test_faults_under_load(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trials = ["outage", "kill", "broken", "garbage", "interrupt"]
-    assert chaos.main([*trials, "--models", str(models), "--pace", "0.2", "--deadline", "8"]) == 0, capsys.readouterr()
+    assert chaos.main([*trials, "--models", str(models), "--pace", "0.2", "--deadline", "15"]) == 0, capsys.readouterr()
 
 
 @pytest.mark.timeout(1200)

@@ -95,7 +95,7 @@ def test_compare_with_the_upstream(web: Mitmweb, stock: Recorder, receipt: dict[
     _, text = web.shown(web.last(), "response")
     assert f"comparison with {stock.url}" in text
     assert "\n  = 华东超市购物小票\n" in text
-    assert "华东" not in web.gateway.log
+    assert "华东" not in web.gateway.whole_log()
 
     # Once more: the new result replaces the old one.
     web.command("immich.compare", f"@{receipt['id']}")

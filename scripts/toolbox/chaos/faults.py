@@ -28,7 +28,8 @@ def kill(world: World) -> Verdict:
         for _ in range(3):
             pid = world.site.triton_pid
             os.kill(pid, signal.SIGKILL)
-            eventually(lambda pid=pid: _other_pid(world.site, pid) and world.site.triton_live(), 120)  # type: ignore[misc]
+            again = eventually(lambda pid=pid: _other_pid(world.site, pid) and world.site.triton_live(), 240)  # type: ignore[misc]
+            verdict.expect(again, "Triton was not started again within 240 s")
             ready = time.monotonic()
             eventually(lambda ready=ready: _answered(clients, world, ready), 30)  # type: ignore[misc]
             returns.append(min((one.ended for one in _good(clients, world) if one.ended > ready), default=1e9) - ready)
@@ -134,8 +135,8 @@ def outage(world: World) -> Verdict:
         world.control("ocr_rec", "unload")
         time.sleep(max(60 * world.pace, world.deadline + 2))
         world.control("ocr_rec", "load")
-        eventually(lambda: len(world.queues.started) > before, 60)
-        time.sleep(5)
+        eventually(lambda: len(world.queues.started) > before, 180)
+        time.sleep(5)  # for what must not come
     started = world.queues.started[before:]
     verdict.expect(started == ["PUT ocr force=False"], f"asked: {started}")
     verdict.expect(any(one.status == 503 for one in clients.since()), "nothing was lost: the outage was too short")

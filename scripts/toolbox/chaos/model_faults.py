@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from toolbox.chaos.installation import eventually
-from toolbox.chaos.load import Outcome, Verdict, count, describe
+from toolbox.chaos.load import Load, Outcome, Verdict, count, describe
 from toolbox.chaos.world import World
 
 
@@ -31,9 +31,7 @@ def _without_ocr(world: World, spoil: Callable[[], bool]) -> Verdict:
     with world.load() as clients:
         world.control("ocr_rec", "unload")
         verdict.expect(spoil(), "the broken model could be loaded")
-        began = time.monotonic()
-        time.sleep(world.deadline + 5 * world.pace)
-        during = [one for one in clients.since(began) if one.ended < time.monotonic()]
+        during = _outcomes(world, clients, "ocr", 5 * world.pace)
         world.repository.restore("ocr_rec/1/model.onnx")
         world.control("ocr_rec", "load")
         loaded = time.monotonic()
@@ -50,9 +48,7 @@ def garbage(world: World) -> Verdict:
         world.repository.replace(file, GARBAGE.replace("DIMENSION", str(world.repository.clip_dimension)).encode())
         # The supervisor has it loaded.
         served = eventually(lambda: any(one.kind == "clip" and one.status == 500 for one in clients.since()), 60)
-        began = time.monotonic()
-        time.sleep(20 * world.pace)
-        during = [one for one in clients.since(began) if one.ended < time.monotonic()]
+        during = _outcomes(world, clients, "clip", 20 * world.pace)
         world.repository.restore(file)
         restored = time.monotonic()
         back = eventually(lambda: any(one.kind == "clip" and one.status == 200 for one in clients.since(restored)), 60)
@@ -90,6 +86,18 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError("made to fail"))
         return pb_utils.InferenceResponse([pb_utils.Tensor("EMBEDDING", vector), size])
 """
+
+
+def _outcomes(world: World, clients: Load, task: str, seconds: float) -> list[Outcome]:
+    """Return what becomes of requests that begin from now on, *seconds* long and until some of *task* have ended."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    eventually(lambda: sum(one.kind == task for one in clients.since(began)) >= AT_LEAST, world.deadline + 60)
+    return clients.since(began)
+
+
+AT_LEAST: Final = 4
+"""Requests of the task that suffers, before a trial is judged."""
 
 
 def _only_one_suffers(verdict: Verdict, world: World, outcomes: list[Outcome], task: str, allowed: set[int]) -> None:
