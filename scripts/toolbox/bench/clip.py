@@ -23,6 +23,8 @@ QUERIES: Final = 40
 INDEXERS: Final = 4
 """Image requests that run all the while: Immich's concurrency when an admin has raised it."""
 BATCHERS: Final = 8
+SETTLING: Final = 60
+"""Seconds at most until Triton has computed what was sent before."""
 PAUSE: Final = 0.05
 """Seconds between two queries while images run, so that the queries meet them in every phase."""
 
@@ -97,11 +99,11 @@ async def batching(
     images: Target, samples: Sequence[Sample], metrics: str, encoder: str, show: Console
 ) -> dict[str, Any]:
     """Send images at concurrency 8 and tell from Triton's counters how many the encoder got at a time."""
-    before = counters(metrics, encoder)
+    before = await _settled(metrics, encoder)
     started = time.perf_counter()
     await Clients(images).run(list(samples) * max(1, 64 // len(samples)), BATCHERS)
     seconds = time.perf_counter() - started
-    after = counters(metrics, encoder)
+    after = await _settled(metrics, encoder)
     items, runs = (int(b - a) for a, b in zip(before, after, strict=True))
     if runs == 0:
         raise BenchError(f"{encoder} did not run at all, says {metrics}")
@@ -110,6 +112,17 @@ async def batching(
         f"{items / seconds:.2f} images/s"
     )
     return {"images": items, "executions": runs, "images_per_execution": round(items / runs, 3)}
+
+
+async def _settled(metrics: str, model: str) -> tuple[float, float]:
+    """Return `counters` when they stand still: images whose clients left are still computed, and counted late."""
+    seen = counters(metrics, model)
+    for _ in range(SETTLING):
+        await asyncio.sleep(1)
+        if (now := counters(metrics, model)) == seen:
+            return now
+        seen = now
+    raise BenchError(f"{model} does not come to rest within {SETTLING} s: somebody else is using it")
 
 
 def counters(metrics: str, model: str) -> tuple[float, float]:
