@@ -16,7 +16,7 @@ import pytest
 from embedded_triton import eventually
 from onnx import TensorProto, helper
 from recorder import recording_upstream
-from toolbox.bench import clip, overhead, processes, samples
+from toolbox.bench import clip, overhead, processes, samples, throughput
 from toolbox.bench.load import Clients, Run, Summary, ratio, take_turns
 from toolbox.bench.network import in_onnxruntime
 from toolbox.bench.samples import Sample
@@ -226,9 +226,9 @@ def test_ocr_throughput_memory_and_overhead(gateway: Gateway, tmp_path: Path) ->
     assert bench.main([*at(gateway), *few, *load, "--json", str(tmp_path / "figures.json")]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert figures["environment"]["triton"].startswith("2.")
-    for concurrency in ("1", "2"):
-        ours, twin = figures["throughput"][concurrency]["gateway"], figures["throughput"][concurrency]["twin"]
-        assert ours["requests"] == twin["requests"] == 4
+    for concurrency in (1, 2):
+        ours, twin = (figures["throughput"][str(concurrency)][name] for name in ("gateway", "twin"))
+        assert ours["requests"] == twin["requests"] == 2 * throughput.REQUESTS_PER_CLIENT * concurrency
         # Both are the same gateway: a benchmark that sees a large difference measures something else.
         assert 0.1 < twin["ours_is_faster_by"] < 10
         assert 0 < ours["p50"] <= ours["p99"]

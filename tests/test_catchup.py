@@ -19,7 +19,7 @@ from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 from toolbox.client import entries_for, predict
 
-from immich_triton.catchup import CatchUp, Pauses
+from immich_triton.catchup import CatchUp, Pauses, start_missing
 from immich_triton.configuration import Configuration
 from immich_triton.observer import Reason, RequestDone
 from immich_triton.outages import PAUSES, Outages
@@ -45,10 +45,11 @@ class Immich:
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer, and keep what was asked."""
-        self.asked.append((request.method, request.path, await request.json()))
+        self.asked.append((request.method, request.path, await request.json() if request.can_read_body else None))
         assert request.headers["x-api-key"] == KEY
         status, text = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return web.Response(status=status, text=text, content_type="application/json")
+        headers = {"Location": text} if status == 302 else {}
+        return web.Response(status=status, text=text, headers=headers, content_type="application/json")
 
 
 @asynccontextmanager
@@ -212,6 +213,14 @@ async def test_immich_is_asked_again_until_it_starts(
         lose(service, "ocr")
         assert await attend_until(catch_up, lambda: outages.marks() == {})
         assert immich.queues == ["ocr"] * len(answers)
+
+
+async def test_a_login_page_behind_a_redirect_is_no_start() -> None:
+    async with serving(Immich(answers=[(302, "/login"), STARTED])) as immich:
+        answer, text = await start_missing(immich.url, KEY, "ocr")
+    assert answer == "failed"
+    assert "answered 302" in text
+    assert immich.queues == ["ocr"]
 
 
 async def test_a_photo_that_always_fails_is_no_endless_game(triton: StandInTriton, tmp_path: Path) -> None:
