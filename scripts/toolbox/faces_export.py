@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnx
-from onnxruntime_backend.settings import available_cpus
 
 from immich_pipelines import faces_detection, faces_recognition
 from toolbox import faces_graphs
@@ -29,23 +28,16 @@ output [
 {outputs}
 ]
 dynamic_batching {{ }}
-{placement}"""
-_SHARED = """\
-# One copy of the weights, for all that waits together.
-instance_group [ {{ count: 1, kind: {kind} }} ]
-"""
-_COPIES = """\
-# A copy for each process of the pipeline, and a share of the cores for each copy: on two cores a tenth more images than
-# one copy with both, whose threads wait for each other at every layer.
-instance_group [ {{ count: {copies}, kind: KIND_CPU }} ]
-parameters {{ key: "intra_op_thread_count", value: {{ string_value: "{threads}" }} }}
-"""
+# {why}
+instance_group [ {{ count: {count}, kind: {kind} }} ]
+{parameters}"""
 _CPU = """\
-# Read by the embedded backend alone: OpenVINO is 1.4 times (SCRFD) and twice (ArcFace) as fast here as ONNX Runtime,
+# Read by the embedded backend alone: OpenVINO is up to 1.4 times (SCRFD) and twice (ArcFace) as fast as ONNX Runtime,
 # and indexing yields to search queries, for which a person is waiting.
 parameters { key: "embedded_accelerator", value: { string_value: "openvino" } }
 parameters { key: "nice", value: { string_value: "10" } }
 """
+_ONE_PER_GPU = "One copy on every GPU."
 _GPU = """\
 # No search among algorithms for every new batch size, and no doubling of the VRAM at each step.
 parameters { key: "cudnn_conv_algo_search", value: { string_value: "2" } }
@@ -64,7 +56,9 @@ class _Part:
     max_batch: int
     outputs: Mapping[str, Sequence[int]]
     copies: int
-    """On a CPU; fewer where it has fewer cores."""
+    """On a CPU; on a GPU there is one."""
+    why: str
+    """The reason for so many, for the reader of the config."""
 
 
 def export(
@@ -93,6 +87,7 @@ def export(
         faces_detection.MAX_BATCH,
         faces_detection.OUTPUTS,
         copies=2,
+        why="A copy for each process of the pipeline: while one waits for a layer's slower thread, the other has work.",
     )
     recognition = _Part(
         f"face_rec_{pack}",
@@ -101,8 +96,8 @@ def export(
         faces_recognition.SIDE,
         faces_recognition.MAX_BATCH,
         {faces_recognition.OUTPUT: (faces_recognition.DIMENSION,)},
-        # The faces of all images go through it in one call: there is nothing to do for a second one.
         copies=1,
+        why="One copy: the faces of all images that wait go through it together; on a CPU it uses all cores by itself.",
     )
     # The route is in the recogniser's folder, which appears last: no route before both models are there.
     with new_model(models, recognition.name) as rec_folder, new_model(models, detection.name) as det_folder:
@@ -157,11 +152,8 @@ def _config(pack: str, part: _Part, *, gpu: bool) -> str:
         max_batch=part.max_batch,
         side=part.side,
         outputs=outputs,
-        placement=_SHARED.format(kind="KIND_GPU") + _GPU if gpu else _on_cpu(part.copies) + _CPU,
+        why=_ONE_PER_GPU if gpu else part.why,
+        count=1 if gpu else part.copies,
+        kind="KIND_GPU" if gpu else "KIND_CPU",
+        parameters=_GPU if gpu else _CPU,
     )
-
-
-def _on_cpu(copies: int) -> str:
-    cpus = available_cpus()
-    copies = min(copies, cpus)
-    return _SHARED.format(kind="KIND_CPU") if copies == 1 else _COPIES.format(copies=copies, threads=cpus // copies)
