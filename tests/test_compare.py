@@ -168,8 +168,18 @@ def test_what_cannot_be_compared_is_told(run: Run, photos: Path) -> None:
     assert told in printed
 
 
-def test_ctrl_c_leaves_a_report_of_what_there_is(run: Run, triton: CannedGateway, photos: Path) -> None:
-    triton.before_answering = lambda number: os.kill(os.getpid(), signal.SIGINT) if number == 3 else None
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Press Ctrl-C; also where the tests are a background job of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_leaves_a_report_of_what_there_is(
+    run: Run, triton: CannedGateway, photos: Path, ctrl_c: Callable[[], None]
+) -> None:
+    triton.before_answering = lambda number: ctrl_c() if number == 3 else None
     code, report, printed = run(photos, "--task", "ocr")
     assert code == 130
     assert "compare: stopped after 2 of 3 photos" in printed
@@ -177,8 +187,10 @@ def test_ctrl_c_leaves_a_report_of_what_there_is(run: Run, triton: CannedGateway
     assert report.count("<section") == 2
 
 
-def test_ctrl_c_before_the_first_answer_leaves_no_report(run: Run, triton: CannedGateway) -> None:
-    triton.before_answering = lambda _number: os.kill(os.getpid(), signal.SIGINT)
+def test_ctrl_c_before_the_first_answer_leaves_no_report(
+    run: Run, triton: CannedGateway, ctrl_c: Callable[[], None]
+) -> None:
+    triton.before_answering = lambda _number: ctrl_c()
     assert run(RECEIPT, "--task", "ocr")[:2] == (130, "")
 
 
