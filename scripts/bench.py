@@ -148,12 +148,14 @@ async def search(
 
 
 def samples(options: argparse.Namespace) -> list[Sample]:
-    """Return the images to send. Raises OSError or `FontsMissingError`."""
+    """Return the images to send. Raises OSError, `FontsMissingError`, or `BenchError` when there are none."""
     if options.images:
         chosen = from_files(options.images)
     else:
         chosen = from_files([IMAGES]) + (pages() if options.task == "ocr" else [])
-    return chosen[: options.limit]
+    if not (chosen := chosen[: options.limit]):
+        raise BenchError("there are no images to send; see --images and --limit")
+    return chosen
 
 
 async def against(options: argparse.Namespace, stack: contextlib.AsyncExitStack) -> list[Service]:

@@ -20,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from toolbox.bench import processes
+from toolbox import processes
 from toolbox.client import Answer, entries_for, predict
 
 PASSES_THROUGH: dict[str, Any] = {"pet-detection": {"detection": {"modelName": "none"}}}

@@ -36,15 +36,13 @@ class TritonPythonModel:
         raise NotImplementedError
 """
 
-FORGETFUL = (
-    ECHO
-    + """
+FORGETFUL = f"""
+import pathlib
+{ECHO}
     def initialize(self, args):
         if (pathlib.Path(args["model_repository"]) / "no memory").exists():
             raise MemoryError("there is no room for the weights")
 """
-)
-FORGETFUL = "import pathlib" + FORGETFUL
 """Echoes, and cannot be loaded while there is a file ``no memory`` in its folder."""
 
 

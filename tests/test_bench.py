@@ -16,7 +16,8 @@ import pytest
 from embedded_triton import eventually
 from onnx import TensorProto, helper
 from recorder import recording_upstream
-from toolbox.bench import clip, overhead, processes, samples, throughput
+from toolbox import processes
+from toolbox.bench import clip, overhead, samples, throughput
 from toolbox.bench.load import Clients, Run, Summary, ratio, take_turns
 from toolbox.bench.network import in_onnxruntime
 from toolbox.bench.samples import Sample
@@ -192,6 +193,11 @@ async def test_a_service_that_answers_an_error_ends_the_benchmark() -> None:
                 await service.ask(Sample("page", image=b"image"))
         finally:
             await service.close()
+
+
+def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="no images"):
+        bench.samples(bench.parser().parse_args(["--images", str(tmp_path)]))
 
 
 def test_nobody_at_the_address_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-PROC = Path("/proc")
+from toolbox import processes
+
 LINGER_SECONDS = 1.0
 """A stub that ends in order is a zombie for a moment too, until Triton has waited for it."""
 
@@ -40,14 +41,15 @@ class StubWatch:
         return {self._model_of.pop(pid) for pid in lost}
 
     def _look_around(self) -> None:
-        present = {int(entry.name) for entry in PROC.iterdir() if entry.name.isdecimal()}
+        present = set(processes.pids())
         self._children &= present
-        self._children |= {pid for pid in present - self._known if _parent(pid) == self._server}
+        self._children |= {pid for pid in present - self._known if processes.parent(pid) == self._server}
         self._known = present
+        self._model_of = {pid: model for pid, model in self._model_of.items() if pid in present}
 
     def _is_zombie(self, pid: int) -> bool:
         try:
-            arguments = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+            arguments = (processes.PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
         except OSError:
             return False
         if arguments == [b""]:  # only a zombie has none
@@ -57,12 +59,3 @@ class StubWatch:
         if path.is_relative_to(self._models):
             self._model_of[pid] = path.relative_to(self._models).parts[0]
         return False
-
-
-def _parent(pid: int) -> int | None:
-    try:
-        status = (PROC / str(pid) / "stat").read_bytes()
-    except OSError:  # gone already
-        return None
-    # "pid (name) state parent ..."; the name may hold anything, brackets too.
-    return int(status.rpartition(b")")[2].split()[1])

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from toolbox.bench import processes
+from toolbox import processes
 from toolbox.bench.load import Clients
 from toolbox.bench.samples import Sample, odd_sizes, weightless
 from toolbox.bench.service import Gateway

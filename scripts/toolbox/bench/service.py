@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from toolbox import die_with_parent
-from toolbox.bench import processes
+from toolbox import die_with_parent, processes
 from toolbox.bench.targets import BenchError
 from toolbox.repository import PROJECT
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from toolbox import processes
 from toolbox.chaos.installation import Installation, eventually
 
 WARM_UP: Final = 0.3
@@ -39,8 +38,8 @@ def sample(site: Installation) -> Sample:
     gateway, triton = site.gateway_pid, site.triton_pid
     port = site.triton_url.rpartition(":")[2]
     return Sample(
-        gateway=_memory([gateway]),
-        triton=_memory(_family(triton)),
+        gateway=processes.memory(gateway).anonymous,
+        triton=processes.memory(triton).anonymous,
         files=len(list(Path(f"/proc/{gateway}/fd").iterdir())),
         shared=sum(map(_size, Path("/dev/shm").glob(f"immich_triton_{port}_*"))),  # noqa: S108
     )
@@ -78,24 +77,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:  # a process has just given it back
         return 0
-
-
-def _memory(pids: Iterable[int]) -> int:
-    total = 0
-    for pid in pids:
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        total += 1024 * int(re.search(r"^Anonymous:\s+(\d+) kB", text, re.MULTILINE)[1])  # type: ignore[index]
-    return total
-
-
-def _family(pid: int) -> list[int]:
-    family = [pid]
-    for parent in family:
-        for thread in Path(f"/proc/{parent}/task").glob("*/children"):
-            # A thread may end at any time.
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                family += [int(child) for child in thread.read_text(encoding="ascii").split()]
-    return family
