@@ -1,4 +1,4 @@
-"""Write the tables of options in README.md from the code, so that they cannot differ; --check only compares."""
+"""Write the tables of options in docs/reference.md from the code, so that they cannot differ; --check only compares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolbox.repository import PROJECT
 
 from immich_triton.settings import SETTINGS
 
-README = PROJECT / "README.md"
+REFERENCE = PROJECT / "docs/reference.md"
 NOT_PROGRAMS = {"document_options"}
 
 
@@ -110,30 +110,30 @@ def _first_sentence(text: str | None) -> str:
     return re.split(r"(?<=\.)\s", " ".join((text or "").split()))[0]
 
 
-def updated(readme: str) -> str:
-    """Return *readme* with the generated blocks renewed. Raises ValueError when a marker is missing."""
+def updated(reference: str) -> str:
+    """Return *reference* with the generated blocks renewed. Raises ValueError when a marker is missing."""
     for name, table in (("gateway", gateway_table()), ("programs", program_tables())):
         begin, end = f"<!-- {name} options: made by scripts/document_options.py -->", f"<!-- end of {name} options -->"
-        if begin not in readme or end not in readme:
-            raise ValueError(f"README.md has no block {begin}")
-        head, rest = readme.split(begin, 1)
+        if begin not in reference or end not in reference:
+            raise ValueError(f"{REFERENCE.name} has no block {begin}")
+        head, rest = reference.split(begin, 1)
         _, tail = rest.split(end, 1)
-        readme = f"{head}{begin}\n\n{table}\n\n{end}{tail}"
-    return readme
+        reference = f"{head}{begin}\n\n{table}\n\n{end}{tail}"
+    return reference
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns 1 when --check finds a difference."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when the README differs")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when the page differs")
     options = parser.parse_args(arguments)
-    readme = README.read_text(encoding="utf-8")
-    fresh = updated(readme)
+    reference = REFERENCE.read_text(encoding="utf-8")
+    fresh = updated(reference)
     if options.check:
-        if fresh != readme:
-            print("README.md is out of date: run .venv/bin/python scripts/document_options.py", file=sys.stderr)
-        return int(fresh != readme)
-    README.write_text(fresh, encoding="utf-8")
+        if fresh != reference:
+            print("docs/reference.md is out of date: run .venv/bin/python scripts/document_options.py", file=sys.stderr)
+        return int(fresh != reference)
+    REFERENCE.write_text(fresh, encoding="utf-8")
     return 0
 
 

@@ -175,8 +175,8 @@ def _print_next(models: Path, model: ClipModel, names: list[str], *, untrained: 
         print("random weights: the gateway refuses this route unless immich_allow_untrained is set")
     print(
         "Next: choose the name in Immich (Administration, Settings, Machine Learning, Smart Search), then run "
-        "scripts/reindex.py; the README says why, under 'Switching to Chinese-CLIP and back'. make run and "
-        "run_triton.py load the model by themselves; any other Triton has to be restarted."
+        "scripts/reindex.py; docs/clip.md says why. make run and run_triton.py load the model by themselves; any other "
+        "Triton has to be restarted."
     )
 
 

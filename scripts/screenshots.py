@@ -1,4 +1,4 @@
-"""Take the README's pictures: ask a running gateway, look at mitmweb's flows in a headless Chromium.
+"""Take the documentation's pictures: ask a running gateway, look at mitmweb's flows in a headless Chromium.
 
 Start the gateway first (make run WEB=1), with OCR, CLIP and faces routed and a stock ML behind it; it prints mitmweb's
 password. All flows that mitmweb holds are removed: save what is dear before. With --report also of what compare.py

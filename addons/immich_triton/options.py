@@ -1,4 +1,4 @@
-"""The gateway's options: one table, from which mitmproxy's options and the README's table are made."""
+"""The gateway's options: one table, from which mitmproxy's options and docs/reference.md are made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def default_state_dir() -> Path:
 
 @dataclass(frozen=True)
 class Setting:
-    """One mitmproxy option; *shown_default* stands in the README where the real default depends on the machine."""
+    """One mitmproxy option; *shown_default* is documented where the real default depends on the machine."""
 
     name: str
     type: Any

@@ -47,7 +47,7 @@ def placements(*, precision: str = "bf16", gpu: bool = False) -> tuple[Placement
 def default_version(*, gpu: bool = False) -> str:
     """Return the PP-OCR version that is the fastest here of those that read at least as well as stock Immich ML does.
 
-    PP-OCRv6's recogniser reads better than v5's (the README has the figures) and is made of large 1x1 convolutions:
+    PP-OCRv6's recogniser reads better than v5's (figures: docs/benchmarks.md) and is made of large 1x1 convolutions:
     with bf16 units it is the faster one too, on a CPU that has to compute in f32 it takes a third longer.
     """
     return "v5+v6" if gpu or computes_bf16() else "v5"

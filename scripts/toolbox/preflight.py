@@ -15,7 +15,7 @@ EXPORTS = {"ocr": "scripts/export_ocr.py", "clip": "scripts/export_clip.py", "fa
 """Which script makes the models whose names contain the key."""
 
 LEAST_GLIBC = (2, 35)  # the wheel is tagged manylinux_2_35_x86_64
-ELSEWHERE = "run Triton in a container instead: docker compose up (see README.md)"
+ELSEWHERE = "run Triton in a container instead: docker compose up (see docs/deploy.md)"
 
 
 class StartError(Exception):
