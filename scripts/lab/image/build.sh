@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# build.sh TAG: build docker/Dockerfile without a Docker engine.
+#
+# pip inside reaches what pip on this machine reaches: its configuration and the folders named there are mounted for the
+# build, and nothing of them stays in the image.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+source scripts/lab/image/storage.sh
+require_tools
+tag=$1
+mapfile -t mounts < <(.venv/bin/python scripts/lab/image/pip_mounts.py "$IMAGE_WORK/pip.conf")
+storage_buildah build --no-cache --force-rm --format docker --isolation chroot --network host --pull=never "${mounts[@]}" \
+    --file docker/Dockerfile --tag "$tag" .
