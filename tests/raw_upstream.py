@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socketserver
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import IO
 
 PAUSE = 0.05
 """Seconds between two pieces of an answer, so that they do not arrive as one."""
@@ -21,23 +23,30 @@ class RawUpstream:
     answer: Sequence[bytes] = ()
     seen: list[bytes] = field(default_factory=list)
 
-    def serve(self, handler: socketserver.StreamRequestHandler) -> None:
-        """Answer one request, and wait for the client to hang up."""
-        request = b""
-        while line := handler.rfile.readline():
-            request += line
-            if line == b"\r\n" and is_complete(request):
-                self.seen.append(request)
-                for piece in self.answer:
-                    handler.wfile.write(piece)
-                    time.sleep(PAUSE)
-                request = b""
+    def serve(self, connection: socketserver.StreamRequestHandler) -> None:
+        """Answer requests until the client hangs up."""
+        while request := read_request(connection.rfile):
+            self.seen.append(request)
+            for piece in self.answer:
+                connection.wfile.write(piece)
+                time.sleep(PAUSE)
 
 
-def is_complete(request: bytes) -> bool:
-    """Tell whether a request that ends with an empty line is whole: its body, if it has one, is chunked."""
-    head, _, body = request.partition(b"\r\n\r\n")
-    return b"chunked" not in head.lower() or b"\r\n0\r\n" in b"\r\n" + body
+def read_request(stream: IO[bytes]) -> bytes:
+    """Read one request with its body, which has a length or is chunked; nothing at the end."""
+    request = b"".join(_lines_up_to(stream, b"\r\n"))
+    if length := re.search(rb"\r\ncontent-length: ([0-9]+)", request, re.IGNORECASE):
+        request += stream.read(int(length[1]))
+    elif re.search(rb"\r\ntransfer-encoding: chunked", request, re.IGNORECASE):
+        request += b"".join(_lines_up_to(stream, b"0\r\n")) + b"".join(_lines_up_to(stream, b"\r\n"))
+    return request
+
+
+def _lines_up_to(stream: IO[bytes], last: bytes) -> Iterator[bytes]:
+    while line := stream.readline():
+        yield line
+        if line == last:
+            return
 
 
 @contextmanager

@@ -6,13 +6,14 @@ real one was seen to give.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import doctor
 import pytest
 from embedded_triton import free_ports
-from gateway_process import GatewayProcess, kept, running_gateway
+from gateway_process import PROJECT, GatewayProcess, kept, running_gateway
 from immich_server import KEY, Immich, running_immich
 from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
@@ -152,6 +153,14 @@ def test_a_key_is_no_argument(capsys: pytest.CaptureFixture[str]) -> None:
     complaint = capsys.readouterr().err
     assert "--api-key must be file:PATH or env:NAME, not the secret itself" in complaint
     assert KEY not in complaint
+
+
+def test_nor_is_it_one_of_make() -> None:
+    line = ["make", "--dry-run", "-C", str(PROJECT), "doctor", "IMMICH=http://127.0.0.1:9"]
+    assert subprocess.run(line, capture_output=True, check=False).returncode == 0
+    refused = subprocess.run([*line, f"IMMICH_API_KEY={KEY}"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "put it before: IMMICH_API_KEY=… make doctor" in refused.stderr
 
 
 def test_the_stock_ml_is_not_taken_for_the_gateway(run: Doctor, stock: Recorder) -> None:

@@ -6,11 +6,13 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from gateway_process import GatewayProcess, running_gateway
 from raw_upstream import PAUSE, RawUpstream, raw_upstream
-from toolbox.client import encode, entries_for
+from stand_in_triton import stand_in_triton, write_routes
+from toolbox.client import encode, entries_for, predict
 
 from immich_triton.http1 import LONGEST, MOST_INTERIM
 
@@ -156,8 +158,27 @@ def test_an_interim_answer_before_that_to_a_prediction(gateway: GatewayProcess, 
     upstream.answer = [HINT, OK]
     content_type, body = encode(entries_for("ocr"), image=b"image")
     head = f"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    received = exchange(gateway, [head.encode() + body + b"\r\n"], end=b"ok")
+    received = exchange(gateway, [head.encode() + body], end=b"ok")
     assert received.startswith(HINT + b"HTTP/1.1 200 OK\r\n")
+
+
+def test_the_upstreams_part_of_a_split_request_may_have_both(upstream: RawUpstream, tmp_path: Path) -> None:
+    upstream.answer = [
+        HINT,
+        OK_CHUNKED,
+        b"18\r\n" + b'{"facial-recognition":[]}'[:24] + b"\r\n1\r\n}\r\n0\r\n",
+        TRAILERS,
+    ]
+    entries = {**entries_for("ocr"), **entries_for("faces")}
+    with (
+        stand_in_triton() as triton,
+        running_gateway(
+            tmp_path, models=write_routes(tmp_path / "models"), triton_url=triton.url, upstream=upstream.url
+        ) as gateway,
+    ):
+        answer = predict(gateway.url, entries, image=b"image", timeout=60)
+    assert (answer.status, answer.body["facial-recognition"]) == (200, [])
+    assert "ocr" in answer.body
 
 
 def test_who_speaks_http_1_0_gets_the_answer_alone(gateway: GatewayProcess, upstream: RawUpstream) -> None:

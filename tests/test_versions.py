@@ -15,7 +15,7 @@ import pytest
 from gateway_process import PROJECT, running_gateway
 from recorder import recording_upstream
 from scrape import Scrape
-from setuptools.config.pyprojecttoml import read_configuration
+from setuptools.config.pyprojecttoml import read_configuration  # type: ignore[import-untyped]
 from stand_in_triton import stand_in_triton, write_routes
 from toolbox.bench import environment
 from toolbox.client import entries_for, predict

@@ -38,7 +38,7 @@ _read_answer_head: Final = Http1Client.read_headers
 
 def install() -> None:
     """Add to mitmproxy what it lacks; once more does nothing. It stays when the script is unloaded."""
-    _http1.ChunkedReader = ChunkedBody  # type: ignore[misc]
+    _http1.ChunkedReader = ChunkedBody  # type: ignore[attr-defined]
     Http1Client.read_headers = read_answer_head  # type: ignore[method-assign]
 
 
@@ -88,4 +88,5 @@ def _checked(connection: Http1Client, lines: list[bytes]) -> bytes:
         raise ValueError(f"more than {MOST_INTERIM} interim responses")
     response = http1.read_response_head(lines)
     validate_headers(response)
-    return http1.assemble_response_head(response)
+    head: bytes = http1.assemble_response_head(response)
+    return head

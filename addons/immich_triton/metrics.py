@@ -86,6 +86,7 @@ class Metrics:
     def _move(self, address: Address | None) -> None:
         """Serve at *address*, None for nowhere. Raises ValueError, and then it serves where it did."""
         before = self._address
+        listener: socket.socket | None
         if address and before and address[1] == before[1]:
             # On the same port the old listener is in the way: 0.0.0.0 includes 127.0.0.1.
             self._close()

@@ -11,19 +11,25 @@ require_tools
 # The libraries that the official image's Python is linked with, and what pip needs to reach an index.
 libraries=(ca-certificates netbase tzdata libbz2-1.0 libexpat1 libffi8 libgdbm6 liblzma5 libncursesw6 libreadline8
     libsqlite3-0 libssl3 libuuid1 zlib1g)
-# Debian's packages come from where this machine's own come from.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Codename: bookworm' | head -n 1)
-
 python=$(.venv/bin/python -c 'import sys; print(sys.base_prefix)')
-[ -e "$python/lib/libpython3.12.so.1.0" ] || fail "$python has no libpython3.12.so.1.0, or is the system's: use one of pyenv or uv"
-[ "$python" != /usr ] || fail "Python in /usr cannot be copied apart from the system: use one of pyenv or uv (make setup PYTHON=…)"
+[ "$python" != /usr ] && [ -e "$python/lib/libpython3.12.so.1.0" ] ||
+    fail "the Python in $python cannot be copied: .venv needs one of its own folder, with a shared library, as pyenv and uv have"
+
+# Debian's packages come from where this machine's own come from, the same way.
+mirror() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Codename: bookworm' | head -n 1; }
+from=$(mirror)
+[ -n "$from" ] || { apt-get update -qq && from=$(mirror); }
+APT_PROXY=
+eval "$(apt-config shell APT_PROXY Acquire::http::Proxy)"
+if [ -n "$APT_PROXY" ]; then export http_proxy=$APT_PROXY; fi
 
 container=$(storage_buildah from scratch)
 trap 'storage_buildah rm "$container" >/dev/null' EXIT
 root=$(storage_buildah mount "$container")
 log=$IMAGE_WORK/debootstrap.log
 echo "image: Debian's minimal system (log: $log)"
-debootstrap --variant=minbase --include="$(IFS=,; echo "${libraries[*]}")" bookworm "$root" ${mirror:+"$mirror"} >"$log" 2>&1 ||
+# In a mount namespace of its own: what it mounts is gone with it, however it ends.
+unshare --mount debootstrap --variant=minbase --include="$(IFS=,; echo "${libraries[*]}")" bookworm "$root" ${from:+"$from"} >"$log" 2>&1 ||
     fail "debootstrap failed: $(tail -n 3 "$log")"
 rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale}/*
 

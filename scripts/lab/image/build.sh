@@ -7,7 +7,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../../.."
 source scripts/lab/image/storage.sh
 require_tools
-tag=$1
-mapfile -t mounts < <(.venv/bin/python scripts/lab/image/pip_mounts.py "$IMAGE_WORK/pip.conf")
+[ $# = 1 ] || fail "usage: build.sh TAG"
+tag=$1 log=$IMAGE_WORK/build.log
+echo "image: docker/Dockerfile (log: $log)"
+mounts=$(.venv/bin/python scripts/lab/image/pip_mounts.py "$IMAGE_WORK/pip.conf")
+mapfile -t mounts <<<"$mounts"
 storage_buildah build --no-cache --force-rm --format docker --isolation chroot --network host --pull=never "${mounts[@]}" \
-    --file docker/Dockerfile --tag "$tag" .
+    --file docker/Dockerfile --tag "$tag" . >"$log" 2>&1 || { tail -n 30 "$log" >&2 && fail "the build failed: see above"; }
+echo "image: built $tag"

@@ -1,4 +1,4 @@
-"""One container of an image that build.sh made: its own commands, its processes, and an end that leaves nothing.
+"""A container of an image that build.sh made: its commands, its processes, and an end that leaves nothing.
 
 buildah runs commands in a chroot: on this machine's network and among its processes, and without the image's entry
 point and health check, which are read out of the image and given as commands here.
@@ -63,31 +63,50 @@ class Image:
 
 
 class Container:
-    """A container whose command runs while the block lasts, with more *options* of ``buildah run``.
+    """A container while the block lasts: the files of an image, which runs change and the next run finds changed."""
 
-    What the command prints goes to the file *log*.
-    """
-
-    def __init__(self, image: Image, command: Sequence[str], options: Sequence[str], log: Path) -> None:
+    def __init__(self, image: Image) -> None:
         self._image = image
-        self._command = command
-        self._options = options
-        self._log = log
-        self._mark = f"{MARK}={secrets.token_hex(8)}"
         self._name = ""
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Container:
-        """Start the command."""
+        """Make it."""
         self._name = buildah("from", "--pull=never", self._image.tag)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove it."""
+        buildah("rm", self._name)
+
+    def inside(self, command: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+        """Return the command line that runs *command* in it, with more *options* of ``buildah run``."""
+        return _command("run", "--isolation=chroot", "--network=host", *options, self._name, "--", *command)
+
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, as ``docker exec`` and health checks do; its outputs come back as one."""
+        line = self.inside(command)
+        return subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+
+class Running:
+    """The main command of a container, and all that it starts, while the block lasts. What it prints goes to *log*."""
+
+    def __init__(self, container: Container, command: Sequence[str], options: Sequence[str], log: Path) -> None:
+        self._mark = f"{MARK}={secrets.token_hex(8)}"
+        self._line = container.inside(command, [*options, f"--env={self._mark}"])
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Running:
+        """Start it."""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._inside(self._command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill what still runs, and remove the container."""
+        """Kill what still runs."""
         while pids := self.pids():
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
@@ -96,13 +115,6 @@ class Container:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        if self._name:
-            buildah("rm", self._name)
-
-    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """Run another command beside it, as ``docker exec`` and health checks do; its outputs come back as one."""
-        inside = self._inside(command)
-        return subprocess.run(inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
     def pids(self) -> list[int]:
         """Return its processes, the first one first."""
@@ -120,13 +132,5 @@ class Container:
         return pids[0]
 
     def ended(self) -> int | None:
-        """Return the exit code of its command, None while that runs."""
+        """Return the exit code, None while it runs."""
         return None if self._process is None else self._process.poll()
-
-    def printed(self) -> str:
-        """Return what its command printed so far."""
-        return self._log.read_text(errors="replace")
-
-    def _inside(self, command: Sequence[str]) -> list[str]:
-        options = ["--isolation=chroot", "--network=host", f"--env={self._mark}", *self._options]
-        return _command("run", *options, self._name, "--", *command)

@@ -47,9 +47,8 @@ def settings() -> dict[str, dict[str, str]]:
         section, _, key = name.rpartition(".")
         found["global" if section == ":env:" else section][key] = ast.literal_eval(value)
     for key, variable in FROM_ENVIRONMENT.items():
-        value = os.environ.get(variable) or os.environ.get(variable.lower())
-        if value:
-            found["global"].setdefault(key, value)
+        if said := os.environ.get(variable) or os.environ.get(variable.lower()):
+            found["global"].setdefault(key, said)
     return found
 
 

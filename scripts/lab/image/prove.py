@@ -28,7 +28,7 @@ import requests
 HERE: Final = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parents[1])  # scripts/, where lab and toolbox are
 
-from lab.image.container import Image  # noqa: E402
+from lab.image.container import Container, Image  # noqa: E402
 from lab.image.trial import AT_ONCE, INIT, USER_ID, Failed, Trial  # noqa: E402
 
 TINI: Final = "tini-static"
@@ -46,8 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         mounts = [*volumes(folder), *pip_mounts(folder), f"--volume={shutil.which(TINI)}:{INIT}:ro"]
         log = folder / "container.log"
         try:
-            for init in (False, True):
-                prove(Trial(image, mounts, log, init=init), init=init)
+            # One container, as when it is stopped and started: what the first run left behind is there for the second.
+            with Container(image) as container:
+                for init in (False, True):
+                    prove(Trial(image, container, mounts, log, init=init), init=init)
         except (Failed, requests.RequestException, OSError) as failure:
             print(log.read_text(errors="replace")[-20_000:], file=sys.stderr)
             print(f"image: {failure}", file=sys.stderr)
@@ -58,8 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def prove(trial: Trial, *, init: bool) -> None:
     """Make one start, and see everything that is asked of it. Raises `Failed`."""
-    began = time.monotonic()
-    with trial.container:
+    with trial.running:
+        began = time.monotonic()
         trial.wait_until_healthy()
         name = "second start, with an init" if init else "first start, which makes the OCR models"
         say(f"{name}: ready after {time.monotonic() - began:.0f} s")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import requests
-from lab.image.container import Container, Image
+from lab.image.container import Container, Image, Running
 from toolbox import processes
 from toolbox.client import Answer, entries_for, predict
 from toolbox.repository import PROJECT
@@ -42,9 +42,10 @@ class Failed(Exception):  # noqa: N818 - what was to be proven is not so
 class Trial:
     """One start of the image."""
 
-    def __init__(self, image: Image, options: Sequence[str], log: Path, *, init: bool) -> None:
+    def __init__(self, image: Image, container: Container, options: Sequence[str], log: Path, *, init: bool) -> None:
         self._port, self._metrics_port, triton_port, triton_metrics_port, nobody = free_ports(5)
         self._image = image
+        self._container = container
         command = [
             *([INIT, "-s", "--"] if init else []),
             *image.entry,
@@ -54,12 +55,12 @@ class Trial:
             f"--triton-http-port={triton_port}",
             f"--triton-metrics-port={triton_metrics_port}",
         ]
-        self.container = Container(image, command, options, log)
+        self.running = Running(container, command, options, log)
 
     def wait_until_healthy(self) -> None:
         """Wait until the health command says so."""
         began = time.monotonic()
-        while (health := self.container.run(self._image.health)).returncode:
+        while (health := self._container.run(self._image.health)).returncode:
             self._runs()
             if time.monotonic() - began > START_SECONDS:
                 raise Failed(f"not healthy after {START_SECONDS:g} s: {health.stdout}")
@@ -74,7 +75,7 @@ class Trial:
 
     def belongs_to_the_user(self) -> None:
         """See that no process has more rights than the image's user."""
-        for pid in self.container.pids():
+        for pid in self.running.pids():
             with contextlib.suppress(FileNotFoundError):
                 (owners,) = re.findall(r"^Uid:\t(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
                 if {*owners.split()} != {str(USER_ID)}:
@@ -82,8 +83,8 @@ class Trial:
 
     def survives_the_death_of_triton(self) -> None:
         """Kill Triton; it is started again, and its orphans are reaped."""
-        main = self.container.main()
-        for pid in self.container.pids():
+        main = self.running.main()
+        for pid in self.running.pids():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 if Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0].endswith("/tritonserver"):
                     os.kill(pid, signal.SIGKILL)
@@ -96,12 +97,12 @@ class Trial:
             answers = [pool.submit(self._ask) for _ in range(AT_ONCE)]
             self._until(lambda: self._in_flight() == AT_ONCE, 60, "the requests do not arrive")
             began = time.monotonic()
-            os.kill(self.container.main(), signal.SIGTERM)
-            self._until(lambda: self.container.ended() is not None, STOP_SECONDS, "SIGTERM does not end it in time")
+            os.kill(self.running.main(), signal.SIGTERM)
+            self._until(lambda: self.running.ended() is not None, STOP_SECONDS, "SIGTERM does not end it in time")
             statuses = [answer.result().status for answer in answers]
-        if statuses != [200] * AT_ONCE or self.container.ended() != 0:
-            raise Failed(f"stopped with exit code {self.container.ended()}, requests in flight got {statuses}")
-        if left := self.container.pids():
+        if statuses != [200] * AT_ONCE or self.running.ended() != 0:
+            raise Failed(f"stopped with exit code {self.running.ended()}, requests in flight got {statuses}")
+        if left := self.running.pids():
             raise Failed(f"processes are left behind after the stop: {left}")
         return time.monotonic() - began
 
@@ -114,7 +115,7 @@ class Trial:
         return float(value)
 
     def _runs(self) -> None:
-        if (code := self.container.ended()) is not None:
+        if (code := self.running.ended()) is not None:
             raise Failed(f"the entry command ended with exit code {code}")
 
     def _until(self, condition: Callable[[], bool], seconds: float, complaint: str) -> None:
