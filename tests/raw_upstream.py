@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO
+from io import BufferedIOBase
 
 PAUSE = 0.05
 """Seconds between two pieces of an answer, so that they do not arrive as one."""
@@ -32,7 +32,7 @@ class RawUpstream:
                 time.sleep(PAUSE)
 
 
-def read_request(stream: IO[bytes]) -> bytes:
+def read_request(stream: BufferedIOBase) -> bytes:
     """Read one request with its body, which has a length or is chunked; nothing at the end."""
     request = b"".join(_lines_up_to(stream, b"\r\n"))
     if length := re.search(rb"\r\ncontent-length: ([0-9]+)", request, re.IGNORECASE):
@@ -42,7 +42,7 @@ def read_request(stream: IO[bytes]) -> bytes:
     return request
 
 
-def _lines_up_to(stream: IO[bytes], last: bytes) -> Iterator[bytes]:
+def _lines_up_to(stream: BufferedIOBase, last: bytes) -> Iterator[bytes]:
     while line := stream.readline():
         yield line
         if line == last:
