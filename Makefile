@@ -19,6 +19,10 @@ URL ?= http://$(if $(filter 0.0.0.0 ::,$(HOST)),127.0.0.1,$(HOST)):$(PORT)
 AGAINST ?=
 TASK ?= ocr
 
+ifeq ($(origin IMMICH_API_KEY),command line)
+$(error everybody on this machine can read a key on a command line; put it before: IMMICH_API_KEY=… make doctor)
+endif
+
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -36,7 +40,7 @@ run: setup  ## start Triton and the gateway: UPSTREAM, PORT, HOST, METRICS_PORT,
 		--triton-http-port "$(TRITON_HTTP_PORT)" --triton-metrics-port "$(TRITON_METRICS_PORT)" \
 		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--web --web-port "$(WEB_PORT)")
 
-doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2283 IMMICH_API_KEY=… for Immich's settings too
+doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2283 with IMMICH_API_KEY in the environment for Immich's settings too
 	@$(BIN)/python scripts/doctor.py --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
 		--models "$(MODELS)" $(if $(IMMICH),--immich "$(IMMICH)")
 

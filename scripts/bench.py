@@ -32,6 +32,8 @@ from toolbox.bench.targets import BenchError, RapidEngine, Service, Straight, ro
 from toolbox.ocr_eval.fonts import FontsMissingError
 from toolbox.repository import MODELS, PROJECT
 
+from immich_triton.settings import secret
+
 LOG = PROJECT / ".run/bench.log"
 
 
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     show = Console()
     warning = environment.warning()
     try:
+        options.triton_key = secret("--triton-key", options.triton_key)
         with running(options) as gateway:
             facts = environment.describe(gateway)
             for name, value in facts.items():
@@ -48,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             if warning:
                 show.print(f"warning: {warning}", style="yellow")
             results = {"environment": facts, **asyncio.run(bench(options, gateway, show))}
-    except (BenchError, FontsMissingError, OSError) as error:
+    except (BenchError, FontsMissingError, OSError, ValueError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     if options.json:
@@ -63,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
     add("--task", choices=("ocr", "clip", "faces"), default="ocr", help="what to measure (default: %(default)s)")
     add("--url", help="a gateway that runs already (default: start one, and a Triton)")
     add("--triton", default="http://127.0.0.1:8000", help="Triton behind --url (default: %(default)s)")
-    add("--triton-key", default="", metavar="KEY", help="if Triton asks for one (immich_triton_key of the gateway)")
+    add("--triton-key", default="", metavar="WHERE", help="if Triton asks for a key, where it stands "
+        "(immich_triton_key of the gateway): file:PATH or env:NAME")  # fmt: skip
     add("--metrics", default="http://127.0.0.1:8002", help="its metrics (default: %(default)s)")
     add("--models", type=Path, default=MODELS, help="the model repository (default: triton_models)")
     add("--options", default="", metavar="TEXT", help="without --url: mitmproxy options, as of scripts/run.py")

@@ -53,12 +53,14 @@ def _trials(
     with ExitStack() as stack:
         stock.url = stack.enter_context(serving(stock.handle, keep_alive=2.0))
         queues.url = stack.enter_context(serving(queues.handle))
+        key = directory / "api-key"
+        key.write_text("of-the-trial")
         settings = {
             "immich_deadline": options.deadline,
             "immich_upstream_timeout": UPSTREAM_TIMEOUT,
             "immich_allow_untrained": "true",
             "immich_api_url": queues.url,
-            "immich_api_key": "of-the-trial",
+            "immich_api_key": f"file:{key}",
         }
         repository = Repository(options.models.resolve(), directory / "models")
         site = stack.enter_context(running(repository.folder, directory, stock.url, settings))

@@ -7,13 +7,12 @@ to have Immich's own settings checked too. Nothing is changed.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from toolbox import diagnosis
+from toolbox import api_key, diagnosis
 from toolbox.findings import Finding, note, show
 from toolbox.immich_api import Immich
 from toolbox.repository import MODELS
@@ -37,13 +36,18 @@ def parser() -> argparse.ArgumentParser:
         help="the gateway's immich_state_dir (default: %(default)s)",
     )
     text("--immich", metavar="URL", help="the Immich server, e.g. http://127.0.0.1:2283")
-    text("--api-key", default=os.environ.get("IMMICH_API_KEY", ""), help="better in the environment: IMMICH_API_KEY")
+    api_key.add_option(command)
     return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 1 when something is wrong."""
     options = parser().parse_args(arguments)
+    try:
+        key = api_key.read(options.api_key)
+    except ValueError as error:
+        print(f"doctor: {error}", file=sys.stderr)
+        return 1
     console = Console(highlight=False)
     tables: list[RouteTable] = []
     seen: list[Finding] = show("Machine", diagnosis.machine(), console)
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table), console)
     seen += show("Gateway", diagnosis.gateway(options.url.rstrip("/")), console)
     if options.immich:
-        server = Immich(options.immich, options.api_key)
+        server = Immich(options.immich, key)
         seen += show("Immich", diagnosis.immich(server, table, options.state_dir), console)
     else:
         seen += show("Immich", [note("not checked: give --immich URL and IMMICH_API_KEY")], console)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from typing import Final
 import requests
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from toolbox import api_key
 from toolbox.client import entries_for, predict
 from toolbox.immich_api import Immich, ImmichError, MlSettings
 from toolbox.repository import MODELS
@@ -46,11 +46,16 @@ class RefusedError(Exception):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    if not options.api_key:
+    try:
+        key = api_key.read(options.api_key)
+    except ValueError as error:
+        print(f"reindex: {error}", file=sys.stderr)
+        return 2
+    if not key:
         print("reindex: give the API key of an administrator in IMMICH_API_KEY or with --api-key", file=sys.stderr)
         return 2
     try:
-        _run(Immich(options.immich, options.api_key), options)
+        _run(Immich(options.immich, key), options)
     except (ImmichError, RefusedError, RouteError) as error:
         print(f"reindex: {error}", file=sys.stderr)
         return 1
@@ -84,9 +89,7 @@ def _run(immich: Immich, options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--immich", required=True, metavar="URL", help="address of the Immich server")
-    parser.add_argument(
-        "--api-key", default=os.environ.get("IMMICH_API_KEY"), help="better in the environment: IMMICH_API_KEY"
-    )
+    api_key.add_option(parser)
     parser.add_argument(
         "--gateway", required=True, metavar="URL", help="address of the gateway, as it stands in Immich's settings"
     )

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program. Returns 0 after a stop that was asked for, 1 when Triton could not be started."""
     options = _parse(arguments)
     try:
-        key = secret("--key", options.key, plain=False)
+        key = secret("--key", options.key)
     except ValueError as error:
         _say(f"error: {error}", file=sys.stderr)
         return 1

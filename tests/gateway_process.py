@@ -87,10 +87,17 @@ class GatewayProcess:
         new.replace(self.script)
 
 
+def kept(directory: Path, secret: str, name: str = "secret") -> str:
+    """Write a secret into a file of *directory*; return it as options want it, by its place."""
+    file = directory / name
+    file.write_text(f"{secret}\n")
+    return f"file:{file}"
+
+
 def command(*, port: int, mode: str, script: Path = ADDON, program: str = "mitmdump", **options: object) -> list[str]:
-    """Return mitmdump's command line; *options* are mitmproxy options."""
+    """Return mitmdump's command line; *options* are mitmproxy options. *program* may be a path."""
     line = [
-        str(Path(sys.executable).with_name(program)),
+        str(Path(sys.executable).parent / program),
         "-s",
         str(script),
         "--mode",

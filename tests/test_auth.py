@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from embedded_triton import eventually, free_ports
-from gateway_process import GatewayProcess, running_gateway
+from gateway_process import GatewayProcess, kept, running_gateway
 from mitmproxy.test import taddons
 from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
@@ -49,13 +49,12 @@ def gateway(
 ) -> Iterator[GatewayProcess]:
     """A gateway that wants the token."""
     directory = tmp_path_factory.mktemp("gateway")
-    (directory / "token").write_text(TOKEN + "\n")
     with running_gateway(
         directory,
         models=write_routes(directory / "models"),
         triton_url=triton.url,
         upstream=upstream.url,
-        immich_path_token=f"file:{directory / 'token'}",
+        immich_path_token=kept(directory, TOKEN),
     ) as process:
         yield process
 
@@ -197,7 +196,11 @@ def test_a_listener_for_others_warns_without_token(
     with taddons.context() as context:
         context.options.update(mode=[mode], listen_host=host)
         context.master.addons.add(configuration)
-        own = {"immich_models": str(tmp_path), "immich_state_dir": str(tmp_path / "state"), "immich_path_token": token}
+        own = {
+            "immich_models": str(tmp_path),
+            "immich_state_dir": str(tmp_path / "state"),
+            "immich_path_token": kept(tmp_path, token) if token else "",
+        }
         context.configure(configuration, **own)
         auth.running()
         auth.done()

@@ -279,3 +279,10 @@ def test_the_default_images_are_the_projects_own() -> None:
     chosen = bench.samples(bench.parser().parse_args(["--task", "faces"]))
     assert {sample.name for sample in chosen} == {path.name for path in samples.IMAGES.iterdir()}
     assert bench.samples(bench.parser().parse_args(["--task", "faces", "--limit", "2"])) == chosen[:2]
+
+
+def test_a_key_is_no_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["--triton-key", "open sesame"]) == 1
+    complaint = capsys.readouterr().err
+    assert "--triton-key must be file:PATH or env:NAME" in complaint
+    assert "open sesame" not in complaint

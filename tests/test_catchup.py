@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from embedded_triton import eventually
-from gateway_process import GatewayProcess, running_gateway
+from gateway_process import GatewayProcess, kept, running_gateway
 from mitmproxy.test import taddons
 from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
@@ -128,7 +128,7 @@ def test_an_outage_is_caught_up_on_once_also_over_restarts(
             immich_deadline=4,
             immich_query_deadline=4,
             immich_api_url=immich.url,
-            immich_api_key=KEY,
+            immich_api_key=kept(tmp_path, KEY),
         )
 
     def ask_ocr(process: GatewayProcess) -> int:
@@ -185,6 +185,11 @@ async def attending(
         await asyncio.gather(*closing)
 
 
+def access(immich: Immich, directory: Path) -> dict[str, str]:
+    """Return the options by which the gateway may ask Immich."""
+    return {"immich_api_url": immich.url, "immich_api_key": kept(directory, KEY)}
+
+
 async def attend_until(catch_up: CatchUp, condition: Callable[[], bool]) -> bool:
     """Look after outages until *condition* holds: Triton may take too long to say that it is well."""
     for _ in range(20):
@@ -208,7 +213,11 @@ async def test_immich_is_asked_again_until_it_starts(
 ) -> None:
     async with (
         serving(Immich(answers=list(answers))) as immich,
-        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY) as (service, catch_up, outages),
+        attending(triton, tmp_path, **access(immich, tmp_path)) as (
+            service,
+            catch_up,
+            outages,
+        ),
     ):
         lose(service, "ocr")
         assert await attend_until(catch_up, lambda: outages.marks() == {})
@@ -226,7 +235,11 @@ async def test_a_login_page_behind_a_redirect_is_no_start() -> None:
 async def test_a_photo_that_always_fails_is_no_endless_game(triton: StandInTriton, tmp_path: Path) -> None:
     async with (
         serving(Immich()) as immich,
-        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY) as (service, catch_up, outages),
+        attending(triton, tmp_path, **access(immich, tmp_path)) as (
+            service,
+            catch_up,
+            outages,
+        ),
     ):
         for _ in range(5):
             lose(service, "ocr", status=500, reason="server_fault")
@@ -253,7 +266,11 @@ async def test_what_is_no_loss_is_not_marked(
 async def test_nothing_is_asked_while_a_model_is_missing(triton: StandInTriton, tmp_path: Path) -> None:
     async with (
         serving(Immich()) as immich,
-        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY) as (service, catch_up, _),
+        attending(triton, tmp_path, **access(immich, tmp_path)) as (
+            service,
+            catch_up,
+            _,
+        ),
     ):
         lose(service, "ocr", "clip")
         triton.unready.add("visual")

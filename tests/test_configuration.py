@@ -18,6 +18,8 @@ from immich_triton import settings
 from immich_triton.configuration import Configuration
 from immich_triton.service import Service
 
+SECRETS = ("immich_path_token", "immich_api_key", "immich_triton_key")
+
 CLIP = [
     Pipeline("clip_image", ["visual"], ["v"], {"encoder": "v"}),
     Pipeline("clip_text", ["textual"], ["t"], {"encoder": "t"}),
@@ -27,6 +29,8 @@ CLIP = [
 def start(tmp_path: Path, *, mode: str = "reverse:http://127.0.0.1:9", **options: Any) -> tuple[int, str]:
     """Start mitmdump with options that must stop it; return the exit code and what it printed."""
     options = {"immich_models": tmp_path, "immich_state_dir": tmp_path / "state", "confdir": tmp_path, **options}
+    if options.get("program") == "mitmweb":
+        options |= {"web_port": free_ports(1)[0], "web_open_browser": "false"}
     line = command(port=free_ports(1)[0], mode=mode, **options)
     ended = subprocess.run(die_with_parent.wrap(line), capture_output=True, text=True, timeout=60, check=False)
     return ended.returncode, ended.stdout + ended.stderr
@@ -41,12 +45,22 @@ def start(tmp_path: Path, *, mode: str = "reverse:http://127.0.0.1:9", **options
         ({"immich_models": "/nowhere/at/all"}, "the model repository /nowhere/at/all does not exist"),
         ({"immich_deadline": 300}, "immich_deadline must lie between 1 and 299"),
         ({"immich_triton_url": "triton:8000"}, "must start with http"),
+        *(({name: "correct-horse_battery"}, f"{name} must be file:PATH or env:NAME") for name in SECRETS),
     ],
 )
 def test_a_wrong_option_stops_the_start(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
     code, printed = start(tmp_path, **options)
     assert code == 1
     assert reason in printed
+    assert "correct-horse" not in printed
+
+
+def test_what_is_no_file_and_no_variable_is_named_without_the_secret(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    for value in (f"file:{tmp_path / 'empty'}", f"file:{tmp_path / 'missing'}", "env:IMMICH_TEST_UNSET"):
+        with pytest.raises(ValueError, match=r"^immich_api_key: .*(empty|cannot read)"):
+            settings.secret("immich_api_key", value)
+    assert settings.secret("immich_api_key", "") == ""
 
 
 def test_a_damaged_ledger_stops_the_start(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ real one was seen to give.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import doctor
 import pytest
 from embedded_triton import free_ports
-from gateway_process import GatewayProcess, running_gateway
+from gateway_process import PROJECT, GatewayProcess, kept, running_gateway
 from immich_server import KEY, Immich, running_immich
 from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
@@ -24,6 +25,11 @@ from toolbox.triton_settings import TritonSettings
 from immich_triton.ledger import Ledger
 
 Doctor = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMMICH_API_KEY", KEY)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +94,7 @@ def test_each_finding_comes_with_its_fix(run: Doctor) -> None:
 
 def test_what_immich_asks_for(run: Doctor, immich: Immich, gateway: GatewayProcess) -> None:
     immich.ocr_name = "PP-OCRv5_server"
-    _, printed = run("--immich", immich.url, "--api-key", KEY)
+    _, printed = run("--immich", immich.url)
     assert "✓ Immich 2.7.5" in printed
     assert f"✓ Immich asks the gateway at {gateway.url}" in printed
     assert "✓ Smart Search: Immich asks for ViT-B-16__openai, which Triton answers, 512 numbers" in printed
@@ -101,13 +107,13 @@ def test_what_immich_asks_for(run: Doctor, immich: Immich, gateway: GatewayProce
 
 def test_a_task_that_is_switched_off(run: Doctor, immich: Immich) -> None:
     immich.faces_name = ""
-    assert "Faces is switched off in Immich" in run("--immich", immich.url, "--api-key", KEY)[1]
+    assert "Faces is switched off in Immich" in run("--immich", immich.url)[1]
 
 
 def test_a_clip_name_that_lost_its_route(run: Doctor, immich: Immich, tmp_path: Path) -> None:
     immich.clip_name = "ViT-L-14__openai"
     Ledger(tmp_path).own("ViT-L-14__openai", "2" * 64)
-    code, printed = run("--immich", immich.url, "--api-key", KEY)
+    code, printed = run("--immich", immich.url)
     assert code == 1
     assert "✗ Smart Search: Immich asks for ViT-L-14__openai, which Triton answered before" in printed
     assert "scripts/ledger.py forget ViT-L-14__openai" in printed
@@ -117,13 +123,13 @@ def test_the_gateway_must_be_immichs_only_url(
     run: Doctor, immich: Immich, gateway: GatewayProcess, stock: Recorder
 ) -> None:
     immich.urls = [gateway.url + "/", stock.url]
-    _, printed = run("--immich", immich.url, "--api-key", KEY)
+    _, printed = run("--immich", immich.url)
     assert f"✗ Immich also lists {stock.url}: whenever we answer 503 it asks there, whose vectors would mix" in printed
     immich.urls = ["http://immich-triton:3004"]
-    _, printed = run("--immich", immich.url, "--api-key", KEY)
+    _, printed = run("--immich", immich.url)
     assert "! Immich asks http://immich-triton:3004, which cannot be told to be the gateway from here" in printed
     immich.urls = []
-    assert "✗ Immich lists no machine-learning URL" in run("--immich", immich.url, "--api-key", KEY)[1]
+    assert "✗ Immich lists no machine-learning URL" in run("--immich", immich.url)[1]
 
 
 @pytest.mark.parametrize(
@@ -134,12 +140,27 @@ def test_the_gateway_must_be_immichs_only_url(
     ],
 )
 def test_a_key_that_does_not_suffice(
-    run: Doctor, immich: Immich, key: str, permissions: set[str], complaint: str
+    run: Doctor, immich: Immich, tmp_path: Path, key: str, permissions: set[str], complaint: str
 ) -> None:
     immich.permissions = permissions
-    code, printed = run("--immich", immich.url, "--api-key", key)
+    code, printed = run("--immich", immich.url, "--api-key", kept(tmp_path, key))
     assert code == 1
     assert complaint in printed
+
+
+def test_a_key_is_no_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main(["--immich", "http://127.0.0.1:9", "--api-key", KEY]) == 1
+    complaint = capsys.readouterr().err
+    assert "--api-key must be file:PATH or env:NAME, not the secret itself" in complaint
+    assert KEY not in complaint
+
+
+def test_nor_is_it_one_of_make() -> None:
+    line = ["make", "--dry-run", "-C", str(PROJECT), "doctor", "IMMICH=http://127.0.0.1:9"]
+    assert subprocess.run(line, capture_output=True, check=False).returncode == 0
+    refused = subprocess.run([*line, f"IMMICH_API_KEY={KEY}"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "put it before: IMMICH_API_KEY=… make doctor" in refused.stderr
 
 
 def test_the_stock_ml_is_not_taken_for_the_gateway(run: Doctor, stock: Recorder) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from embedded_triton import free_ports
-from gateway_process import running_gateway
+from gateway_process import kept, running_gateway
 from recorder import recording_upstream
 from small_models import write_model, write_ocr_route
 from toolbox.gateway_process import GatewayProcess, GatewaySettings, given
@@ -65,7 +65,7 @@ def test_a_gateway_behind_a_token_is_asked_for_its_health_elsewhere(tmp_path: Pa
         models=tmp_path / "models",
         triton_url=nobody,
         upstream=nobody,
-        immich_path_token="0123456789abcdef",  # noqa: S106 - of this test alone
+        immich_path_token=kept(tmp_path, "0123456789abcdef"),
     ) as proxy:
         with_metrics = supervised(proxy.url, tmp_path, proxy.metrics_url)
         assert "cannot reach Triton" in (with_metrics.why_not_ready() or "")

@@ -18,7 +18,7 @@ import pytest
 import requests
 import tiny_encoders
 from embedded_triton import StartTriton, TritonServer, eventually, free_ports
-from gateway_process import GatewayProcess, running_gateway
+from gateway_process import GatewayProcess, kept, running_gateway
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import OCR_NAME, write_routes
@@ -127,12 +127,13 @@ def upstream() -> Iterator[Recorder]:
 def gateway(
     triton: TritonServer, models: Path, upstream: Recorder, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:
+    directory = tmp_path_factory.mktemp("gateway")
     with running_gateway(
-        tmp_path_factory.mktemp("gateway"),
+        directory,
         models=models,
         triton_url=triton.url,
         upstream=upstream.url,
-        immich_path_token=TOKEN,
+        immich_path_token=kept(directory, TOKEN),
         immich_shadow="1",
         immich_query_deadline=120,
         immich_allow_untrained="true",

@@ -36,8 +36,13 @@ def models(tmp_path: Path) -> Path:
     return folder.parent
 
 
-def run(immich: Immich, gateway: str, models: Path, *arguments: str, key: str = KEY) -> int:
-    base = ["--immich", immich.url, "--api-key", key, "--gateway", gateway, "--models", str(models)]
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMMICH_API_KEY", KEY)
+
+
+def run(immich: Immich, gateway: str, models: Path, *arguments: str) -> int:
+    base = ["--immich", immich.url, "--gateway", gateway, "--models", str(models)]
     return reindex.main([*base, "--interval", "0", *arguments])
 
 
@@ -164,23 +169,43 @@ def test_what_else_is_refused(
 
 
 def test_a_wrong_key_is_said(
-    immich: Immich, gateway: Recorder, models: Path, capsys: pytest.CaptureFixture[str]
+    immich: Immich,
+    gateway: Recorder,
+    models: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert run(immich, gateway.url, models, key="wrong") == 1
+    monkeypatch.setenv("IMMICH_API_KEY", "wrong")
+    assert run(immich, gateway.url, models) == 1
     assert "does not accept the API key" in capsys.readouterr().err
 
 
 def test_without_a_key_it_says_where_to_put_it(
+    immich: Immich,
+    gateway: Recorder,
+    models: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("IMMICH_API_KEY")
+    assert run(immich, gateway.url, models) == 2
+    assert "IMMICH_API_KEY" in capsys.readouterr().err
+
+
+def test_a_key_is_no_argument(
     immich: Immich, gateway: Recorder, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(immich, gateway.url, models, key="") == 2
-    assert "IMMICH_API_KEY" in capsys.readouterr().err
+    assert run(immich, gateway.url, models, "--api-key", KEY) == 2
+    complaint = capsys.readouterr().err
+    assert "--api-key must be file:PATH or env:NAME, not the secret itself" in complaint
+    assert KEY not in complaint
+    assert immich.requests == []
 
 
 def test_an_address_that_is_no_immich(gateway: Recorder, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gateway.answer = (200, b"<html>")
     assert requests.get(gateway.url, timeout=5).ok
-    assert reindex.main(["--immich", gateway.url, "--api-key", "x", "--gateway", gateway.url]) == 1
+    assert reindex.main(["--immich", gateway.url, "--gateway", gateway.url]) == 1
     assert "is that an Immich server?" in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ import compare
 import doctor
 import predict
 import pytest
-from gateway_process import GatewayProcess, running_gateway
+from gateway_process import GatewayProcess, kept, running_gateway
 from immich_server import KEY, running_immich
 from looked_at import ocr_answer
 from recorder import Recorder, recording_upstream
@@ -45,7 +45,7 @@ def gateway(
         models=write_routes(directory / "models"),
         triton_url=triton.url,
         upstream=stock.url,
-        immich_path_token=TOKEN,
+        immich_path_token=kept(directory, TOKEN),
     ) as process:
         yield process
 
@@ -113,10 +113,11 @@ def test_doctor_without_the_token(
 
 
 def test_doctor_on_an_immich_without_the_token(
-    gateway: GatewayProcess, triton: StandInTriton, printed: Printed
+    gateway: GatewayProcess, triton: StandInTriton, printed: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("IMMICH_API_KEY", KEY)
     with running_immich(urls=[gateway.url]) as immich:
-        examine(gateway, triton, f"{gateway.url}/{TOKEN}", "--immich", immich.url, "--api-key", KEY)
+        examine(gateway, triton, f"{gateway.url}/{TOKEN}", "--immich", immich.url)
     text = printed()
     assert f"✗ Immich asks the gateway at {gateway.url} without its token" in text
     assert "✓ Immich asks" not in text

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from mitmproxy import ctx
+from mitmproxy import ctx, version
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
-from immich_triton import guard
+from immich_triton import guard, http1, wire
 from immich_triton.ledger import LedgerError
 from immich_triton.routes import RouteError
 from immich_triton.settings import SETTINGS, Settings, declare
@@ -32,19 +32,21 @@ class Configuration:
         self._service = service
 
     def load(self, loader: Loader) -> None:
-        """Put the guard in place; declare the options.
+        """Put the guard in place, see that this is the mitmproxy we know, declare the options.
 
         The guard comes first, and values from the command line are read at once: one that is given twice, or is no
         number where one belongs, would let mitmproxy go on without the script and without a word. An error in the log
         makes it end.
         """
         guard.install(self._service.id)
-        declare(loader)
         try:
+            wire.check_version(version.VERSION)
+            http1.install()
+            declare(loader)
             ctx.options.process_deferred()
-        except OptionsError as error:
+        except (OptionsError, ValueError) as error:
             logger.error("immich-triton: %s", error)  # noqa: TRY400 - the message says it all
-            raise
+            raise OptionsError(str(error)) from error
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""

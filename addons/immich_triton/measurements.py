@@ -7,7 +7,6 @@ of a request ever becomes a label, so that no client can fill the memory of Prom
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, get_args, override
 
 from prometheus_client import (
@@ -19,6 +18,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from immich_triton import versions
 from immich_triton.inference import FaultKind
 from immich_triton.observer import LOST, CatchUp, Observer, Reason, Refusal, RouteTaken
 from immich_triton.tasks import TASKS
@@ -69,8 +69,8 @@ class Measurements(Observer):
         self._show_state()
         self._begin_at_zero()
         build = self._gauge("build_info", "What runs; always 1.", "version", "mitmproxy", "tritonclient", "python")
-        ours, mitmproxy, tritonclient = map(version, ("immich-triton", "mitmproxy", "tritonclient"))
-        build.labels(ours, mitmproxy, tritonclient, platform.python_version()).set(1)
+        others = versions.of("mitmproxy"), versions.of("tritonclient"), platform.python_version()
+        build.labels(versions.own(), *others).set(1)
 
     def _count_requests(self) -> None:
         labels = ("task", "input", "route", "outcome", "reason")

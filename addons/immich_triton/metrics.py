@@ -12,9 +12,11 @@ from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton.claims import kind_of, may_go_upstream
 from immich_triton.measurements import Measurements
-from immich_triton.metrics_server import MetricsServer, listen, parse_address
+from immich_triton.metrics_server import Address, MetricsServer, listen, parse_address
 
 if TYPE_CHECKING:
+    import socket
+
     from mitmproxy.connection import Client
     from mitmproxy.http import HTTPFlow
 
@@ -31,7 +33,7 @@ class Metrics:
         self._measurements = Measurements()
         service.observers.subscribe(self._measurements)
         self._server: MetricsServer | None = None
-        self._address: tuple[str, int] | None = None
+        self._address: Address | None = None
         self._running = False
         self._in_flight: dict[str, set[str]] = {}
 
@@ -41,16 +43,10 @@ class Metrics:
             return
         try:
             address = parse_address(ctx.options.immich_metrics_listen)
-            if address == self._address:
-                return
-            listener = listen(*address) if address else None
+            if address != self._address:
+                self._move(address)
         except ValueError as error:
             raise OptionsError(f"immich-triton: {error}") from error
-        self._close()
-        self._address = address
-        self._server = MetricsServer(self._service, self._measurements, listener) if listener else None
-        if self._running:
-            self._serve()
 
     def running(self) -> None:
         """Begin to answer: now there is an event loop."""
@@ -86,6 +82,30 @@ class Metrics:
         """Count whatever a client that is gone had asked as ended."""
         if self._in_flight.pop(client.id, None):
             self._show_in_flight()
+
+    def _move(self, address: Address | None) -> None:
+        """Serve at *address*, None for nowhere. Raises ValueError, and then it serves where it did."""
+        before = self._address
+        listener: socket.socket | None
+        if address and before and address[1] == before[1]:
+            # On the same port the old listener is in the way: 0.0.0.0 includes 127.0.0.1.
+            self._close()
+            try:
+                listener = listen(*address)
+            except ValueError:
+                self._open(before, listen(*before))
+                raise
+        else:
+            listener = listen(*address) if address else None
+            self._close()
+        if address and listener:
+            self._open(address, listener)
+
+    def _open(self, address: Address, listener: socket.socket) -> None:
+        self._address = address
+        self._server = MetricsServer(self._service, self._measurements, listener)
+        if self._running:
+            self._serve()
 
     def _end(self, flow: HTTPFlow) -> None:
         flows = self._in_flight.get(flow.client_conn.id)

@@ -27,7 +27,11 @@ WITHIN: Final = 0.8
 BACKLOG: Final = 16
 
 
-def parse_address(text: str) -> tuple[str, int] | None:
+type Address = tuple[str, int]
+"""Host and port."""
+
+
+def parse_address(text: str) -> Address | None:
     """Return host and port of ``HOST:PORT`` or ``[IPV6]:PORT``; None when *text* is empty. Raises ValueError."""
     if not text:
         return None

@@ -163,8 +163,8 @@ SETTINGS: Final = (
         str,
         "",
         "Secret first segment of every path: a client that does not ask for /TOKEN/… gets 404. In Immich 3.0 and later "
-        "set the machine learning URL to http://gateway:3004/TOKEN/ (with the slash at the end). The value itself, "
-        "file:PATH or env:NAME.",
+        "set the machine learning URL to http://gateway:3004/TOKEN/ (with the slash at the end). Given as file:PATH or "
+        "env:NAME, where it stands.",
     ),
     Setting(
         "immich_api_url",
@@ -177,7 +177,8 @@ SETTINGS: Final = (
         "immich_api_key",
         str,
         "",
-        "API key of an Immich administrator with the permission job.create. The value itself, file:PATH or env:NAME.",
+        "API key of an Immich administrator with the permission job.create. Given as file:PATH or env:NAME, where it "
+        "stands.",
     ),
     Setting(
         "immich_keep_flows",

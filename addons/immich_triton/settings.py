@@ -88,7 +88,7 @@ class Settings:
             "max_body": options.immich_max_body_mib * MEBIBYTE,
             "max_waiting": options.immich_max_waiting_mib * MEBIBYTE,
             "path_token": _path_token(secret("immich_path_token", options.immich_path_token)),
-            "triton_key": secret("immich_triton_key", options.immich_triton_key, plain=False),
+            "triton_key": secret("immich_triton_key", options.immich_triton_key),
             "api_url": _url("immich_api_url", options.immich_api_url) if options.immich_api_url else "",
             "api_key": secret("immich_api_key", options.immich_api_key),
         }
@@ -103,11 +103,14 @@ class Settings:
         return f"Settings(triton_url={self.triton_url!r}, models={str(self.models)!r}, …)"
 
 
-def secret(name: str, value: str, *, plain: bool = True) -> str:
-    """Return the secret behind an option: ``file:PATH``, ``env:NAME``, or the value itself where *plain* allows it.
+def secret(name: str, value: str) -> str:
+    """Return the secret that the option *name* points to with ``file:PATH`` or ``env:NAME``; empty when it is empty.
 
+    The secret itself is refused: everybody on the machine can read a command line, and mitmweb shows all options.
     Raises ValueError; the message never holds the value.
     """
+    if not value:
+        return ""
     kind, colon, place = value.partition(":")
     if colon and kind == "file":
         try:
@@ -116,10 +119,11 @@ def secret(name: str, value: str, *, plain: bool = True) -> str:
             raise ValueError(f"{name}: cannot read {place}: {error}") from error
     elif colon and kind == "env":
         found = os.environ.get(place, "").strip()
-    elif value and not plain:
-        raise ValueError(f"{name} must be file:PATH or env:NAME: everybody on this machine can read a command line")
     else:
-        return value
+        raise ValueError(
+            f"{name} must be file:PATH or env:NAME, not the secret itself: everybody on this machine can read a "
+            "command line. Write it to a file that only you can read, and give file:PATH of that"
+        )
     if not found:
         raise ValueError(f"{name}: {value} is empty")
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mitmproxy import ctx
 from mitmproxy.net.http import http1
@@ -26,12 +26,25 @@ if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Response
     from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
+PROVEN: Final = "12.2"
+"""The minor version of mitmproxy with which all that is private here and in `http1` was proven."""
+
 LINGER = 0.5
 """Seconds between an early answer and the end of the connection, for a client that is still sending to read it."""
 
 
 FAREWELL = 10.0
 """Seconds that a closed connection may still take to send what is in our buffers."""
+
+
+def check_version(version: str) -> None:
+    """Raise ValueError for a *version* of mitmproxy that none of this was proven with."""
+    if version.split(".")[:2] != PROVEN.split("."):
+        raise ValueError(
+            f"this is mitmproxy {version}, and immich-triton needs {PROVEN}: it relies on private parts, which another "
+            f"version may have changed. Install that one (pip install 'mitmproxy=={PROVEN}.*'), or an immich-triton "
+            "that knows yours"
+        )
 
 
 class Reader(Protocol):

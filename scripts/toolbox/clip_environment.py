@@ -57,7 +57,8 @@ def ensure() -> Path:
 def run(module: str, *arguments: str) -> None:
     """Run ``python -m module arguments`` in the export environment; raises `subprocess.CalledProcessError`."""
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONHOME", "VIRTUAL_ENV"}}
-    environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT / "scripts"), str(PROJECT / "triton_backends")])
+    folders = ("scripts", "triton_backends", "addons")
+    environment["PYTHONPATH"] = os.pathsep.join(str(PROJECT / folder) for folder in folders)
     subprocess.run([ensure(), "-m", module, *arguments], check=True, env=environment)
 
 

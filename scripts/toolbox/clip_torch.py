@@ -14,7 +14,6 @@ import json
 import shutil
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ import torch
 from cn_clip.clip.model import LayerNorm
 from cn_clip.clip.utils import create_model
 
+from immich_triton import versions
 from toolbox import clip_parity
 from toolbox.clip_job import NOT_EQUAL, Job
 from toolbox.clip_models import CLIP_MODELS, CONTEXT_LENGTH, ClipModel
@@ -187,9 +187,10 @@ def run(job: Job) -> bool:
         "context_length": CONTEXT_LENGTH,
         "opset": OPSET,
         "versions": {
-            name: version(name) for name in ("torch", "torchvision", "cn-clip", "onnx", "onnxruntime", "pillow")
-        }
-        | {"python": sys.version.split()[0]},
+            **{name: versions.of(name) for name in ("torch", "torchvision", "cn-clip", "onnx", "pillow")},
+            "onnxruntime": versions.of_onnx_runtime(),
+            "python": sys.version.split()[0],
+        },
         "parity": parity,
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")

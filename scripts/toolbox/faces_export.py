@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
 from immich_pipelines import faces_detection, faces_recognition
+from immich_triton import versions
 from toolbox import faces_graphs
 from toolbox.faces_check import Differences, Originals, compare
 from toolbox.repository import Pipeline, Route, install_pipelines, new_model, sha256, write_route
@@ -134,7 +134,7 @@ def _record(part: _Part, differences: Differences) -> dict[str, object]:
     return {
         "file": part.original.name,
         "file_sha256": sha256(part.original),
-        "checked_with": f"insightface {version('insightface')}, onnxruntime {version('onnxruntime')}",
+        "checked_with": f"insightface {versions.of('insightface')}, onnxruntime {versions.of_onnx_runtime()}",
         "largest_differences": differences.as_dict(),
     }
 

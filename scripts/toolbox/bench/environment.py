@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -13,11 +12,11 @@ from typing import Final
 
 import requests
 
+from immich_triton import versions
 from toolbox.bench.service import Gateway
 
 PACKAGES: Final = (
     "mitmproxy",
-    "onnxruntime",
     "openvino",
     "nvidia-pytriton",
     "rapidocr-onnxruntime",
@@ -39,8 +38,8 @@ def describe(gateway: Gateway) -> dict[str, str]:
         "load average before": f"{os.getloadavg()[0]:.2f}",
     }
     for package in PACKAGES:
-        facts[package] = importlib.metadata.version(package)
-    return facts
+        facts[package] = versions.of(package)
+    return {**facts, "onnxruntime": versions.of_onnx_runtime()}
 
 
 def warning() -> str | None:

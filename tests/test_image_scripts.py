@@ -1,0 +1,67 @@
+"""The scripts that build the image: what of pip's configuration reaches the inside, and what the build takes along."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from gateway_process import PROJECT
+from lab.image import pip_mounts
+
+
+def test_pips_configuration_is_translated(tmp_path: Path) -> None:
+    (tmp_path / "index/simple").mkdir(parents=True)
+    (tmp_path / "wheels").mkdir()
+    certificate = tmp_path / "ca.pem"
+    certificate.touch()
+    found = {
+        "global": {
+            "index-url": f"file://{tmp_path}/index/simple",
+            "extra-index-url": f"https://pypi.example/simple file://{tmp_path}/index/more",
+            "find-links": str(tmp_path / "wheels"),
+            "cert": str(certificate),
+            "timeout": "60",
+        },
+        "install": {"constraint": "/not/there.txt"},
+    }
+    text, mounts = pip_mounts.translate(found)
+    assert text.splitlines() == [
+        "[global]",
+        "index-url = file:///mnt/pip/0/simple",
+        f"extra-index-url = https://pypi.example/simple file://{tmp_path}/index/more",
+        "find-links = /mnt/pip/1",
+        "cert = /mnt/pip/2",
+        "timeout = 60",
+        "[install]",
+        "constraint = /not/there.txt",
+    ]
+    # The folder above an index, since its pages link to files beside it.
+    assert [(str(source), str(target)) for source, target in mounts] == [
+        (str(tmp_path / "index"), "/mnt/pip/0"),
+        (str(tmp_path / "wheels"), "/mnt/pip/1"),
+        (str(certificate), "/mnt/pip/2"),
+    ]
+
+
+def test_what_the_environment_tells_pip_reaches_the_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    found = pip_mounts.settings()["global"]
+    assert found["find-links"] == str(tmp_path)
+    assert found["proxy"] == "http://proxy.example:3128"
+
+
+@pytest.mark.parametrize("script", sorted((PROJECT / "scripts/lab/image").glob("*.sh")), ids=lambda path: path.name)
+def test_the_shell_scripts_can_be_read_by_bash(script: Path) -> None:
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    assert "set -euo pipefail" in script.read_text() or script.name == "storage.sh"
+
+
+def test_the_image_holds_what_the_commands_in_the_dockerfile_need() -> None:
+    dockerfile = (PROJECT / "docker/Dockerfile").read_text()
+    ignored = (PROJECT / ".dockerignore").read_text().splitlines()
+    for script in re.findall(r'"(scripts/[a-z_]+\.py)"', dockerfile):
+        assert (PROJECT / script).is_file(), script
+    assert ignored.index("!scripts") < ignored.index("scripts/lab")
