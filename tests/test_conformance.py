@@ -12,7 +12,8 @@ import pytest
 from toolbox.repository import PROJECT
 from toolbox.wheels import fetch_wheel_files
 
-from immich_triton.protocol import ProtocolError, parse_fields
+from immich_triton.forms import FormError, read_parts
+from immich_triton.plain_forms import read_plain
 
 PACKAGE: Final = "multipart-form-data-conformance==0.1a0"
 SHA256: Final = "9250810800cb227da5bd4ae0a61cd7d92595f92968125dec3ee7c97b6cc37029"
@@ -39,11 +40,12 @@ def test_the_suite(suite: zipfile.ZipFile) -> None:
         headers = {key.lower(): value for key, value in json.loads(suite.read(f"{case}/headers.json")).items()}
         body = suite.read(f"{case}/input.raw")
         if not expected["valid"] or case.name in REFUSED_BY_STOCK:
-            with pytest.raises(ProtocolError) as refusal:
-                parse_fields(headers["content-type"], body)
-            assert refusal.value.status == 400, case
+            with pytest.raises(FormError):
+                read_parts(headers["content-type"], body)
+            assert read_plain(headers["content-type"], body) is None, case
         else:
-            fields = parse_fields(headers["content-type"], body)
-            assert [(name, len(value)) for name, value in fields] == [
+            parts = read_parts(headers["content-type"], body)
+            assert [(part.name, len(part.value)) for part in parts] == [
                 (part["name"], part["body_size"]) for part in expected["parts"]
             ], case
+            assert read_plain(headers["content-type"], body) in (None, parts), case

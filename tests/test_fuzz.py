@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from gateway_process import GatewayProcess, running_gateway
+from generated_forms import MULTIPART, URLENCODED, bodies, content_types, multipart, multiparts, part, urlencoded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from python_multipart.multipart import parse_options_header
@@ -30,6 +31,7 @@ from toolbox.client import entries_for
 
 from immich_triton.clip_names import dimension_of
 from immich_triton.dispatch import split
+from immich_triton.forms import FormError, read_parts
 from immich_triton.gateway import failure
 from immich_triton.protocol import (
     KNOWN_TYPES,
@@ -37,7 +39,6 @@ from immich_triton.protocol import (
     ProtocolError,
     fold_path,
     parse_entries,
-    parse_fields,
     parse_form,
     parse_task,
 )
@@ -77,114 +78,6 @@ def _say_how_many(request: pytest.FixtureRequest) -> Iterator[None]:
         reporter.write_line("")
         for name, count in RAN.items():
             reporter.write_line(f"{count:>7} examples: {name}")
-
-
-BOUNDARY = b"----formdata-undici-012345678901"
-
-
-def multipart(*parts: bytes, end: bytes = b"--\r\n") -> bytes:
-    """Return a multipart body of *parts*, headers and content; *end* is what follows the last boundary."""
-    return b"".join(b"--%s\r\n%s\r\n" % (BOUNDARY, part) for part in parts) + b"--" + BOUNDARY + end
-
-
-def part(name: str, value: bytes) -> bytes:
-    """Return a field as a browser sends it, or a file in ``image``."""
-    filename = '; filename="blob"' if name == "image" else ""
-    return b'Content-Disposition: form-data; name="%s"%s\r\n\r\n%s' % (name.encode(), filename.encode(), value)
-
-
-# Pieces a multipart body is made of, so that the generator gets past the first line of a parser.
-pieces = st.one_of(
-    st.binary(max_size=40),
-    st.sampled_from(
-        [
-            b"\r\n",
-            b"\n",
-            b"\r",
-            b"--",
-            b"--" + BOUNDARY,
-            b"\r\n--" + BOUNDARY,
-            b"\r\n--" + BOUNDARY + b"--",
-            b"--" + BOUNDARY + b"\r\n",
-            b'Content-Disposition: form-data; name="entries"',
-            b'Content-Disposition: form-data; name="image"; filename="blob"',
-            b'Content-Disposition: form-data; name="text"',
-            b"Content-Disposition: form-data",
-            b"Content-Disposition: form-data; name*=utf-8''entries",
-            b'Content-Disposition: form-data; name="a\\"b"; filename=""',
-            b"Content-Type: application/octet-stream",
-            b"Content-Transfer-Encoding: base64",
-            b"\r\n\r\n",
-            b":",
-            b"\0",
-            b'{"ocr":{}}',
-            json.dumps(entries_for("ocr")).encode(),
-        ]
-    ),
-)
-# Whole parts, so that many a body is a form.
-named = st.sampled_from(
-    [
-        b'Content-Disposition: form-data; name="entries"',
-        b'content-disposition:form-data;name="image";filename="blob"',
-        b"CONTENT-DISPOSITION: form-data; name=text; filename",
-        b'Content-Disposition: form-data; name="caf\xc3\xa9"',
-        b'Content-Disposition: form-data; name="\xff"',
-        b"Content-Disposition: form-data; name*=utf-8''entries; name=other",
-        b'Content-Disposition: form-data; name="a\\"b;c"; filename="C:\\x\\y"',
-    ]
-)
-unnamed = st.one_of(
-    st.sampled_from(
-        [
-            b'Content-Disposition: form-data; filename="blob"',
-            b"Content-Type: text/plain; charset=latin-1",
-            b"X-Other: 1",
-        ]
-    ),
-    st.binary(max_size=12),
-)
-contents = st.one_of(
-    st.binary(max_size=60), st.sampled_from([b"{}", "猫".encode(), b"\r\n--" + BOUNDARY[:-1], b"\r\n"])
-)
-good_parts = st.builds(lambda header, content: b"%s\r\n\r\n%s" % (header, content), named, contents)
-odd_parts = st.builds(
-    lambda headers, content: b"\r\n".join([*headers, b"", content]),
-    st.lists(st.one_of(named, unnamed), max_size=3),
-    contents,
-)
-multiparts = st.builds(
-    lambda some, end: multipart(*some, end=end),
-    st.one_of(st.lists(good_parts, max_size=5), st.lists(st.one_of(good_parts, odd_parts), max_size=5)),
-    st.sampled_from([b"--\r\n", b"--", b"--\r\nepilogue", b"", b"-", b"\r\n"]),
-)
-urlencoded = st.lists(
-    st.one_of(
-        st.sampled_from([b"entries=", b"text=", b"&", b"=", b";", b"+", b"%", b"%20", b"%e7%8c%ab", b"%ff", b"\0"]),
-        st.binary(max_size=6),
-    ),
-    max_size=24,
-).map(b"".join)
-bodies = st.one_of(st.lists(pieces, max_size=24).map(b"".join), multiparts, urlencoded)
-MULTIPART = f"multipart/form-data; boundary={BOUNDARY.decode()}"
-URLENCODED = "application/x-www-form-urlencoded"
-content_types = st.one_of(
-    st.just(MULTIPART),
-    st.sampled_from(
-        [
-            "multipart/form-data",
-            "multipart/form-data; boundary=",
-            'multipart/form-data; boundary="' + BOUNDARY.decode() + '"',
-            URLENCODED,
-            "Application/X-WWW-Form-URLencoded ; charset=utf-8",
-            "multipart/form-data; x=y; BOUNDARY=" + BOUNDARY.decode(),
-            "application/json",
-            "",
-        ]
-    ),
-    # What mitmproxy makes of a header's bytes.
-    st.binary(max_size=60).map(lambda raw: raw.decode("utf-8", "surrogateescape")),
-)
 
 
 # What stock makes of a body. Not compared: a charset in the Content-Type, which stock obeys; no browser and no Node
@@ -297,16 +190,15 @@ def test_the_limits_are_stocks(runner: asyncio.Runner, limit: str) -> None:
 def compare(runner: asyncio.Runner, content_type: str, body: bytes, most: int) -> None:
     expected, against = runner.run(stock(content_type.encode("utf-8", "surrogateescape"), body, most))
     if expected is None or against:
-        with pytest.raises(ProtocolError) as caught:
-            parse_fields(content_type, body, max_parts=most)
-        check_refusal(caught.value, 400)
+        with pytest.raises(FormError):
+            read_parts(content_type, body, max_parts=most)
     else:
         # A pair without a name and a value is a field for us and none for stock: nobody could ask for it.
-        ours = [one for one in parse_fields(content_type, body, max_parts=most) if one != ("", b"")]
+        ours = [one for one in read_parts(content_type, body, max_parts=most) if one.name or one.value]
         theirs = [one for one in expected if one != ("", "")]
-        assert [name for name, _ in ours] == [name for name, _ in theirs]
-        for (_, value), (_, wanted) in zip(ours, theirs, strict=True):
-            assert (text_of(value) if isinstance(wanted, str) else value) == wanted
+        assert [one.name for one in ours] == [name for name, _ in theirs]
+        for one, (_, wanted) in zip(ours, theirs, strict=True):
+            assert (text_of(one.value) if isinstance(wanted, str) else one.value) == wanted
 
 
 def text_of(value: bytes) -> str:

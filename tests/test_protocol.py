@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests_toolbelt import MultipartEncoder
 
+from immich_triton.forms import Part
 from immich_triton.protocol import (
     Form,
     ProtocolError,
@@ -93,10 +94,10 @@ def test_reads_a_urlencoded_form() -> None:
     assert form == Form(entries="{}", image=None, text="café 猫")
 
 
-def test_the_last_of_repeated_fields_counts_and_unknown_ones_are_ignored() -> None:
+def test_the_last_of_repeated_fields_counts_and_unknown_ones_are_kept() -> None:
     encoder = MultipartEncoder([("entries", "{}"), ("other", "x"), ("entries", '{"a":1}'), ("text", "t")])
     form = parse_form(encoder.content_type, encoder.to_string())
-    assert form == Form(entries='{"a":1}', image=None, text="t")
+    assert form == Form(entries='{"a":1}', image=None, text="t", others=(Part("other", b"x"),))
 
 
 NEEDS_DETECTION = (

@@ -84,7 +84,7 @@ NAMES_BY_DIMENSION: Final[dict[int, tuple[str, ...]]] = {
     ),
 }
 
-_DIMENSIONS: Final = {name: size for size, names in NAMES_BY_DIMENSION.items() for name in names}
+_DIMENSIONS: Final = {clean_name(name): size for size, names in NAMES_BY_DIMENSION.items() for name in names}
 
 
 def dimension_of(name: str) -> int | None:

@@ -63,7 +63,7 @@ def split(service: Service, entries: Mapping[str, Any]) -> tuple[list[Part], dic
             continue
         (route, *more) = routes
         if more or route is None:
-            names = ", ".join(f"{entry.type} {entry.name}" for entry in parsed)
+            names = ", ".join(f"{entry.type} {entry.spelling}" for entry in parsed)
             raise ProtocolError(400, f"The models of task {task} belong together, but not all are ours: {names}")
         ours.append(Part(route, parsed))
     return ours, others

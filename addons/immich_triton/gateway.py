@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy.http import Response
 from mitmproxy.utils.asyncio_utils import create_task
@@ -17,12 +18,20 @@ from immich_triton.inference import BadInput, Refused, ServerFault, Unavailable
 from immich_triton.ledger import LedgerError
 from immich_triton.notes import note_fault, note_split
 from immich_triton.observer import Clock, Reason, RequestDone, RouteTaken
-from immich_triton.protocol import ProtocolError, parse_entries, parse_form, require_payload
+from immich_triton.protocol import (
+    Form,
+    ProtocolError,
+    build_form,
+    is_exact,
+    parse_entries,
+    parse_form,
+    require_payload,
+)
 from immich_triton.redaction import where
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Client
-    from mitmproxy.http import HTTPFlow
+    from mitmproxy.http import HTTPFlow, Request
 
     from immich_triton.service import Service
 
@@ -74,16 +83,14 @@ class Gateway:
 
     async def _predict(self, flow: HTTPFlow, story: _Story) -> Response | None:
         settings = self._service.settings
-        form = parse_form(
-            flow.request.headers.get("content-type", ""),
-            flow.request.raw_content or b"",
-            max_parts=settings.max_parts,
-        )
-        ours, others = dispatch.split(self._service, parse_entries(form.entries))
+        form = parse_form(content_type_of(flow.request), flow.request.raw_content or b"", max_parts=settings.max_parts)
+        entries = parse_entries(form.entries)
+        ours, others = dispatch.split(self._service, entries)
         note_split(flow, ((part.route, part.entries) for part in ours), others)
         story.tasks = tuple(part.route.task for part in ours)
         story.has_image = form.image is not None
         if not ours:
+            make_exact(flow.request, form, entries)
             story.route, story.reason = "upstream", "released"
             return None
         story.route = "split" if others else "triton"
@@ -91,6 +98,29 @@ class Gateway:
         within = settings.deadline if story.has_image else settings.query_deadline
         question = dispatch.Question(form, upstream.address_of(flow.request), story.began + within, story.clock)
         return json_response(200, await dispatch.answer(self._service, ours, others, question))
+
+
+def content_type_of(request: Request) -> str:
+    """Return the Content-Type. Raises `ProtocolError` (400) when there are several: each parser takes another one."""
+    values = request.headers.get_all("content-type")
+    if len(values) > 1:
+        raise ProtocolError(400, f"The request has {len(values)} Content-Type headers; send one")
+    return values[0] if values else ""
+
+
+def make_exact(request: Request, form: Form, entries: Mapping[str, Any]) -> None:
+    """See to it that the upstream, whatever its parser, sees in *request* what we saw, and nothing else.
+
+    A body that every parser reads alike stays as it is, byte for byte; another one is built anew from what we
+    understood. Raises `ProtocolError` (400) when it cannot be.
+    """
+    if "content-encoding" not in request.headers and is_exact(form):
+        return
+    content_type, body = build_form(entries, form)
+    request.headers["content-type"] = content_type
+    request.headers["content-length"] = str(len(body))
+    request.headers.pop("content-encoding", None)
+    request.raw_content = body
 
 
 class _Story:

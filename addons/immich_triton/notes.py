@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from immich_triton.protocol import KNOWN_TYPES, clean_name
+from immich_triton.protocol import KNOWN_TYPES
 from immich_triton.timing import HEADER as TIMING
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _asked(entries: list[Entry]) -> str:
     task = entries[0].task
     # Immich asks for both types of the tasks that have two steps: only CLIP's type, and a lone detection, tell more.
     types = "" if len(entries) > 1 else f"/{entries[0].type}"
-    return f"{task}{types} {' + '.join(dict.fromkeys(entry.name for entry in entries))}"
+    return f"{task}{types} {' + '.join(dict.fromkeys(entry.spelling for entry in entries))}"
 
 
 def _answering(route: Route, entries: list[Entry]) -> str:
@@ -117,6 +117,6 @@ def _asked_of_others(task: str, types: object) -> str:
     """Name what is asked of another server; whatever it is, its shape is not ours to check."""
     models = types if isinstance(types, dict) else {}
     named = [model["modelName"] for model in models.values() if isinstance(model, dict) and "modelName" in model]
-    names = " + ".join(dict.fromkeys(clean_name(name) for name in named if isinstance(name, str)))
+    names = " + ".join(dict.fromkeys(name for name in named if isinstance(name, str)))
     type_ = f"/{next(iter(models))}" if len(models) == 1 and task in KNOWN_TYPES else ""
     return f"{task}{type_} {names}".rstrip()

@@ -6,22 +6,17 @@ cannot tell who answered.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote_plus, unquote_to_bytes
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import orjson
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from requests_toolbelt import MultipartEncoder
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
-MAX_FIELD_BYTES: Final = 1024 * 1024
-MAX_PARTS: Final = 1000
-"""Stock's limits on one text field, and on the number of fields and of files."""
+from immich_triton.forms import MAX_PARTS, FormError, Part, decode, read_parts
+from immich_triton.plain_forms import read_plain
 
 KNOWN_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "clip": ("visual", "textual"),
@@ -42,21 +37,30 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True)
 class Form:
-    """The fields of the form that matter; ``None`` where the request has none."""
+    """The fields of the form that matter; ``None`` where the request has none. ``others`` are those that stock ignores.
+
+    ``exact`` tells that every parser reads the body in this way, so that it may go on byte for byte.
+    """
 
     entries: str | None
     image: bytes | None
     text: str | None
+    others: tuple[Part, ...] = ()
+    exact: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model request: ``{type: {"modelName": …, "options": …}}`` of a task."""
+    """One model request: ``{type: {"modelName": …, "options": …}}`` of a task.
+
+    ``name`` is the model's in its clean form, the one to compare; ``spelling`` is what was asked for, for people.
+    """
 
     task: str
     type: str
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    spelling: str = ""
 
     def number(self, option: str, default: float) -> float:
         """Return a finite numeric option. Raises `ProtocolError` (422) when it is something else."""
@@ -71,12 +75,13 @@ class Entry:
 def fold_path(target: str) -> str:
     """Return the path of a request target as a server may understand it, so that no spelling slips past.
 
-    Query and fragment are cut off, percent-encoding is decoded once (as ASGI servers do), ``//``, ``.``, ``..`` and a
-    trailing ``/`` are folded: ``/%70redict``, ``//predict/`` and ``/x/../predict`` are all ``/predict``.
+    Query and fragment are cut off, percent-encoding is decoded once (as ASGI servers do), ``//``, ``.``, ``..`` and
+    trailing ``/`` and white space are folded: ``/%70redict``, ``//predict/`` and ``/x/../predict`` are ``/predict``. So
+    is ``/predict%0a``: the ``$`` of stock's route, ``^/predict$``, also matches before a final line feed.
     """
     path = target.partition("?")[0].partition("#")[0].encode("utf-8", "surrogateescape")
     segments: list[str] = []
-    for segment in unquote_to_bytes(path).decode("latin-1").split("/"):
+    for segment in unquote_to_bytes(path).rstrip(b"/ \t\n\v\f\r").decode("latin-1").split("/"):
         if segment == "..":
             del segments[-1:]
         elif segment not in ("", "."):
@@ -84,142 +89,44 @@ def fold_path(target: str) -> str:
     return "/" + "/".join(segments)
 
 
+_CLEAN: Final = str.maketrans(":\\/", "___", ".")
+
+
 def clean_name(name: str) -> str:
-    """Return a model name in its clean form, as stock does: ``ViT-B-16::openai`` is ``ViT-B-16__openai``."""
-    return name.rsplit("/", 1)[-1].replace(":", "_")
+    """Return a model name in its clean form, as stock does: ``a/ViT-B-16:_openai.`` is ``ViT-B-16__openai``.
+
+    What counts is the part after the last slash, in which colon and backslash become ``_`` and dots are dropped.
+    """
+    return name.rsplit("/", 1)[-1].translate(_CLEAN)
 
 
 def parse_form(content_type: str, body: bytes, *, max_parts: int = MAX_PARTS) -> Form:
     """Read what matters out of a request body. Raises `ProtocolError` as stock refuses it.
 
-    A repeated field counts with its last value, unknown fields are ignored, an empty text counts as none.
+    A repeated field counts with its last value, an empty text counts as none.
     """
-    last = dict(parse_fields(content_type, body, max_parts=max_parts))
+    plain = read_plain(content_type, body, max_parts=max_parts)
+    try:
+        parts = read_parts(content_type, body, max_parts=max_parts) if plain is None else plain
+    except FormError as error:
+        raise ProtocolError(400, str(error)) from error
+    last = {part.name: part for part in parts}
     entries, image, text = last.get("entries"), last.get("image"), last.get("text")
     return Form(
-        entries=_decode(entries) if entries else None,
-        image=image,
-        text=_decode(text) if text else None,
+        entries=decode(entries.value) if entries and entries.value else None,
+        image=image.value if image else None,
+        text=decode(text.value) if text and text.value else None,
+        others=tuple(part for part in parts if part.name not in _FIELDS),
+        exact=plain is not None and len(last) == len(plain) and all(map(_is_as_declared, plain)),
     )
 
 
-def parse_fields(content_type: str, body: bytes, *, max_parts: int = MAX_PARTS) -> list[tuple[str, bytes]]:
-    """Read all fields out of a request body, in order. Raises `ProtocolError` as stock refuses it.
-
-    *max_parts* bounds the number of fields and that of files. A body of another kind than a form has none.
-    """
-    # Back to the header's bytes, of which mitmproxy made a text: the parser reads them as Latin-1.
-    kind, parameters = parse_options_header(content_type.encode("utf-8", "surrogateescape"))
-    if kind == b"multipart/form-data":
-        return _parse_multipart(parameters.get(b"boundary"), body, max_parts)
-    if kind == b"application/x-www-form-urlencoded":
-        return _parse_urlencoded(body, max_parts)
-    return []
+_FIELDS: Final = ("entries", "image", "text")
 
 
-def _parse_urlencoded(body: bytes, max_parts: int) -> list[tuple[str, bytes]]:
-    # Before anything is taken apart: fifty million empty fields would take minutes and gigabytes.
-    _bound("fields", body.count(b"&") + 1, max_parts)
-    fields = []
-    for pair in body.split(b"&"):
-        if len(pair) > MAX_FIELD_BYTES:
-            raise ProtocolError(400, f"Field exceeded maximum size of {MAX_FIELD_BYTES // 1024}KB.")
-        name, _, value = pair.decode("latin-1").partition("=")
-        fields.append((unquote_plus(name), unquote_plus(value).encode("utf-8")))
-    return fields
-
-
-def _parse_multipart(boundary: bytes | None, body: bytes, max_parts: int) -> list[tuple[str, bytes]]:
-    if not boundary:
-        raise ProtocolError(400, "Missing boundary in multipart.")
-    parts = _Parts(max_parts)
-    try:
-        parser = MultipartParser(boundary, parts.callbacks())
-        parser.write(body)
-        parser.finalize()
-    except FormParserError as error:
-        raise ProtocolError(400, "There was an error parsing the body") from error
-    if not parts.ended:
-        # Without its closing boundary the last part may be half an image: stock would take it for a whole one.
-        raise ProtocolError(400, "There was an error parsing the body")
-    return parts.fields
-
-
-class _Parts:
-    """Collects the parts of a multipart body from the parser's callbacks."""
-
-    def __init__(self, max_parts: int) -> None:
-        self.fields: list[tuple[str, bytes]] = []
-        self._max_parts = max_parts
-        self.ended = False
-        self._files = 0
-        self._header_name = b""
-        self._header_value = b""
-        self._disposition = b""
-        self._name = ""
-        self._is_file = False
-        self._data: list[bytes] = []
-        self._size = 0
-
-    def callbacks(self) -> MultipartCallbacks:
-        return {
-            "on_part_begin": self._part_begin,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._header_end,
-            "on_headers_finished": self._headers_finished,
-            "on_part_data": self._part_data,
-            "on_part_end": self._part_end,
-            "on_end": self._end,
-        }
-
-    def _part_begin(self) -> None:
-        self._disposition, self._name, self._is_file, self._data, self._size = b"", "", False, [], 0
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def _header_end(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self._disposition = self._header_value
-        self._header_name = self._header_value = b""
-
-    def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        if b"name" not in options:
-            raise ProtocolError(400, 'The Content-Disposition header field "name" must be provided.')
-        self._name = _decode(options[b"name"])
-        self._is_file = b"filename" in options
-        self._files += self._is_file
-        _bound("files", self._files, self._max_parts)
-        _bound("fields", len(self.fields) + 1 - self._files, self._max_parts)
-
-    def _part_data(self, data: bytes, start: int, end: int) -> None:
-        self._size += end - start
-        if not self._is_file and self._size > MAX_FIELD_BYTES:
-            raise ProtocolError(400, f"Part exceeded maximum size of {MAX_FIELD_BYTES // 1024}KB.")
-        self._data.append(data[start:end])
-
-    def _part_end(self) -> None:
-        self.fields.append((self._name, b"".join(self._data)))
-
-    def _end(self) -> None:
-        self.ended = True
-
-
-def _bound(what: str, count: int, most: int) -> None:
-    if count > most:
-        raise ProtocolError(400, f"Too many {what}. Maximum number of {what} is {most}.")
-
-
-def _decode(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
+def _is_as_declared(part: Part) -> bool:
+    """Whether a part that stock knows is a file or a field as stock declares it."""
+    return part.name not in _FIELDS or (part.filename is not None) == (part.name == "image")
 
 
 def parse_entries(raw: str | None) -> dict[str, Any]:
@@ -249,7 +156,7 @@ def parse_task(task: str, types: object) -> list[Entry]:
         options = (model.get("options") if isinstance(model, dict) else None) or {}
         if type_ not in KNOWN_TYPES[task] or not isinstance(name, str) or not isinstance(options, dict):
             raise ProtocolError(422, "Invalid request format.")
-        entries.append(Entry(task, type_, clean_name(name), options))
+        entries.append(Entry(task, type_, clean_name(name), options, name))
     if {entry.type for entry in entries} == {"recognition"}:
         # Stock's own words; it prints the pair of enums that it looked up.
         dependency = f"(<ModelType.DETECTION: 'detection'>, <ModelTask.{_ENUM[task]}: '{task}'>)"
@@ -266,15 +173,56 @@ def require_payload(form: Form) -> None:
         raise ProtocolError(400, "Either image or text must be provided")
 
 
+def is_exact(form: Form) -> bool:
+    """Whether stock sees in the body of *form*, byte for byte, what we saw: no key of ``entries`` is there twice."""
+    return form.exact and not _has_repeated_keys(form.entries or "")
+
+
+_LONGEST_LOOKED_THROUGH: Final = 64 * 1024
+"""Characters; Immich's own entries have some two hundred."""
+
+
+def _has_repeated_keys(text: str) -> bool:
+    """Look for an object with two equal keys in valid JSON; what is too long or too deep to look through has some."""
+    if len(text) > _LONGEST_LOOKED_THROUGH:
+        return True
+    found = False
+
+    def look(pairs: list[tuple[str, object]]) -> None:
+        nonlocal found
+        found = found or len({key for key, _ in pairs}) < len(pairs)
+
+    try:
+        json.loads(text, object_pairs_hook=look)
+    except (ValueError, RecursionError):
+        return True
+    return found
+
+
 def build_form(entries: Mapping[str, Any], form: Form) -> tuple[str, bytes]:
-    """Return content type and body of a request with other *entries* and the same, byte-identical image or text."""
-    fields: dict[str, Any] = {"entries": orjson.dumps(entries).decode()}
-    if form.image is not None:
-        fields["image"] = ("blob", form.image, "application/octet-stream")
+    """Return content type and body of a request with other *entries*: a plain form, which every parser reads alike.
+
+    Image, text and what stock ignores stay as they were understood, the image byte for byte. Raises `ProtocolError`
+    (400) where there is no such form.
+    """
+    parts = [replace(one, value=decode(one.value).encode()) if one.filename is None else one for one in form.others]
     if form.text is not None:
-        fields["text"] = form.text.encode("utf-8", "surrogatepass")
-    encoder = MultipartEncoder(fields)
-    return encoder.content_type, encoder.to_string()
+        parts.insert(0, Part("text", form.text.encode("utf-8", "surrogatepass")))
+    if form.image is not None:
+        parts.insert(0, Part("image", form.image, "blob", "application/octet-stream"))
+    try:
+        parts.insert(0, Part("entries", orjson.dumps(entries)))
+    except orjson.JSONEncodeError as error:
+        raise ProtocolError(400, f"The entries cannot be passed on: {error}") from error
+    encoder = MultipartEncoder([(part.name, (part.filename, part.value, part.content_type)) for part in parts])
+    content_type, body = encoder.content_type, encoder.to_string()
+    if read_plain(content_type, body, max_parts=len(parts)) != parts:
+        raise ProtocolError(
+            400,
+            "This form cannot be passed on to the stock ML in a way that every parser reads alike. "
+            "Send names of fields and files without quotes and special characters, and texts in UTF-8.",
+        )
+    return content_type, body
 
 
 def dump(answer: object) -> bytes:

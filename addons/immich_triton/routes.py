@@ -38,7 +38,7 @@ class Pipeline:
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """For which Immich model names of a task which pipelines answer.
+    """For which Immich model names of a task, as they are written in the route, which pipelines answer.
 
     ``dimension`` is the embedding size, 0 where the task has none. ``untrained`` marks random weights made for tests.
     """
@@ -57,22 +57,22 @@ class Route:
 
 
 class RouteTable:
-    """All routes, by task and model name."""
+    """All routes, by task and model name; names are compared in their clean form."""
 
     def __init__(self, routes: tuple[Route, ...] = ()) -> None:
         self.routes = routes
         self._by_name: dict[tuple[str, str], Route] = {}
         for route in routes:
             for name in route.names:
-                other = self._by_name.setdefault((route.task, name), route)
+                other = self._by_name.setdefault((route.task, clean_name(name)), route)
                 if other is not route:
                     raise RouteError(
                         f"{route.source} and {other.source} both answer {route.task} {name}; remove one of the folders"
                     )
 
     def find(self, task: str, name: str) -> Route | None:
-        """Return the route of a model *name* in its clean form, or None: then it is not ours."""
-        return self._by_name.get((task, name))
+        """Return the route of a model *name*, however it is spelt, or None: then it is not ours."""
+        return self._by_name.get((task, clean_name(name)))
 
     def pipelines(self) -> Iterator[Pipeline]:
         """Yield every pipeline of every route."""
@@ -125,7 +125,7 @@ def _route(raw: Mapping[str, Any], path: Path) -> Route:
     task = _get(raw, "task", str)
     if task not in KNOWN_TYPES:
         raise RouteError(f"task {task!r} is none of {', '.join(KNOWN_TYPES)}")
-    names = tuple(clean_name(name) for name in _strings(raw, "names"))
+    names = _strings(raw, "names")
     if not names:
         raise RouteError("names is empty")
     pipelines = tuple(_pipeline(item) for item in _get(raw, "pipelines", list))

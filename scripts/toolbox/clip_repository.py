@@ -70,7 +70,11 @@ def check_names(model: ClipModel, names: Sequence[str], models: Path) -> list[st
             )
         for route in sorted(models.glob("[!.]*/route.toml")):
             content = tomllib.loads(route.read_text(encoding="utf-8"))
-            if content["task"] == "clip" and name in content["names"] and route.parent.name != model.visual:
+            if (
+                content["task"] == "clip"
+                and name in map(clean_name, content["names"])
+                and route.parent.name != model.visual
+            ):
                 raise ClipNameError(
                     f"{route.parent} already answers for {name}. Remove that folder, or choose another name (--as)."
                 )

@@ -196,7 +196,7 @@ def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Findi
     yield from addresses(urls, version, routes_clip=any(route.task == "clip" for route in table.routes))
     for task, title in TASKS.items():
         if task in names:
-            yield from _asked(task, clean_name(names[task]), table, state_dir)
+            yield from _asked(task, names[task], table, state_dir)
         else:
             yield note(f"{title} is switched off in Immich")
 
@@ -246,7 +246,7 @@ def _asked(task: str, name: str, table: RouteTable, state_dir: Path) -> Iterator
                 f"export it under a name of that size: {', '.join(names_of(route.dimension)[:3]) or 'there is none'}",
             )
         return
-    if task == "clip" and name in _owned(state_dir):
+    if task == "clip" and clean_name(name) in _owned(state_dir):
         yield error(
             f"{title}: Immich asks for {name}, which Triton answered before; it has no route now and gets 503",
             f"restore the model, or rebuild the index and run scripts/ledger.py forget {name}",
