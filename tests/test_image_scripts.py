@@ -53,7 +53,9 @@ def test_what_the_environment_tells_pip_reaches_the_inside(tmp_path: Path, monke
     assert found["proxy"] == "http://proxy.example:3128"
 
 
-@pytest.mark.parametrize("script", sorted((PROJECT / "scripts/lab/image").glob("*.sh")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "script", [PROJECT / ".ci/run", *sorted((PROJECT / "scripts/lab/image").glob("*.sh"))], ids=lambda path: path.name
+)
 def test_the_shell_scripts_can_be_read_by_bash(script: Path) -> None:
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     assert "set -euo pipefail" in script.read_text() or script.name == "storage.sh"
