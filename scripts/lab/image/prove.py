@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tag", help="the image, as given to build.sh")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _end)  # so that whoever ends us leaves nothing running either
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)  # an exception, on whose way out everything is stopped and removed
     image = Image(options.tag)
     say(f"{image.tag} has {image.size} and runs as {image.user}")
     with working_folder() as folder:

@@ -6,6 +6,9 @@ IMAGE_WORK=${IMAGE_WORK:-${XDG_CACHE_HOME:-$HOME/.cache}/immich-triton/image}
 BASE=docker.io/library/python:3.12-slim-bookworm
 TOOLS=(buildah debootstrap tini)
 
+# A signal waits for the command that runs, which Ctrl-C reaches too: only then is it time to clean up.
+trap 'exit 130' INT TERM
+
 storage_buildah() {
     buildah --root "$IMAGE_WORK/storage" --runroot "$IMAGE_WORK/state" --storage-driver "${STORAGE_DRIVER:-vfs}" "$@"
 }
