@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
+from attacks import BOUNDARY
 from hypothesis import strategies as st
 from toolbox.client import entries_for
-
-BOUNDARY = b"----formdata-undici-012345678901"
 
 
 def multipart(*parts: bytes, end: bytes = b"--\r\n") -> bytes:

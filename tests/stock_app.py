@@ -38,7 +38,7 @@ def asked(entries: Annotated[str, Form()]) -> list[list[str]]:
         raise HTTPException(422, "Invalid request format.") from error
 
 
-@app.post("/predict")
+@app.post("/predict")  # type: ignore[untyped-decorator]
 async def predict(
     models: Annotated[list[list[str]], Depends(asked)],
     image: Annotated[bytes | None, File()] = None,
@@ -51,7 +51,7 @@ async def predict(
     return {"ran": models, "image": None if image is None else hashlib.sha256(image).hexdigest(), "text": text}
 
 
-@app.get("/ran")
+@app.get("/ran")  # type: ignore[untyped-decorator]
 async def take_ran() -> list[list[str]]:
     """Return what was run since the last time."""
     taken = ran.copy()

@@ -98,10 +98,11 @@ def head(method: str, path: str, length: int | None = None) -> bytes:
     return (text + (f"Content-Length: {length}\r\n" if length is not None else "") + "\r\n").encode()
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(gateway: GatewayProcess) -> None:
+@pytest.mark.parametrize("path", ["/predict", "/predict%0a"])
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(gateway: GatewayProcess, path: str) -> None:
     growth = gateway.growth()
     with connect(gateway) as client:
-        client.sendall(head("POST", "/predict", (2 << 20) + 1))
+        client.sendall(head("POST", path, (2 << 20) + 1))
         answer = client.recv(65536)
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b"immich_max_body_mib" in answer

@@ -22,6 +22,7 @@ from immich_triton.protocol import (
     clean_name,
     dump,
     fold_path,
+    is_exact,
     merge,
     parse_entries,
     parse_form,
@@ -171,13 +172,20 @@ def test_bounds_the_number_of_parts() -> None:
         "/predict#f",
         "/%2e%2e/predict",
         "/..//predict/.",
+        "/predict%0a",
+        "/predict%0A?x",
+        "/predict/%0a",
+        "/x/..%2fpredict%0d%0a",
     ],
 )
 def test_folds_every_spelling_of_the_path(target: str) -> None:
     assert fold_path(target) == "/predict"
 
 
-@pytest.mark.parametrize("target", ["/", "/predictx", "/predict/x", "/x/predict", "/Predict", "/%2570redict", ""])
+@pytest.mark.parametrize(
+    "target",
+    ["/", "/predictx", "/predict/x", "/x/predict", "/Predict", "/%2570redict", "/predict%0ax", "/predict;x", ""],
+)
 def test_leaves_other_paths_alone(target: str) -> None:
     assert fold_path(target) != "/predict"
 
@@ -191,6 +199,12 @@ def test_a_path_may_hold_bytes_that_are_no_text() -> None:
 def test_cleans_model_names_like_stock() -> None:
     assert clean_name("ViT-B-16::openai") == clean_name("ViT-B-16__openai") == "ViT-B-16__openai"
     assert clean_name("immich-app/ViT-B-32__openai") == "ViT-B-32__openai"
+    assert clean_name("a/b\\..c:d.") == "b_c_d"
+
+
+def test_an_entry_is_compared_by_its_clean_name_and_shown_as_it_was_spelt() -> None:
+    (entry,) = parse_task("clip", {"textual": {"modelName": "ViT-B-16.::openai"}})
+    assert (entry.name, entry.spelling) == ("ViT-B-16__openai", "ViT-B-16.::openai")
 
 
 def test_options_may_be_missing_null_or_empty() -> None:
@@ -213,6 +227,54 @@ def test_a_split_request_keeps_the_image_byte_for_byte(image: bytes, text: str) 
     assert again.image == image
     assert again.text == (text or None)
     assert parse_entries(again.entries) == {"pet-detection": {"x": 1}}
+
+
+def test_what_stock_ignores_stays_in_a_split_request() -> None:
+    others = (Part("album", b"1"), Part("album", "é".encode()), Part("mask", b"\0\xff", "mask.png", "image/png"))
+    again = parse_form(*build_form({}, Form(entries=None, image=b"i", text="t", others=others)))
+    assert again == Form(entries="{}", image=b"i", text="t", others=others)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Part('a"b', b""),
+        Part("a\\b", b""),
+        Part("a\r\nX: y", b""),
+        Part("a;b", b""),
+        Part("", b"x" * (1 << 20) + b"x"),
+        Part("mask", b"", 'a"b.png'),
+        Part("mask", b"", "mask.png", "multipart/mixed; boundary=x"),
+        Part("mask", b"", "mask.png", "text/plain; charset=utf-7"),
+    ],
+)
+def test_what_cannot_be_passed_on_plainly_is_refused(other: Part) -> None:
+    with pytest.raises(ProtocolError, match="every parser reads alike") as caught:
+        build_form({}, Form(entries=None, image=b"i", text=None, others=(other,)))
+    assert caught.value.status == 400
+
+
+def test_entries_too_deep_to_be_written_again_are_refused() -> None:
+    form = parse_form(*multipart(entries='{"x":' * 400 + "1" + "}" * 400, text="t"))
+    with pytest.raises(ProtocolError, match="cannot be passed on") as caught:
+        build_form(parse_entries(form.entries), form)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("raw", "exact"),
+    [
+        ('{"ocr":{"detection":{"modelName":"m","options":{"a":1}}},"clip":{}}', True),
+        ('{"ocr":{},"ocr":{}}', False),
+        ('{"ocr":{},"oc\\u0072":{}}', False),
+        ('{"ocr":{"detection":{"modelName":"m","options":{"a":1,"a":1}}}}', False),
+        ('{"ocr":[{"a":1,"a":2}]}', False),
+    ],
+)
+def test_entries_with_a_key_twice_do_not_go_on_as_they_are(raw: str, *, exact: bool) -> None:
+    form = parse_form(*multipart(entries=raw, text="t"))
+    assert form.exact
+    assert is_exact(form) is exact
 
 
 @given(st.binary(max_size=400))
