@@ -25,6 +25,14 @@ logger = logging.getLogger(__name__)
 BYPASSES = {"ignore_hosts", "allow_hosts", "tcp_hosts"}
 
 
+UNUSABLE = (ValueError, RouteError, LedgerError)
+"""What settings are refused with."""
+
+
+class NotUsableError(RuntimeError):
+    """The gateway cannot be configured now. No OptionsError: mitmproxy would never look at the script again."""
+
+
 class Configuration:
     """First in the list: nothing works before it."""
 
@@ -45,6 +53,32 @@ class Configuration:
         except OptionsError as error:
             logger.error("immich-triton: %s", error)  # noqa: TRY400 - the message says it all
             raise
+        if guard.was_there_before():
+            self._refuse_now()
+
+    def _refuse_now(self) -> None:
+        """Let a script that is loaded again fail as a whole while it could not be configured: half of it is no gateway.
+
+        Raises `NotUsableError`. The guard then has it loaded once more as soon as it can be configured.
+        """
+        try:
+            self._check()
+        except UNUSABLE as error:
+            guard.retire(self._service.id)
+            guard.load_again_when(self._is_usable)
+            raise NotUsableError(
+                f"immich-triton: {error}. Every request gets 503 until this is mended; that is looked for every second"
+            ) from error
+
+    def _check(self) -> None:
+        self._service.check(Settings.read(ctx.options))
+
+    def _is_usable(self) -> bool:
+        try:
+            self._check()
+        except UNUSABLE:
+            return False
+        return True
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""
@@ -73,12 +107,14 @@ class Configuration:
         if updated & {setting.name for setting in SETTINGS}:
             try:
                 self._service.configure(Settings.read(ctx.options))
-            except (ValueError, RouteError, LedgerError) as error:
+            except UNUSABLE as error:
                 raise OptionsError(f"immich-triton: {error}") from error
 
     def running(self) -> None:
-        """Start to watch the routes."""
+        """Have the script brought back should mitmproxy lose it; start to watch the routes."""
+        guard.watch(self)
         self._service.watch()
+        self._service.look_after_doubts()
 
     def done(self) -> None:
         """Stop; from now on the guard answers."""
