@@ -89,6 +89,14 @@ class StandInTriton:
                 request.transport.abort()
             case "500" | "503" | "403":
                 return web.json_response({"error": f"made to fail with {behaviour}"}, status=int(behaviour))
+            case "older pipeline":
+                # As Triton says it to who asks for an output that the config does not name.
+                text = f"[request id: <id_unknown>] unexpected inference output 'FINGERPRINT' for model '{pipeline}'"
+                return web.json_response({"error": text}, status=400)
+            case "no proof":
+                outputs = [output for output in outputs if output["name"] != "FINGERPRINT"]
+            case "other weights":
+                outputs[-1]["data"] = [FINGERPRINT + 1]
             case "empty":
                 return web.json_response({"model_name": pipeline, "outputs": []})
             case "error in a 200":

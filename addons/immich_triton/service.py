@@ -24,8 +24,11 @@ from immich_triton.weights import Doubts, compare, question
 
 logger = logging.getLogger(__name__)
 
-DOUBT_INTERVAL = 5.0
+DOUBT_INTERVAL = 2.0
 """Seconds from one question to the next to a pipeline that did not answer with its route's weights."""
+
+DOUBT_DEADLINE = 10.0
+"""Seconds that it has for the answer."""
 
 CLIENT_SETTINGS = ("triton_url", "triton_timeout", "triton_key", "max_at_triton")
 """The settings that the client of Triton is made from."""
@@ -128,7 +131,7 @@ class Service:
 
     async def _ask_again(self, route: Route, pipeline: Pipeline) -> None:
         try:
-            compare(route, pipeline, await self.triton.infer(question(pipeline), DOUBT_INTERVAL, patient=False))
+            compare(route, pipeline, await self.triton.infer(question(pipeline), DOUBT_DEADLINE, patient=False))
         except WrongWeights as reason:
             self.doubts.add(pipeline, reason)
         except (TritonError, *GARBAGE) as error:
