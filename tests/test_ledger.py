@@ -67,7 +67,7 @@ def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_a_lock_that_is_not_given_back_is_an_error_that_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_file.exclusive.__wrapped__, "__kwdefaults__", {"patience": 0.05})  # type: ignore[attr-defined]
+    monkeypatch.setattr(state_file, "PATIENCE", 0.05)
     ledger = Ledger(tmp_path)
     with state_file.exclusive(ledger.path):
         for change in (lambda: ledger.own("a", "1" * 64), lambda: Ledger(tmp_path).own("b", "2" * 64)):

@@ -27,10 +27,11 @@ PRIVATE: Final = 0o600
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
+def exclusive(path: Path, *, patience: float | None = None) -> Iterator[None]:
     """Let nobody else change *path* while the block reads and writes it.
 
-    Waits up to *patience* seconds, and blocks the thread meanwhile. Raises OSError, when time is up TimeoutError.
+    Waits up to *patience* seconds (`PATIENCE`), and blocks the thread meanwhile. Raises OSError; TimeoutError when
+    time is up.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
@@ -38,7 +39,7 @@ def exclusive(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     try:
         if sys.platform != "win32":
             _make_private(descriptor)
-            _lock(descriptor, lock, time.monotonic() + patience)
+            _lock(descriptor, lock, time.monotonic() + (PATIENCE if patience is None else patience))
         yield
     finally:
         os.close(descriptor)
