@@ -13,6 +13,7 @@ import requests
 from embedded_triton import eventually, free_ports
 from gateway_process import ADDON, GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
+from stand_in_triton import write_routes
 from toolbox.client import entries_for, predict
 from toolbox.repository import Pipeline, Route, write_route
 
@@ -154,4 +155,38 @@ def test_a_broken_script_is_repaired_with_an_older_file(gateway: GatewayProcess,
     assert eventually(lambda: gone(gateway))
     good.replace(gateway.script)
     assert eventually(lambda: works(gateway))
+    assert upstream.predictions() == []
+
+
+ADDER = """
+import asyncio
+from mitmproxy import ctx
+
+async def add():
+    await asyncio.sleep(0.5)
+    ctx.options.update(scripts=[*ctx.options.scripts, {script!r}])
+
+def running():
+    global task
+    task = asyncio.create_task(add())
+"""
+
+
+def test_a_script_that_is_added_while_a_route_is_invalid_is_loaded_when_that_is_mended(
+    upstream: Recorder, tmp_path: Path
+) -> None:
+    models = write_routes(tmp_path / "models")
+    route = models / "ocr_rec/route.toml"
+    good = route.read_text()
+    route.write_text("task =")
+    adder = tmp_path / "adder.py"
+    adder.write_text(ADDER.format(script=str(ADDON)))
+    with running_gateway(
+        tmp_path, models=models, triton_url="http://127.0.0.1:1", upstream=upstream.url, script=adder, immich_deadline=1
+    ) as gateway:
+        assert eventually(lambda: gone(gateway))
+        upstream.seen.clear()
+        assert "its settings were refused" in gateway.log
+        route.write_text(good)
+        assert eventually(lambda: works(gateway))
     assert upstream.predictions() == []

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from stand_in_triton import FINGERPRINT, StandInTriton, stand_in_triton, write_r
 from toolbox.client import Answer, entries_for, predict
 
 from immich_triton import weights
-from immich_triton.inference import WrongWeights
+from immich_triton.inference import Call, WrongWeights
 from immich_triton.ledger import Ledger
 from immich_triton.routes import Pipeline, Route
 from immich_triton.weights import Doubts
@@ -68,16 +69,28 @@ def test_the_record_of_an_export_counts_for_its_own_weights(tmp_path: Path, reco
     assert weights.recorded(tmp_path, "see", SHA) is None
 
 
-def test_a_doubt_stays_until_the_pipeline_answers_right_or_its_route_changes() -> None:
-    doubts = Doubts()
+async def test_a_doubt_stays_until_the_pipeline_answers_right_or_its_route_changes() -> None:
+    doubts, asked = Doubts(), []
+    answer: dict[str, Any] = {}
+
+    async def ask(call: Call) -> dict[str, Any]:
+        asked.append((call.pipeline.name, call.tensor, call.outputs))
+        return answer
+
     doubts.add(VISUAL, WrongWeights("why"))
     assert doubts.about([ROUTE]) == {"clip_image": "why"}
-    assert doubts.to_ask([ROUTE]) == [(ROUTE, VISUAL)]
-    doubts.settle(VISUAL)
+    await doubts.ask_again([ROUTE], ask)  # no answer
+    assert doubts.about([ROUTE]) == {"clip_image": "why"}
+    answer["FINGERPRINT"] = np.array([[8]])
+    await doubts.ask_again([ROUTE], ask)
+    assert "other weights" in doubts.about([ROUTE])["clip_image"]
+    answer["FINGERPRINT"] = np.array([[7]])
+    await doubts.ask_again([ROUTE], ask)
     assert doubts.about([ROUTE]) == {}
-    doubts.add(VISUAL, WrongWeights("why"))
-    other = replace(ROUTE, pipelines=(replace(VISUAL, fingerprint=9), TEXTUAL))
-    assert doubts.to_ask([other]) == []
+    assert asked == [("clip_image", "IMAGE", ("FINGERPRINT",))] * 3
+    doubts.add(TEXTUAL, WrongWeights("why"))
+    await doubts.ask_again([replace(ROUTE, pipelines=(VISUAL, replace(TEXTUAL, fingerprint=9)))], ask)
+    assert len(asked) == 3
     assert doubts.about([ROUTE]) == {}  # forgotten
     assert doubts.about([replace(ROUTE, pipelines=(UNKNOWN, TEXTUAL))]).keys() == {"clip_image"}
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 BYPASSES = {"ignore_hosts", "allow_hosts", "tcp_hosts"}
 
 
-UNUSABLE = (ValueError, RouteError, LedgerError)
+UNUSABLE = (ValueError, RouteError, LedgerError, OptionsError)
 """What settings are refused with."""
 
 
@@ -64,13 +64,17 @@ class Configuration:
         try:
             self._check()
         except UNUSABLE as error:
-            guard.retire(self._service.id)
-            guard.load_again_when(self._is_usable)
-            raise NotUsableError(
-                f"immich-triton: {error}. Every request gets 503 until this is mended; that is looked for every second"
-            ) from error
+            raise self._give_up(str(error)) from error
+
+    def _give_up(self, why: str) -> NotUsableError:
+        guard.retire(self._service.id)
+        guard.load_again_when(self._is_usable)
+        return NotUsableError(
+            f"immich-triton: {why}. Every request gets 503 until this is mended; that is looked for every second"
+        )
 
     def _check(self) -> None:
+        refuse_bypasses(ctx.options.keys())
         self._service.check(Settings.read(ctx.options))
 
     def _is_usable(self) -> bool:
@@ -82,22 +86,7 @@ class Configuration:
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""
-        if "mode" in updated:
-            for mode in ctx.options.mode:
-                check_mode(mode)
-        if "stream_large_bodies" in updated and ctx.options.stream_large_bodies:
-            raise OptionsError(
-                "stream_large_bodies cannot be used with immich-triton: it sends large /predict requests upstream "
-                "before Triton is asked. What passes through is streamed anyway."
-            )
-        for option in BYPASSES & updated:
-            if getattr(ctx.options, option):
-                raise OptionsError(f"{option} cannot be used with immich-triton: what it names goes past the gateway")
-        if "validate_inbound_headers" in updated and not ctx.options.validate_inbound_headers:
-            raise OptionsError(
-                "validate_inbound_headers cannot be switched off with immich-triton: a request that we and the stock "
-                "ML read differently could be smuggled past us"
-            )
+        refuse_bypasses(updated)
         if "http2" in updated and ctx.options.http2:
             # Immich speaks HTTP/1.1; limits and time-outs rely on one request at a time per connection.
             ctx.options.update(http2=False)
@@ -113,6 +102,9 @@ class Configuration:
     def running(self) -> None:
         """Have the script brought back should mitmproxy lose it; start to watch the routes."""
         guard.watch(self)
+        if not self._service.is_configured:
+            # The script was added to a mitmproxy that runs, and `configure` refused its settings.
+            raise self._give_up("its settings were refused when it was loaded")
         self._service.watch()
         self._service.look_after_doubts()
 
@@ -120,6 +112,26 @@ class Configuration:
         """Stop; from now on the guard answers."""
         guard.retire(self._service.id)
         self._service.close()
+
+
+def refuse_bypasses(updated: AbstractSet[str]) -> None:
+    """Raise OptionsError when one of the options *updated* lets requests go past the gateway."""
+    if "mode" in updated:
+        for mode in ctx.options.mode:
+            check_mode(mode)
+    if "stream_large_bodies" in updated and ctx.options.stream_large_bodies:
+        raise OptionsError(
+            "stream_large_bodies cannot be used with immich-triton: it sends large /predict requests upstream "
+            "before Triton is asked. What passes through is streamed anyway."
+        )
+    for option in BYPASSES & updated:
+        if getattr(ctx.options, option):
+            raise OptionsError(f"{option} cannot be used with immich-triton: what it names goes past the gateway")
+    if "validate_inbound_headers" in updated and not ctx.options.validate_inbound_headers:
+        raise OptionsError(
+            "validate_inbound_headers cannot be switched off with immich-triton: a request that we and the stock "
+            "ML read differently could be smuggled past us"
+        )
 
 
 def check_mode(spec: str) -> None:

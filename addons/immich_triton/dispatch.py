@@ -90,7 +90,7 @@ async def _ask(service: Service, part: Part, question: Question) -> dict[str, An
         call = replace(call, parameters={**call.parameters, "max_pixels": service.settings.max_pixels})
     if task.name == "clip":
         for entry in part.entries:
-            service.refuse_other_weights(part.route, entry.name)
+            service.ownership.refuse_other_weights(part.route, entry.name)
     if task.name in service.settings.fallback_tasks:
         try:
             return await _ask_triton(service, part, call, question, patient=False)
@@ -103,7 +103,7 @@ async def _ask(service: Service, part: Part, question: Question) -> dict[str, An
     if task.name == "clip":
         # Not before it is known to be an answer of these weights.
         for entry in part.entries:
-            await service.own(part.route, entry.name)
+            await service.ownership.own(part.route, entry.name)
     return fragment
 
 

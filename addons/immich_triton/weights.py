@@ -9,7 +9,8 @@ version would ignore without a word.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,8 @@ from immich_triton.inference import Call, WrongWeights
 
 if TYPE_CHECKING:
     from immich_triton.routes import Pipeline, Route
+
+logger = logging.getLogger(__name__)
 
 OUTPUT: Final = "FINGERPRINT"
 """INT64 [1,1]."""
@@ -112,12 +115,20 @@ class Doubts:
                     found[pipeline.name] = reason
         return found
 
-    def to_ask(self, routes: Iterable[Route]) -> list[tuple[Route, Pipeline]]:
-        """Return what is in doubt and can be asked again; what no route names any more is forgotten."""
-        known = [(route, pipeline) for route in routes for pipeline in route.pipelines]
-        kept = {_key(pipeline) for _, pipeline in known}
-        self._reasons = {key: reason for key, reason in self._reasons.items() if key in kept}
-        return [(route, pipeline) for route, pipeline in known if _key(pipeline) in self._reasons]
+    async def ask_again(self, routes: Iterable[Route], ask: Callable[[Call], Awaitable[Mapping[str, Any]]]) -> None:
+        """Ask what is in doubt by *ask*; what no route names any more is forgotten."""
+        known = {_key(pipeline): (route, pipeline) for route in routes for pipeline in route.pipelines}
+        self._reasons = {key: reason for key, reason in self._reasons.items() if key in known}
+        for route, pipeline in [known[key] for key in self._reasons]:
+            try:
+                compare(route, pipeline, await ask(question(pipeline)))
+            except WrongWeights as reason:
+                self.add(pipeline, reason)
+            except Exception as error:  # noqa: BLE001 - no answer, or none that can be read: the doubt remains
+                logger.debug("%s does not tell its weights: %r", pipeline.name, error)
+            else:
+                self.settle(pipeline)
+                logger.warning("%s answers with the weights of its route again", pipeline.name)
 
 
 def question(pipeline: Pipeline) -> Call:
