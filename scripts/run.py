@@ -22,9 +22,9 @@ import argon2  # mitmproxy's own dependency, for this very option
 from toolbox import preflight
 from toolbox.gateway_process import GatewayProcess, GatewaySettings, WebInterface, given
 from toolbox.preflight import StartError
-from toolbox.repository import INSTALLED, MODELS, PROJECT, install_pipelines
+from toolbox.renewal import renew
+from toolbox.repository import MODELS, PROJECT
 from toolbox.stop_signals import StopSignals
-from toolbox.triton_models import PIPELINES
 from toolbox.triton_process import TritonProcess
 from toolbox.triton_settings import TritonSettings
 
@@ -102,8 +102,8 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
         preflight.check_ports([*triton.settings.ports, *gateway.settings.ports])
         if options.export:
             _export_if_needed(models, asked)
-        # A new version of the project brings new pipelines; the repository may be a volume that an older one filled.
-        install_pipelines(models, [name for name in PIPELINES if (models / name / INSTALLED).is_file()])
+        for sentence in renew(models):
+            print(f"models: {sentence}", flush=True)
         routes = load_routes(models)
         print(f"triton: starting over {models} (log: {triton.log_path})", flush=True)
         triton.start()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from toolbox.preflight import StartError
+from toolbox.renewal import renew
 from toolbox.repository import MODELS, PROJECT
 from toolbox.stop_signals import StopSignals
 from toolbox.triton_install import ONNXRUNTIME_BACKEND
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     triton = TritonProcess(settings, _say)
     with StopSignals() as asked:
         try:
+            for sentence in renew(settings.models):
+                _say(sentence)
             triton.start()
             _say(f"starting over {settings.models} (log: {triton.log_path})")
             while not asked.wait(0.1):

@@ -21,6 +21,8 @@ from toolbox.repository import Pipeline, Route, write_route
 DIMENSION = 512
 VECTOR = np.full(DIMENSION, 1 / np.sqrt(DIMENSION), dtype=np.float32)
 
+FINGERPRINT = 20_251_127
+
 CLIP_NAME, OCR_NAME = "ViT-B-16__openai", "PP-OCRv5_mobile"
 
 
@@ -87,6 +89,14 @@ class StandInTriton:
                 request.transport.abort()
             case "500" | "503" | "403":
                 return web.json_response({"error": f"made to fail with {behaviour}"}, status=int(behaviour))
+            case "older pipeline":
+                # As Triton says it to who asks for an output that the config does not name.
+                text = f"[request id: <id_unknown>] unexpected inference output 'FINGERPRINT' for model '{pipeline}'"
+                return web.json_response({"error": text}, status=400)
+            case "no proof":
+                outputs = [output for output in outputs if output["name"] != "FINGERPRINT"]
+            case "other weights":
+                outputs[-1]["data"] = [FINGERPRINT + 1]
             case "empty":
                 return web.json_response({"model_name": pipeline, "outputs": []})
             case "error in a 200":
@@ -138,7 +148,8 @@ def tensors(pipeline: str) -> list[dict[str, Any]]:
             size,
         ]
     embedding = {"name": "EMBEDDING", "datatype": "FP32", "shape": [1, DIMENSION], "data": VECTOR.tolist()}
-    return [embedding, size] if pipeline == "clip_image" else [embedding]
+    proof = {"name": "FINGERPRINT", "datatype": "INT64", "shape": [1, 1], "data": [FINGERPRINT]}
+    return [embedding, size, proof] if pipeline == "clip_image" else [embedding, proof]
 
 
 def write_routes(models: Path) -> Path:
@@ -147,8 +158,8 @@ def write_routes(models: Path) -> Path:
         (models / name).mkdir(parents=True)
     ocr = Pipeline("ocr", ["detection", "recognition"], ["ocr_det", "ocr_rec"])
     write_route(models / "ocr_rec", Route("ocr", [OCR_NAME], [ocr], "a" * 64))
-    image = Pipeline("clip_image", ["visual"], ["visual"], {"encoder": "visual"})
-    text = Pipeline("clip_text", ["textual"], ["textual"], {"encoder": "textual"})
+    image = Pipeline("clip_image", ["visual"], ["visual"], {"encoder": "visual"}, FINGERPRINT)
+    text = Pipeline("clip_text", ["textual"], ["textual"], {"encoder": "textual"}, FINGERPRINT)
     write_route(models / "clip", Route("clip", [CLIP_NAME], [image, text], "b" * 64, dimension=DIMENSION))
     return models
 

@@ -16,11 +16,12 @@ from embedded_triton import eventually
 from gateway_process import GatewayProcess, kept, running_gateway
 from mitmproxy.test import taddons
 from recorder import Recorder, recording_upstream
-from stand_in_triton import StandInTriton, stand_in_triton, write_routes
+from stand_in_triton import CLIP_NAME, StandInTriton, stand_in_triton, write_routes
 from toolbox.client import entries_for, predict
 
 from immich_triton.catchup import CatchUp, Pauses, start_missing
 from immich_triton.configuration import Configuration
+from immich_triton.inference import WrongWeights
 from immich_triton.observer import Reason, RequestDone
 from immich_triton.outages import PAUSES, Outages
 from immich_triton.service import Service
@@ -279,6 +280,23 @@ async def test_nothing_is_asked_while_a_model_is_missing(triton: StandInTriton, 
         assert immich.queues == ["ocr"]
         triton.unready.clear()
         assert await attend_until(catch_up, lambda: immich.queues == ["ocr", "smartSearch"])
+
+
+async def test_nothing_is_asked_while_triton_has_other_weights(triton: StandInTriton, tmp_path: Path) -> None:
+    async with (
+        serving(Immich()) as immich,
+        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY) as (service, catch_up, outages),
+    ):
+        lose(service, "clip", reason="weights")
+        assert outages.marks().keys() == {"clip"}
+        route = service.table.find("clip", CLIP_NAME)
+        assert route is not None
+        service.doubts.add(route.pipeline("visual"), WrongWeights("another export"))
+        for _ in range(3):
+            await catch_up.attend()
+        assert immich.queues == []
+        service.doubts.settle(route.pipeline("visual"))
+        assert await attend_until(catch_up, lambda: immich.queues == ["smartSearch"])
 
 
 async def test_without_a_key_one_line_says_what_to_click(

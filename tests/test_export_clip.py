@@ -223,7 +223,7 @@ def external_encoder(
     """Triton over the small model with external data, run by either engine of the embedded backend."""
     models = tmp_path_factory.mktemp("external") / "models"
     exported = Path(checks["external"]["folder"])
-    record = {"precision": "fp32", "untrained": True, "weights": {"sha256": "0" * 64}}
+    record = {"precision": "fp32", "untrained": True, "weights": {"sha256": "0" * 64}, "fingerprint": 2**31 - 1}
     spec = CLIP_MODELS["ViT-B-16"]
     clip_repository.write(models, spec, exported, [spec.immich_name], record)
     if request.param == "openvino":
@@ -265,6 +265,8 @@ def test_what_an_export_leaves(model: str, clip_standins: ClipStandins) -> None:
     assert visual["parity"]["passed"]
     assert visual["versions"].keys() >= {"torch", "cn-clip", "onnx", "onnxruntime"}
     assert 0 < visual["fingerprint"] < 2**31
+    assert {pipeline.fingerprint for pipeline in route.pipelines} == {visual["fingerprint"]}
+    assert f"fingerprint = {visual['fingerprint']}" in route.source.read_text()
     assert (clip_standins.models / spec.textual / "vocab.txt").read_bytes().count(b"\n") >= 21_127
     external = (clip_standins.models / spec.visual / "1/model.onnx.data").exists()
     assert external == ("--external-data" in MODELS[model])

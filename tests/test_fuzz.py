@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -255,8 +256,8 @@ def service() -> Service:
     one = Service()
     ocr = Pipeline("ocr", ("detection", "recognition"), ())
     faces = Pipeline("faces", ("detection", "recognition"), ())
-    clip = Pipeline("clip_image", ("visual",), ()), Pipeline("clip_text", ("textual",), ())
-    one._table = RouteTable(
+    clip = Pipeline("clip_image", ("visual",), (), {}, 1), Pipeline("clip_text", ("textual",), (), {}, 1)
+    table = RouteTable(
         tuple(
             Route(task, (name,), pipelines, "a" * 64, dimension, False, __file__)  # type: ignore[arg-type]
             for task, name, pipelines, dimension in (
@@ -266,6 +267,7 @@ def service() -> Service:
             )
         )
     )
+    one._routes = SimpleNamespace(table=table)  # type: ignore[assignment]
     one.refuse_owned = lambda _name: None  # type: ignore[method-assign, assignment]
     return one
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import requests
 from embedded_triton import eventually, free_ports
 from gateway_process import ADDON, GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
+from stand_in_triton import write_routes
 from toolbox.client import entries_for, predict
 from toolbox.repository import Pipeline, Route, write_route
 
@@ -99,3 +101,92 @@ def test_nothing_is_forwarded_after_the_script_is_gone(
     assert get(gateway, "/anything") == 503
     assert get(gateway, "/ping") == 503
     assert len(upstream.seen) == forwarded
+
+
+def gone(gateway: GatewayProcess) -> bool:
+    return "is not loaded" in ask(gateway)[1]
+
+
+def works(gateway: GatewayProcess) -> bool:
+    """Whether a gateway is there that asks Triton, which is not."""
+    return "gave no answer within" in ask(gateway)[1]
+
+
+def test_a_script_that_was_touched_while_a_route_is_invalid_is_loaded_when_that_is_mended(
+    gateway: GatewayProcess, upstream: Recorder
+) -> None:
+    route = gateway.log_file.parent / "models/ocr_rec/route.toml"
+    good = route.read_text()
+    route.write_text(good.replace('task = "ocr"', 'task = "pets"'))
+    gateway.replace_script(ADDON.read_text())
+    assert eventually(lambda: gone(gateway))
+    assert "Every request gets 503 until this is mended" in gateway.log
+    route.write_text(good)
+    assert eventually(lambda: works(gateway))
+    # And from now on as ever.
+    loaded = gateway.log.count("Triton answers ocr")
+    gateway.replace_script(ADDON.read_text())
+    assert eventually(lambda: gateway.log.count("Triton answers ocr") > loaded)
+    assert eventually(lambda: works(gateway))
+    gateway.replace_script("raise RuntimeError('edited into an error')\n")
+    assert eventually(lambda: gone(gateway))
+    assert upstream.predictions() == []
+
+
+def test_a_script_that_was_removed_and_put_back_is_loaded(gateway: GatewayProcess, upstream: Recorder) -> None:
+    away = gateway.script.with_name("elsewhere.py")
+    for _ in range(2):
+        gateway.script.rename(away)
+        assert eventually(lambda: gone(gateway))
+        away.rename(gateway.script)  # with the time stamp that it had
+        assert eventually(lambda: works(gateway))
+    # mitmproxy looks at it again.
+    loaded = gateway.log.count("Triton answers ocr")
+    gateway.replace_script(ADDON.read_text())
+    assert eventually(lambda: gateway.log.count("Triton answers ocr") > loaded)
+    assert upstream.predictions() == []
+
+
+def test_a_broken_script_is_repaired_with_an_older_file(gateway: GatewayProcess, upstream: Recorder) -> None:
+    good = gateway.script.with_name("good.py")
+    shutil.copy2(gateway.script, good)
+    os.utime(good, (1_000_000_000, 1_000_000_000))
+    gateway.replace_script("raise RuntimeError('edited into an error')\n")
+    assert eventually(lambda: gone(gateway))
+    good.replace(gateway.script)
+    assert eventually(lambda: works(gateway))
+    assert upstream.predictions() == []
+
+
+ADDER = """
+import asyncio
+from mitmproxy import ctx
+
+async def add():
+    await asyncio.sleep(0.5)
+    ctx.options.update(scripts=[*ctx.options.scripts, {script!r}])
+
+def running():
+    global task
+    task = asyncio.create_task(add())
+"""
+
+
+def test_a_script_that_is_added_while_a_route_is_invalid_is_loaded_when_that_is_mended(
+    upstream: Recorder, tmp_path: Path
+) -> None:
+    models = write_routes(tmp_path / "models")
+    route = models / "ocr_rec/route.toml"
+    good = route.read_text()
+    route.write_text("task =")
+    adder = tmp_path / "adder.py"
+    adder.write_text(ADDER.format(script=str(ADDON)))
+    with running_gateway(
+        tmp_path, models=models, triton_url="http://127.0.0.1:1", upstream=upstream.url, script=adder, immich_deadline=1
+    ) as gateway:
+        assert eventually(lambda: gone(gateway))
+        upstream.seen.clear()
+        assert "its settings were refused" in gateway.log
+        route.write_text(good)
+        assert eventually(lambda: works(gateway))
+    assert upstream.predictions() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
+from immich_triton import housekeeping
 from immich_triton.housekeeping import Housekeeping
 
 
@@ -16,6 +17,7 @@ class Cyclic:
 
 def test_garbage_in_cycles_is_gone_after_thirty_thousand_new_objects() -> None:
     thresholds = gc.get_threshold()
+    housekeeping._freeze_once.cache_clear()
     try:
         Housekeeping().running()
         assert gc.get_freeze_count() > 10_000
@@ -26,6 +28,21 @@ def test_garbage_in_cycles_is_gone_after_thirty_thousand_new_objects() -> None:
         kept = [[index] for index in range(30_000)]
         assert watch() is None
         assert len(kept) == 30_000
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+def test_a_script_that_is_loaded_again_freezes_nothing_more() -> None:
+    thresholds = gc.get_threshold()
+    housekeeping._freeze_once.cache_clear()
+    try:
+        Housekeeping().running()
+        frozen = gc.get_freeze_count()
+        kept = [Cyclic() for _ in range(1_000)]  # an old gateway, and requests in flight
+        Housekeeping().running()
+        assert gc.get_freeze_count() <= frozen
+        assert len(kept) == 1_000
     finally:
         gc.set_threshold(*thresholds)
         gc.unfreeze()

@@ -7,6 +7,7 @@ from pathlib import Path
 import ledger as command
 import pytest
 
+from immich_triton import state_file
 from immich_triton.ledger import Ledger, LedgerError
 
 
@@ -35,9 +36,25 @@ def test_of_two_gateways_the_first_one_owns(tmp_path: Path) -> None:
     assert mine.owned() == {"a": "1" * 64, "b": "3" * 64}
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "clip": {}}', '{"version": 1, "clip": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"version": 2, "clip": {}}',
+        '{"version": 1, "clip": {"a": 1}}',
+        '{"version": 1, "clip": []}',
+        '{"version": 1, "clip": ["a"]}',
+        '{"version": 1, "clip": null}',
+        '{"version": 1, "clip": {"a": {"weights_sha256": ["1"]}}}',
+        '{"version": 1, "clip": ' + "[" * 5_000 + "]" * 5_000 + "}",
+        "[" * 100_000,
+        "\x00\xff",
+    ],
+    ids=lambda text: text[:40],
+)
 def test_a_damaged_ledger_is_an_error_and_not_an_empty_one(tmp_path: Path, text: str) -> None:
-    (tmp_path / "owned.json").write_text(text)
+    (tmp_path / "owned.json").write_text(text, encoding="latin-1")
     with pytest.raises(LedgerError):
         Ledger(tmp_path).owned()
 
@@ -45,6 +62,20 @@ def test_a_damaged_ledger_is_an_error_and_not_an_empty_one(tmp_path: Path, text:
 def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="immich_state_dir"):
         Ledger(Path("/proc/immich-triton")).own("a", "1" * 64)
+
+
+def test_a_lock_that_is_not_given_back_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_file, "PATIENCE", 0.05)
+    ledger = Ledger(tmp_path)
+    with state_file.exclusive(ledger.path):
+        for change in (lambda: ledger.own("a", "1" * 64), lambda: Ledger(tmp_path).own("b", "2" * 64)):
+            with pytest.raises(LedgerError, match=r"another process holds .*\.owned\.json\.lock"):
+                change()
+        assert ledger.owned() == {}  # to read takes no lock
+    ledger.own("a", "1" * 64)
+    assert ledger.owned() == {"a": "1" * 64}
 
 
 def test_the_command_shows_and_forgets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ def test_gateways_that_share_the_state_do_not_undo_each_other(tmp_path: Path) ->
         '{"version": 2, "marks": {"ocr": "x"}, "asked": {}, "runs": {}}',
         '{"version": 2, "marks": {}, "asked": {"ocr": 3}, "runs": {}}',
         "\x00\xff",
+        "[" * 100_000,
     ],
 )
 def test_a_damaged_state_counts_as_none(tmp_path: Path, content: str) -> None:

@@ -257,6 +257,26 @@ def test_an_unexpected_error_is_told_by_its_place() -> None:
     assert_absent(of_text("the query", QUERY), {"the place": told.encode()})
 
 
+def test_errors_that_are_each_others_cause_are_told_once() -> None:
+    error, other = ValueError(QUERY), KeyError(QUERY)
+    error.__cause__ = error
+    assert where(error) == "builtins.ValueError"
+    error.__cause__, other.__cause__ = other, error
+    assert where(error).splitlines() == ["builtins.ValueError", "builtins.KeyError"]
+    error.__cause__, error.__suppress_context__ = None, False
+    error.__context__, other.__cause__, other.__context__ = other, None, error
+    assert where(error).splitlines() == ["builtins.ValueError", "builtins.KeyError"]
+
+
+def test_a_long_chain_of_causes_is_cut() -> None:
+    error: Exception = ValueError()
+    for _ in range(10_000):
+        above = ValueError()
+        above.__cause__ = error
+        error = above
+    assert len(where(error).splitlines()) <= 50
+
+
 # A Triton whose errors quote what it was asked, or hold what it found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from toolbox.repository import Pipeline, Route, write_route
 
-from immich_triton.routes import RouteError, fingerprint, load_routes
+from immich_triton.routes import RouteError, load_routes, look
 
 SHA = "a" * 64
 OCR = Pipeline("ocr", ["detection", "recognition"], ["ocr_det", "ocr_rec"], {"detector": "ocr_det", "n": 3, "b": True})
@@ -86,11 +86,11 @@ def test_an_invalid_route_says_what_is_wrong(tmp_path: Path, old: str, new: str,
     assert str(path) in str(caught.value)
 
 
-def test_the_fingerprint_notices_every_change(tmp_path: Path) -> None:
+def test_a_look_notices_every_change(tmp_path: Path) -> None:
     path = add(tmp_path, "a", Route("ocr", ["x"], [OCR], SHA))
-    first = fingerprint(tmp_path)
-    assert fingerprint(tmp_path) == first
+    first = look(tmp_path)
+    assert look(tmp_path) == first
     path.unlink()
-    removed = fingerprint(tmp_path)
+    removed = look(tmp_path)
     add(tmp_path, "b", Route("ocr", ["x"], [OCR], SHA))
-    assert len({first, removed, fingerprint(tmp_path)}) == 3
+    assert len({first, removed, look(tmp_path)}) == 3

@@ -20,12 +20,14 @@ IMAGE = Form(entries="", image=b"jpeg", text=None)
 TEXT = Form(entries="", image=None, text="苹果\ud800")
 SIZE = np.array([[1080, 1440]], np.int32)
 DETECTION = {"detection": {"modelName": "m"}}
+FINGERPRINT = 20_251_127
+PROOF = {"FINGERPRINT": np.array([[FINGERPRINT]])}
 BOTH = {**DETECTION, "recognition": {"modelName": "m"}}
 
 
 def route(task: str, name: str = "m", dimension: int = 0) -> Route:
     types = {"clip": [("visual",), ("textual",)]}.get(task, [("detection", "recognition")])
-    pipelines = tuple(Pipeline(f"pipeline_{types_[0]}", types_, ("model",)) for types_ in types)
+    pipelines = tuple(Pipeline(f"pipeline_{types_[0]}", types_, ("model",), {}, FINGERPRINT) for types_ in types)
     return Route(task, (name,), pipelines, "a" * 64, dimension, untrained=False, source=Path("route.toml"))
 
 
@@ -57,18 +59,18 @@ class TestClip:
 
     def test_the_embedding_is_a_string_with_the_shortest_digits(self) -> None:
         vector = np.array([[0.1, -0.2, 3e-8]], np.float32)
-        body = answer("clip", self.VISUAL, {"EMBEDDING": vector, "IMAGE_SIZE": SIZE}, 3)
+        body = answer("clip", self.VISUAL, {"EMBEDDING": vector, "IMAGE_SIZE": SIZE, **PROOF}, 3)
         assert body == {"clip": "[0.1,-0.2,3e-8]", "imageHeight": 1080, "imageWidth": 1440}
-        assert answer("clip", self.TEXTUAL, {"EMBEDDING": vector}, 3) == {"clip": "[0.1,-0.2,3e-8]"}
+        assert answer("clip", self.TEXTUAL, {"EMBEDDING": vector, **PROOF}, 3) == {"clip": "[0.1,-0.2,3e-8]"}
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
     def test_a_number_that_is_not_finite_is_never_an_answer(self, bad: float) -> None:
         with pytest.raises(ServerFault, match="not finite"):
-            answer("clip", self.TEXTUAL, {"EMBEDDING": np.array([[1.0, bad]], np.float32)}, 2)
+            answer("clip", self.TEXTUAL, {"EMBEDDING": np.array([[1.0, bad]], np.float32), **PROOF}, 2)
 
     def test_a_wrong_length_is_never_an_answer(self) -> None:
         with pytest.raises(ServerFault, match="3 numbers instead of 512"):
-            answer("clip", self.TEXTUAL, {"EMBEDDING": np.ones((1, 3), np.float32)}, 512)
+            answer("clip", self.TEXTUAL, {"EMBEDDING": np.ones((1, 3), np.float32), **PROOF}, 512)
 
     def test_the_size_that_the_name_promises_is_checked(self) -> None:
         TASKS["clip"].check(route("clip", "ViT-B-16__openai", 512))

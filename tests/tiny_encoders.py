@@ -21,6 +21,8 @@ DIMENSION: Final = 512
 NAME: Final = "ViT-B-32__openai"
 """What the route of `see_a` and `read_a` answers for."""
 IMAGE_SIZE: Final = 32
+WEIGHTS: Final = "a1" * 32
+"""What the route and the records say the SHA-256 of the weights is."""
 
 _GRAPH: Final = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -98,7 +100,7 @@ class TinyEncoder:
         new.replace(path)
 
     def _record(self) -> str:
-        return json.dumps({"image_size": IMAGE_SIZE, "fingerprint": self.seed})
+        return json.dumps({"image_size": IMAGE_SIZE, "fingerprint": self.seed, "weights": {"sha256": WEIGHTS}})
 
     def expected(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return what it gives for a batch, computed by ONNX Runtime in this process."""
@@ -145,10 +147,14 @@ def repository(models: Path) -> dict[str, TinyEncoder]:
     return encoders
 
 
-def route(visual: str, textual: str, models: Path, weights_sha256: str = "a1" * 32) -> None:
+def route(visual: str, textual: str, models: Path, weights_sha256: str = WEIGHTS) -> None:
     """Route `NAME` to a pair of encoders."""
     pipelines = [
-        Pipeline("clip_image", ["visual"], [visual], {"encoder": visual}),
-        Pipeline("clip_text", ["textual"], [textual], {"encoder": textual}),
+        Pipeline("clip_image", ["visual"], [visual], {"encoder": visual}, _fingerprint(models / visual)),
+        Pipeline("clip_text", ["textual"], [textual], {"encoder": textual}, _fingerprint(models / textual)),
     ]
     write_route(models / visual, Route("clip", [NAME], pipelines, weights_sha256, DIMENSION))
+
+
+def _fingerprint(encoder: Path) -> int:
+    return int(json.loads((encoder / "export.json").read_text())["fingerprint"])

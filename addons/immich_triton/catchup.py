@@ -64,6 +64,7 @@ class CatchUp(Observer):
         self._well_since: dict[str, float] = {}
         self._not_before: dict[str, float] = {}
         self._failing: set[str] = set()
+        self._unwritten: dict[str, str] = {}
         service.observers.subscribe(self)
 
     def _outages(self) -> Outages:
@@ -113,15 +114,25 @@ class CatchUp(Observer):
         try:
             self._outages().mark(new)
         except OSError as error:
-            logger.error("cannot remember an outage of %s: %s", ", ".join(new), error)  # noqa: TRY400 - says it all
+            told = self._unwritten.keys()
+            if not told >= set(new):
+                logger.error("cannot remember an outage of %s now: %s", ", ".join(new), error)  # noqa: TRY400
+            self._unwritten |= dict.fromkeys(new, why)
             return
         for task in new:
+            self._unwritten.pop(task, None)
             self._well_since.pop(task, None)
             logger.warning("%s: to be caught up on: %s", task, why)
+
+    def _mark_again(self) -> None:
+        """Write what could not be written, because another gateway was writing or the disk was full."""
+        for task, why in list(self._unwritten.items()):
+            self._mark([task], why)
 
     async def _look(self) -> None:
         while True:
             try:
+                self._mark_again()
                 if guard.take_refusals():
                     self._mark(self._routed(), "requests were refused while the script was not loaded")
                 await self.attend()
@@ -148,7 +159,8 @@ class CatchUp(Observer):
     async def _is_well(self, task: str) -> bool:
         pipelines = [one for route in self._service.table.routes if route.task == task for one in route.pipelines]
         models = [model for pipeline in pipelines for model in pipeline.all_models]
-        well = bool(models) and not await self._service.triton.not_ready(models, within=LOOK)
+        doubted = self._service.doubts.about(route for route in self._service.table.routes if route.task == task)
+        well = bool(models) and not doubted and not await self._service.triton.not_ready(models, within=LOOK)
         if not well:
             self._well_since.pop(task, None)
         return well
@@ -171,6 +183,8 @@ class CatchUp(Observer):
         answer, text = await start_missing(self._service.settings.api_url, self._service.settings.api_key, task)
         self._service.observers.catch_up(task, answer)
         if answer == "started":
+            # In case that the mark cannot be removed now.
+            self._not_before[task] = time.monotonic() + self._pauses.busy
             self._failing.discard(task)
             self._outages().settle(task, since, asked=True)
             logger.warning("%s: Immich runs what is missing in the queue %s", task, QUEUES[task].name)

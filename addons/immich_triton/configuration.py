@@ -25,6 +25,14 @@ logger = logging.getLogger(__name__)
 BYPASSES = {"ignore_hosts", "allow_hosts", "tcp_hosts"}
 
 
+UNUSABLE = (ValueError, RouteError, LedgerError, OptionsError)
+"""What settings are refused with."""
+
+
+class NotUsableError(RuntimeError):
+    """The gateway cannot be configured now. No OptionsError: mitmproxy would never look at the script again."""
+
+
 class Configuration:
     """First in the list: nothing works before it."""
 
@@ -47,25 +55,40 @@ class Configuration:
         except (OptionsError, ValueError) as error:
             logger.error("immich-triton: %s", error)  # noqa: TRY400 - the message says it all
             raise OptionsError(str(error)) from error
+        if guard.was_there_before():
+            self._refuse_now()
+
+    def _refuse_now(self) -> None:
+        """Let a script that is loaded again fail as a whole while it could not be configured: half of it is no gateway.
+
+        Raises `NotUsableError`. The guard then has it loaded once more as soon as it can be configured.
+        """
+        try:
+            self._check()
+        except UNUSABLE as error:
+            raise self._give_up(str(error)) from error
+
+    def _give_up(self, why: str) -> NotUsableError:
+        guard.retire(self._service.id)
+        guard.load_again_when(self._is_usable)
+        return NotUsableError(
+            f"immich-triton: {why}. Every request gets 503 until this is mended; that is looked for every second"
+        )
+
+    def _check(self) -> None:
+        refuse_bypasses(ctx.options.keys())
+        self._service.check(Settings.read(ctx.options))
+
+    def _is_usable(self) -> bool:
+        try:
+            self._check()
+        except UNUSABLE:
+            return False
+        return True
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""
-        if "mode" in updated:
-            for mode in ctx.options.mode:
-                check_mode(mode)
-        if "stream_large_bodies" in updated and ctx.options.stream_large_bodies:
-            raise OptionsError(
-                "stream_large_bodies cannot be used with immich-triton: it sends large /predict requests upstream "
-                "before Triton is asked. What passes through is streamed anyway."
-            )
-        for option in BYPASSES & updated:
-            if getattr(ctx.options, option):
-                raise OptionsError(f"{option} cannot be used with immich-triton: what it names goes past the gateway")
-        if "validate_inbound_headers" in updated and not ctx.options.validate_inbound_headers:
-            raise OptionsError(
-                "validate_inbound_headers cannot be switched off with immich-triton: a request that we and the stock "
-                "ML read differently could be smuggled past us"
-            )
+        refuse_bypasses(updated)
         if "http2" in updated and ctx.options.http2:
             # Immich speaks HTTP/1.1; limits and time-outs rely on one request at a time per connection.
             ctx.options.update(http2=False)
@@ -75,17 +98,42 @@ class Configuration:
         if updated & {setting.name for setting in SETTINGS}:
             try:
                 self._service.configure(Settings.read(ctx.options))
-            except (ValueError, RouteError, LedgerError) as error:
+            except UNUSABLE as error:
                 raise OptionsError(f"immich-triton: {error}") from error
 
     def running(self) -> None:
-        """Start to watch the routes."""
+        """Have the script brought back should mitmproxy lose it; start to watch the routes."""
+        guard.watch(self)
+        if not self._service.is_configured:
+            # The script was added to a mitmproxy that runs, and `configure` refused its settings.
+            raise self._give_up("its settings were refused when it was loaded")
         self._service.watch()
+        self._service.look_after_doubts()
 
     def done(self) -> None:
         """Stop; from now on the guard answers."""
         guard.retire(self._service.id)
         self._service.close()
+
+
+def refuse_bypasses(updated: AbstractSet[str]) -> None:
+    """Raise OptionsError when one of the options *updated* lets requests go past the gateway."""
+    if "mode" in updated:
+        for mode in ctx.options.mode:
+            check_mode(mode)
+    if "stream_large_bodies" in updated and ctx.options.stream_large_bodies:
+        raise OptionsError(
+            "stream_large_bodies cannot be used with immich-triton: it sends large /predict requests upstream "
+            "before Triton is asked. What passes through is streamed anyway."
+        )
+    for option in BYPASSES & updated:
+        if getattr(ctx.options, option):
+            raise OptionsError(f"{option} cannot be used with immich-triton: what it names goes past the gateway")
+    if "validate_inbound_headers" in updated and not ctx.options.validate_inbound_headers:
+        raise OptionsError(
+            "validate_inbound_headers cannot be switched off with immich-triton: a request that we and the stock "
+            "ML read differently could be smuggled past us"
+        )
 
 
 def check_mode(spec: str) -> None:

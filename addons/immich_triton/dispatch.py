@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from immich_triton import upstream
 from immich_triton.admission import Priority
-from immich_triton.inference import ServerFault, Unavailable
+from immich_triton.inference import ServerFault, Unavailable, WrongWeights
 from immich_triton.observer import Clock
 from immich_triton.protocol import Entry, Form, ProtocolError, build_form, merge, parse_task
 from immich_triton.tasks import TASKS
@@ -90,7 +90,7 @@ async def _ask(service: Service, part: Part, question: Question) -> dict[str, An
         call = replace(call, parameters={**call.parameters, "max_pixels": service.settings.max_pixels})
     if task.name == "clip":
         for entry in part.entries:
-            service.own(part.route, entry.name)
+            service.ownership.refuse_other_weights(part.route, entry.name)
     if task.name in service.settings.fallback_tasks:
         try:
             return await _ask_triton(service, part, call, question, patient=False)
@@ -99,22 +99,32 @@ async def _ask(service: Service, part: Part, question: Question) -> dict[str, An
                 return await _fall_back(service, part, question, reason)
             except (ProtocolError, upstream.UpstreamAnswer) as error:
                 logger.warning("%s: the stock ML does not answer either: %s", task.name, error)
-    return await _ask_triton(service, part, call, question, patient=True)
+    fragment = await _ask_triton(service, part, call, question, patient=True)
+    if task.name == "clip":
+        # Not before it is known to be an answer of these weights.
+        for entry in part.entries:
+            await service.ownership.own(part.route, entry.name)
+    return fragment
 
 
 async def _ask_triton(service: Service, part: Part, call: Call, question: Question, *, patient: bool) -> dict[str, Any]:
-    tensors = await service.triton.infer(
-        call,
-        question.left,
-        priority=Priority.IMAGE if call.tensor == "IMAGE" else Priority.QUERY,
-        patient=patient,
-        clock=question.clock,
-    )
     try:
-        return TASKS[part.route.task].fragment(part.route, part.entries, tensors)
+        tensors = await service.triton.infer(
+            call,
+            question.left,
+            priority=Priority.IMAGE if call.tensor == "IMAGE" else Priority.QUERY,
+            patient=patient,
+            clock=question.clock,
+        )
+        fragment = TASKS[part.route.task].fragment(part.route, part.entries, tensors)
+    except WrongWeights as error:
+        service.doubts.add(call.pipeline, error)
+        raise
     except GARBAGE as error:
         logger.debug("%s answered what cannot be read: %r", call.pipeline.name, error)
         raise ServerFault(f"{call.pipeline.name} answered what cannot be read ({type(error).__name__})") from error
+    service.doubts.settle(call.pipeline)
+    return fragment
 
 
 async def _fall_back(service: Service, part: Part, question: Question, reason: Unavailable) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mitmproxy.utils.asyncio_utils import create_task
 from immich_triton import dispatch, timing, upstream
 from immich_triton.answers import error_response, json_response
 from immich_triton.claims import kind_of, release
-from immich_triton.inference import BadInput, Refused, ServerFault, Unavailable
+from immich_triton.inference import BadInput, Refused, ServerFault, Unavailable, WrongWeights
 from immich_triton.ledger import LedgerError
 from immich_triton.notes import note_fault, note_split
 from immich_triton.observer import Clock, Reason, RequestDone, RouteTaken
@@ -85,6 +85,7 @@ class Gateway:
         settings = self._service.settings
         form = parse_form(content_type_of(flow.request), flow.request.raw_content or b"", max_parts=settings.max_parts)
         entries = parse_entries(form.entries)
+        await self._service.settled()
         ours, others = dispatch.split(self._service, entries)
         note_split(flow, ((part.route, part.entries) for part in ours), others)
         story.tasks = tuple(part.route.task for part in ours)
@@ -160,6 +161,9 @@ def failure(error: BaseException) -> tuple[Response, Reason]:
         case Refused():
             logger.error("503: %s", error)
             return error_response(503, str(error)), "refused_by_triton"
+        case WrongWeights():
+            logger.error("503: %s", error)
+            return error_response(503, str(error)), "weights"
         case ServerFault():
             logger.error("500: %s", error)
             return error_response(500, str(error)), "server_fault"

@@ -15,8 +15,11 @@ from mitmproxy import ctx
 from immich_triton import wire
 from immich_triton.answers import error_response
 from immich_triton.claims import kind_of, may_go_upstream
+from immich_triton.script_watch import ScriptWatch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mitmproxy.http import HTTPFlow
     from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
@@ -36,6 +39,7 @@ class Guard:
     def __init__(self) -> None:
         self.owner = ""
         self.refusals = 0
+        self.script = ScriptWatch(lambda: bool(self.owner))
 
     async def requestheaders(self, flow: HTTPFlow) -> None:
         """Answer what no live gateway has claimed, without reading it."""
@@ -63,6 +67,26 @@ def install(owner: str) -> None:
         guard = Guard()
         ctx.master.addons.add(guard)
     guard.owner = owner
+
+
+def was_there_before() -> bool:
+    """Return whether another gateway was live before in this process."""
+    guard = ctx.master.addons.get(Guard.name)
+    return guard is not None and guard.script.knows_one
+
+
+def watch(addon: object) -> None:
+    """Bring the script that *addon* came from back, whatever mitmproxy makes of it."""
+    guard = ctx.master.addons.get(Guard.name)
+    if guard is not None:
+        guard.script.watch(addon)
+
+
+def load_again_when(is_usable: Callable[[], bool]) -> None:
+    """Load the script again, which refused to be loaded, as soon as *is_usable*."""
+    guard = ctx.master.addons.get(Guard.name)
+    if guard is not None:
+        guard.script.load_again_when(is_usable)
 
 
 def retire(owner: str) -> None:

@@ -7,6 +7,7 @@ the 400,000 objects of all loaded modules are walked through, which stalls every
 
 from __future__ import annotations
 
+import functools
 import gc
 from typing import Final
 
@@ -18,9 +19,19 @@ class Housekeeping:
     """Collects often, and only what came after the start."""
 
     def running(self) -> None:
-        """Take what is loaded out of the collector's sight: it lives as long as the process anyway."""
+        """Take what is loaded out of the collector's sight: it lives as long as the process anyway.
+
+        Once per process: a gateway that is loaded again has requests in flight and an old gateway beside it, which
+        would be kept for ever.
+        """
         gc.collect()
-        gc.freeze()
+        _freeze_once()
         gc.set_threshold(*THRESHOLDS)
         # The collector compares with what it found the last time: now nearly nothing.
         gc.collect()
+
+
+@functools.cache
+def _freeze_once() -> None:
+    """Freeze what exists; later calls do nothing, also from a script that was loaded again: modules stay loaded."""
+    gc.freeze()

@@ -6,6 +6,7 @@ Errors, by cause::
     ├── BadInput         the image or text itself; never retried, harms nobody else          → 400
     ├── Unavailable      Triton did not come back, or did not answer, within the deadline    → 503
     ├── Refused          Triton wants another key: a person must correct the configuration   → 503
+    ├── WrongWeights     Triton does not prove that it answers with the route's weights       → 503
     └── ServerFault      Triton failed on this request again and again, or answers garbage   → 500
 """
 
@@ -33,6 +34,10 @@ class Unavailable(TritonError):  # noqa: N818 - HTTP's word for it
 
 class Refused(TritonError):  # noqa: N818 - HTTP's word for it
     """Triton does not take the key (or the lack of one)."""
+
+
+class WrongWeights(TritonError):  # noqa: N818 - the counterpart of BadInput
+    """The answer is of other weights than the route's, or does not say of which: a person must correct that."""
 
 
 FaultKind = Literal["unreachable", "broken", "timeout", "status", "garbage"]

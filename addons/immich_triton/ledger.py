@@ -23,17 +23,18 @@ class LedgerError(RuntimeError):
 
 
 class Ledger:
-    """``owned.json`` in the state directory; read anew when the file changes, written atomically."""
+    """``owned.json`` in the state directory; read anew when the file changes, written atomically.
+
+    Threads may share it. What writes waits for other gateways, up to `state_file.PATIENCE`: not in an event loop.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "owned.json"
-        self._owned: dict[str, dict[str, str]] = {}
-        self._stamp: tuple[int, int] | None = None
+        self._read: tuple[_Stamp, _Entries] | None = None
 
     def owned(self) -> dict[str, str]:
         """Return ``{name: weights' SHA-256}``. Raises `LedgerError`."""
-        self._refresh()
-        return {name: entry["weights_sha256"] for name, entry in self._owned.items()}
+        return {name: entry["weights_sha256"] for name, entry in self._entries().items()}
 
     def own(self, name: str, weights_sha256: str) -> str:
         """Remember that *name* is answered with these weights, unless it is owned already. Raises `LedgerError`.
@@ -41,50 +42,62 @@ class Ledger:
         Returns the SHA-256 of the weights that count: another gateway may have been faster.
         """
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        with self._change():
-            self._owned = {name: {"weights_sha256": weights_sha256, "since": since}, **self._owned}
-        return self._owned[name]["weights_sha256"]
+        with self._changing() as entries:
+            entries.setdefault(name, {"weights_sha256": weights_sha256, "since": since})
+            return entries[name]["weights_sha256"]
 
     def forget(self, name: str) -> bool:
         """Give *name* up: the index was rebuilt, or another model may answer from now on. False when not owned."""
         if name not in self.owned():
             return False
-        with self._change():
-            self._owned = {key: value for key, value in self._owned.items() if key != name}
-        return True
+        with self._changing() as entries:
+            return entries.pop(name, None) is not None
 
-    def _refresh(self) -> None:
+    def _entries(self) -> _Entries:
         try:
             status = self.path.stat()
         except FileNotFoundError:
-            self._owned, self._stamp = {}, None
-            return
+            return {}
         except OSError as error:
             raise LedgerError(f"cannot read {self.path}: {error}") from error
-        stamp = (status.st_mtime_ns, status.st_ino)
-        if stamp == self._stamp:
-            return
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+        read = self._read
+        if read is not None and read[0] == stamp:
+            return read[1]
         try:
-            raw = json.loads(self.path.read_text(encoding="utf-8"))
-            owned = raw["clip"]
-            if raw["version"] != VERSION or not all(isinstance(owned[name]["weights_sha256"], str) for name in owned):
-                raise LedgerError(f"{self.path} is not a ledger of version {VERSION}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            entries = _parse(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise LedgerError(
                 f"cannot read {self.path}: {error!r}; restore it, or remove it after a re-index"
             ) from error
-        self._owned, self._stamp = owned, stamp
+        self._read = (stamp, entries)
+        return entries
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[None]:
-        """Write what the block makes of ``_owned``; what another gateway wrote meanwhile is not lost."""
+    def _changing(self) -> Iterator[_Entries]:
+        """Write what the block makes of the entries; what another gateway wrote meanwhile is not lost."""
         try:
             with state_file.exclusive(self.path):
-                self._refresh()
-                yield
-                text = json.dumps({"version": VERSION, "clip": self._owned}, indent=2, sort_keys=True) + "\n"
+                entries = dict(self._entries())
+                yield entries
+                text = json.dumps({"version": VERSION, "clip": entries}, indent=2, sort_keys=True) + "\n"
                 state_file.replace(self.path, text)
         except OSError as error:
-            self._stamp = None
             raise LedgerError(f"cannot write {self.path}: {error}; is immich_state_dir writable?") from error
-        self._refresh()
+
+
+_Stamp = tuple[int, int, int]
+_Entries = dict[str, dict[str, str]]
+
+
+def _parse(text: str) -> _Entries:
+    """Return what the file says of each name. Raises ValueError when it is no ledger of this version."""
+    raw = json.loads(text)
+    entries = raw.get("clip") if isinstance(raw, dict) and raw.get("version") == VERSION else None
+    if isinstance(entries, dict) and all(_is_entry(entry) for entry in entries.values()):
+        return entries
+    raise ValueError(f"it is no ledger of version {VERSION}")
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("weights_sha256"), str)

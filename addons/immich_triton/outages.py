@@ -28,6 +28,9 @@ every time is missing again after each catch-up; without a growing pause the two
 
 DAY: Final = 24 * 3600.0
 
+LOCK_PATIENCE: Final = 0.2
+"""Seconds to wait for another gateway that writes: the event loop, and with it every request, waits too."""
+
 
 @dataclass
 class State:
@@ -108,12 +111,12 @@ class Outages:
     def _read(self) -> State:
         try:
             return State.parse(json.loads(self.path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return State()
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[State]:
-        with state_file.exclusive(self.path):
+        with state_file.exclusive(self.path, patience=LOCK_PATIENCE):
             state = self._read()
             yield state
             state_file.replace(self.path, json.dumps({"version": VERSION, **vars(state)}, indent=2) + "\n")

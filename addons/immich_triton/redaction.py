@@ -18,6 +18,9 @@ CUT: Final = "…"
 BEGINNING: Final = 4096
 """Bytes of a query whose words are sought: tokenizers take 52 to 77 tokens."""
 
+MOST_CAUSES: Final = 20
+"""Errors that are told of a chain of causes."""
+
 _WORD: Final = re.compile(r"[^\W_]+")
 # Not the apostrophe of "can't"; the quotation that never ends goes to the end.
 _QUOTED: Final = re.compile(r"""(?<!\w)b?(['"`])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL)
@@ -44,10 +47,15 @@ def without_bytes(text: str) -> str:
 
 
 def where(error: BaseException) -> str:
-    """Return the class of an error, of its causes, and the lines of code that they came through; not what they say."""
+    """Return the class of an error, of its causes, and the lines of code that they came through; not what they say.
+
+    An error may be its own cause, over others too: each is told once, `MOST_CAUSES` at most.
+    """
     lines: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None:
-        lines += [f"{type(seen).__module__}.{type(seen).__qualname__}", *traceback.format_tb(seen.__traceback__)]
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    told: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in told and len(told) < MOST_CAUSES:
+        told.add(id(at))
+        lines += [f"{type(at).__module__}.{type(at).__qualname__}", *traceback.format_tb(at.__traceback__)]
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
     return "\n".join(line.rstrip() for line in lines)

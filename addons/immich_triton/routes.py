@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from immich_triton import weights
 from immich_triton.protocol import KNOWN_TYPES, clean_name
 
 Parameter = str | int | bool
@@ -23,12 +24,17 @@ class RouteError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """A pipeline model in Triton, the ONNX models that it calls, and the parameters that go with every request."""
+    """A pipeline model in Triton, the ONNX models that it calls, and the parameters that go with every request.
+
+    ``fingerprint`` is the number by which the encoder's weights are known (`immich_triton.weights`); None where the
+    route does not say it.
+    """
 
     name: str
     types: tuple[str, ...]
     models: tuple[str, ...]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    fingerprint: int | None = None
 
     @property
     def all_models(self) -> tuple[str, ...]:
@@ -101,20 +107,27 @@ def load_routes(models: Path) -> RouteTable:
     return RouteTable(tuple(_read(path) for path in sorted(models.glob("[!.]*/route.toml"))))
 
 
-def fingerprint(models: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return what changes when a route file is added, removed or rewritten."""
-    stats = []
-    for path in sorted(models.glob("[!.]*/route.toml")):
-        status = path.stat()
-        stats.append((str(path), status.st_mtime_ns, status.st_ino))
-    return tuple(stats)
+Look = tuple[tuple[str, int, int, int], ...]
+
+
+def look(models: Path) -> Look:
+    """Return what changes when something is added, removed or rewritten that `load_routes` reads. Raises OSError."""
+    found = []
+    for name in ("route.toml", weights.RECORD):
+        for path in sorted(models.glob(f"[!.]*/{name}")):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue  # it is being replaced: the next look differs
+            found.append((str(path), status.st_mtime_ns, status.st_ino, status.st_size))
+    return tuple(found)
 
 
 def _read(path: Path) -> Route:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         return _route(raw, path)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RouteError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, RouteError) as error:
         raise RouteError(f"{path}: {error}. Run its export script again, or remove the folder.") from error
 
 
@@ -135,6 +148,8 @@ def _route(raw: Mapping[str, Any], path: Path) -> Route:
     sha256 = _get(raw, "weights_sha256", str)
     if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
         raise RouteError("weights_sha256 is no SHA-256 in lower-case hex")
+    if task == "clip":
+        pipelines = tuple(_identified(pipeline, sha256, path.parents[1]) for pipeline in pipelines)
     dimension = _get(raw, "dimension", int, 0)
     return Route(task, names, pipelines, sha256, dimension, _get(raw, "untrained", bool, default=False), path)
 
@@ -146,7 +161,17 @@ def _pipeline(raw: object) -> Pipeline:
     for key, value in parameters.items():
         if not isinstance(value, str | int | bool):
             raise RouteError(f"parameter {key} must be a string, an integer or a bool")
-    return Pipeline(_get(raw, "name", str), _strings(raw, "types"), _strings(raw, "models"), parameters)
+    fingerprint = raw.get("fingerprint")
+    if fingerprint is not None and (type(fingerprint) is not int or not 0 <= fingerprint <= weights.HIGHEST):
+        raise RouteError(f"fingerprint must be an integer between 0 and {weights.HIGHEST}")
+    return Pipeline(_get(raw, "name", str), _strings(raw, "types"), _strings(raw, "models"), parameters, fingerprint)
+
+
+def _identified(pipeline: Pipeline, sha256: str, models: Path) -> Pipeline:
+    """Take what the route of an older export does not say from the record beside the encoder, where that is here."""
+    if pipeline.fingerprint is None:
+        return replace(pipeline, fingerprint=weights.recorded(models, pipeline.parameters.get("encoder"), sha256))
+    return pipeline
 
 
 def _get(raw: Mapping[str, Any], key: str, kind: type, default: object = None) -> Any:

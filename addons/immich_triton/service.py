@@ -5,24 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton.ledger import Ledger
 from immich_triton.observer import Observers
+from immich_triton.ownership import Ownership
 from immich_triton.progress import BUDGET
 from immich_triton.protocol import ProtocolError
-from immich_triton.routes import Route, RouteError, RouteTable, fingerprint, load_routes
+from immich_triton.route_watch import RouteWatch, read_table
+from immich_triton.routes import RouteTable
 from immich_triton.settings import Settings
-from immich_triton.tasks import TASKS
 from immich_triton.triton import TritonClient
+from immich_triton.weights import Doubts
+
+if TYPE_CHECKING:
+    from immich_triton.inference import Call
 
 logger = logging.getLogger(__name__)
 
-WATCH_INTERVAL = 1.0
-"""Seconds between two looks at the route files."""
+DOUBT_INTERVAL = 2.0
+"""Seconds from one question to the next to a pipeline that did not answer with its route's weights."""
+
+DOUBT_DEADLINE = 10.0
+"""Seconds that it has for the answer."""
 
 CLIENT_SETTINGS = ("triton_url", "triton_timeout", "triton_key", "max_at_triton")
 """The settings that the client of Triton is made from."""
@@ -34,15 +41,21 @@ class Service:
     def __init__(self) -> None:
         self.id = uuid.uuid4().hex
         self._settings: Settings | None = None
-        self._table: RouteTable | None = None
-        self._ledger: Ledger | None = None
+        self._routes: RouteWatch | None = None
+        self._ownership: Ownership | None = None
         self._triton: TritonClient | None = None
         self.observers = Observers()
         self.budget = BUDGET
+        self.doubts = Doubts()
         self.draining = False
-        self._seen: object = None
+        self._watching: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there ever were valid settings."""
+        return self._settings is not None
 
     @property
     def settings(self) -> Settings:
@@ -52,12 +65,12 @@ class Service:
     @property
     def table(self) -> RouteTable:
         """The routes. Raises `ProtocolError` (503) while there are none."""
-        return self._need(self._table)
+        return self._need(self._routes).table
 
     @property
-    def ledger(self) -> Ledger:
-        """The ledger. Raises `ProtocolError` (503) while there is none."""
-        return self._need(self._ledger)
+    def ownership(self) -> Ownership:
+        """Which CLIP names are ours. Raises `ProtocolError` (503) while there are no settings."""
+        return self._need(self._ownership)
 
     @property
     def triton(self) -> TritonClient:
@@ -78,70 +91,57 @@ class Service:
             raise ProtocolError(503, "immich-triton has no valid configuration; see mitmproxy's log")
         return value
 
+    @staticmethod
+    def check(settings: Settings) -> None:
+        """Raise `RouteError` or `LedgerError` when a gateway cannot work with *settings*."""
+        read_table(settings)
+        Ownership(settings.state_dir).check()
+
     def configure(self, settings: Settings) -> None:
         """Take new settings. Raises `RouteError` or `LedgerError`, and then changes nothing."""
-        ledger = Ledger(settings.state_dir)
-        ledger.owned()
-        seen = fingerprint(settings.models)
-        self._table = read_table(settings)
+        ownership = Ownership(settings.state_dir)
+        ownership.check()
+        if self._routes is None or not self._routes.is_for(settings):
+            self._routes = RouteWatch(settings)
+            if self._watching is not None:
+                self._watching.cancel()
+                self.watch()
         if self._settings is None or any(
             getattr(self._settings, name) != getattr(settings, name) for name in CLIENT_SETTINGS
         ):
             self._retire_triton()
-        self._settings, self._ledger, self._seen = settings, ledger, seen
+        self._settings, self._ownership = settings, ownership
         self.budget.limit = settings.max_waiting
-        for line in self._table.describe() or ["nothing: no route in " + str(settings.models)]:
-            logger.info("Triton answers %s", line)
 
     def watch(self) -> None:
-        """Read the routes again whenever their files change."""
-        self.spawn(self._watch(), "watch the routes")
+        """Read the routes again whenever their files change. Raises `ProtocolError` while there are no settings."""
+        self._watching = self.spawn(self._need(self._routes).run(), "watch the routes")
 
-    async def _watch(self) -> None:
+    async def settled(self) -> None:
+        """Wait until what has no route surely has none. Raises `ProtocolError` (503)."""
+        await self._need(self._routes).settled()
+
+    def look_after_doubts(self) -> None:
+        """Ask pipelines again that answered with other weights than their route's: perhaps that is mended."""
+        self.spawn(self._look_after_doubts(), "ask again whose weights answer")
+
+    async def _look_after_doubts(self) -> None:
         while True:
-            await asyncio.sleep(WATCH_INTERVAL)
-            self.reload_if_changed()
+            await asyncio.sleep(DOUBT_INTERVAL)
+            if self._routes is not None:
+                await self.doubts.ask_again(self.table.routes, self._ask_shortly)
 
-    def reload_if_changed(self) -> None:
-        """Load changed routes; when they are not valid the old table stays, with an error in the log."""
-        if self._settings is None:
-            return
-        try:
-            seen = fingerprint(self._settings.models)
-            if seen == self._seen:
-                return
-            self._seen = seen
-            self._table = read_table(self._settings)
-        except (RouteError, OSError) as error:
-            logger.error("the routes stay as they were: %s", error)  # noqa: TRY400 - the message says it all
-        else:
-            logger.warning("routes reloaded: Triton answers %s", "; ".join(self._table.describe()) or "nothing")
+    async def _ask_shortly(self, call: Call) -> Mapping[str, Any]:
+        return await self.triton.infer(call, DOUBT_DEADLINE, patient=False)
 
     async def why_not_ready(self, *, within: float) -> dict[str, str]:
         """Return what is missing for any route, with the reason, in at most *within* seconds."""
         models = [model for pipeline in self.table.pipelines() for model in pipeline.all_models]
-        return await self.triton.not_ready(models, within=within)
-
-    def own(self, route: Route, name: str) -> None:
-        """Make sure that a CLIP *name* may be answered with the route's weights, now and for ever.
-
-        Raises `ProtocolError` (503) when other weights answered under it before, `LedgerError` when that is unknown.
-        """
-        known = self.ledger.owned().get(name) or self.ledger.own(name, route.weights_sha256)
-        if known != route.weights_sha256:
-            raise ProtocolError(503, self._stale(name, f"now has other weights (route {route.source})"))
+        return self.doubts.about(self.table.routes) | await self.triton.not_ready(models, within=within)
 
     def refuse_owned(self, name: str) -> None:
         """Raise `ProtocolError` (503) when a CLIP *name* without a route was once ours."""
-        if name in self.ledger.owned():
-            raise ProtocolError(503, self._stale(name, f"has no route in {self.settings.models}"))
-
-    def _stale(self, name: str, problem: str) -> str:
-        return (
-            f"{name} was answered by Triton before and {problem}; another model's vectors would spoil the search "
-            f"index. Restore the model, or rebuild the index (Smart Search, All) and run: "
-            f".venv/bin/python scripts/ledger.py --state-dir {self.settings.state_dir} forget {name}"
-        )
+        self.ownership.refuse_without_route(name, self.settings.models)
 
     def track(self, work: asyncio.Task[Any]) -> None:
         """Remember a request that is being answered, so that a reload does not cut it off."""
@@ -166,21 +166,9 @@ class Service:
             await asyncio.wait(requests)
         await client.close()
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run something in the background until `close`."""
         task: asyncio.Task[None] = create_task(work, name=name, keep_ref=True)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def read_table(settings: Settings) -> RouteTable:
-    """Load and check the routes. Raises `RouteError`."""
-    table = load_routes(settings.models)
-    for route in table.routes:
-        TASKS[route.task].check(route)
-        if route.untrained and not settings.allow_untrained:
-            raise RouteError(
-                f"{route.source}: {', '.join(route.names)} has random weights, made for tests; export real ones, "
-                "or set immich_allow_untrained"
-            )
-    return table
+        return task

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, override
 import numpy as np
 import numpy.typing as npt
 
+from immich_triton import weights
 from immich_triton.clip_names import dimension_of
 from immich_triton.protocol import Entry, Form, ProtocolError, dump
 from immich_triton.routes import Route, RouteError
@@ -50,21 +51,27 @@ class Clip(Task):
 
     @override
     def call(self, route: Route, entries: Sequence[Entry], form: Form) -> Call:
-        """Ask the image or the text pipeline, whichever type was asked for."""
+        """Ask the image or the text pipeline, whichever type was asked for, and for the proof of its weights.
+
+        Raises `WrongWeights` when the route does not say which ones it stands for.
+        """
         if len(entries) != 1:
             raise ProtocolError(422, "Invalid request format.")
         pipeline = route.pipeline(entries[0].type)
         if entries[0].type == "visual":
             if form.image is None:
                 raise ProtocolError(400, "Task clip of type visual needs an image")
-            return Call(pipeline, "IMAGE", form.image, ("EMBEDDING", "IMAGE_SIZE"))
+            weights.require(route, pipeline)
+            return Call(pipeline, "IMAGE", form.image, ("EMBEDDING", "IMAGE_SIZE", weights.OUTPUT))
         if form.image is not None or form.text is None:
             raise ProtocolError(400, "Task clip of type textual needs a text and no image")
-        return Call(pipeline, "TEXT", form.text.encode("utf-8", "replace"), ("EMBEDDING",))
+        weights.require(route, pipeline)
+        return Call(pipeline, "TEXT", form.text.encode("utf-8", "replace"), ("EMBEDDING", weights.OUTPUT))
 
     @override
     def fragment(self, route: Route, entries: Sequence[Entry], tensors: Mapping[str, Array]) -> Fragment:
-        """Give the embedding, and the size of an image."""
+        """Give the embedding, and the size of an image. Raises `WrongWeights` when it is not of the route's model."""
+        weights.compare(route, route.pipeline(entries[0].type), tensors)
         size = image_size(tensors) if entries[0].type == "visual" else {}
         return {"clip": embedding(tensors["EMBEDDING"].reshape(-1), route.dimension), **size}
 

@@ -14,7 +14,8 @@ from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from immich_triton.inference import BadInput, Call, Refused, ServerFault
+from immich_triton import weights
+from immich_triton.inference import BadInput, Call, Refused, ServerFault, WrongWeights
 from immich_triton.redaction import redact
 from immich_triton.request_id import current_id
 
@@ -49,7 +50,7 @@ class Transport:
         await self._http.close()
 
     async def infer(self, call: Call) -> dict[str, Array]:
-        """Run *call* once. Raises `BadInput`, `Refused` or `ServerFault`."""
+        """Run *call* once. Raises `BadInput`, `Refused`, `WrongWeights` or `ServerFault`."""
         tensor = InferInput(call.tensor, [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[call.payload]], dtype=np.object_))
         outputs = [InferRequestedOutput(name) for name in call.outputs]
@@ -73,6 +74,8 @@ class Transport:
             if error.status() in ("401", "403"):
                 self._key_taken = False
                 raise Refused(self._refusal()) from error
+            if error.status() in ("400", "404") and f"output '{weights.OUTPUT}'" in message:
+                raise WrongWeights(weights.no_proof(name, self.url)) from error
             about = redact(message, call.payload if call.tensor == "TEXT" else b"")
             raise ServerFault(f"{name} failed with status {error.status()}: {about}", kind="status") from error
         except TimeoutError as error:
@@ -87,6 +90,8 @@ class Transport:
             raise ServerFault(f"{name} answered what is no inference response ({type(error).__name__})") from error
         arrays = {output: _array(result, output) for output in call.outputs}
         missing = [output for output, array in arrays.items() if array is None]
+        if missing == [weights.OUTPUT] and len(arrays) > 1:
+            raise WrongWeights(weights.no_proof(name, self.url))
         if missing:
             # Seen from Triton's response cache, which stores errors as empty 200s.
             raise ServerFault(f"{name} answered without {', '.join(missing)}")

@@ -11,14 +11,23 @@ from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton.admission import Places, Priority, Ticket
 from immich_triton.gate import Gate
-from immich_triton.inference import BadInput, Call, Refused, ServerFault, TritonError, Unavailable
+from immich_triton.inference import BadInput, Call, Refused, ServerFault, TritonError, Unavailable, WrongWeights
 from immich_triton.observer import Clock, Observer
 from immich_triton.transport import Array, Transport
 
 if TYPE_CHECKING:
     from immich_triton.routes import Pipeline
 
-__all__ = ["BadInput", "Call", "Refused", "ServerFault", "TritonClient", "TritonError", "Unavailable"]
+__all__ = [
+    "BadInput",
+    "Call",
+    "Refused",
+    "ServerFault",
+    "TritonClient",
+    "TritonError",
+    "Unavailable",
+    "WrongWeights",
+]
 
 ATTEMPTS: Final = 3
 """How often one request is sent at most. A request that makes the server fail each time must not do so for ever."""
@@ -77,7 +86,7 @@ class TritonClient:
 
         Waits for Triton and tries again after a fault of the server, until *deadline* seconds are over; not *patient*,
         it gives up as soon as the gate is closed. *clock* takes the time spent. Raises `BadInput`, `Unavailable`,
-        `Refused` or `ServerFault`.
+        `Refused`, `WrongWeights` or `ServerFault`.
         """
         gate, line = self.gate(call.pipeline), self._line(call.pipeline)
         clock, ticket = clock or Clock(), Ticket(priority)

@@ -95,7 +95,7 @@ def write(
     *record* becomes ``export.json`` of both encoders; *gpu* places them on the GPU. The image encoder carries the route
     and comes last: no route before both are there.
     """
-    precision = str(record["precision"])
+    precision, fingerprint = str(record["precision"]), int(record["fingerprint"])
     install_pipelines(models, PIPELINES)
     with new_model(models, model.visual) as visual, new_model(models, model.textual) as textual:
         for folder, kind in ((visual, "visual"), (textual, "textual")):
@@ -110,8 +110,8 @@ def write(
                 task="clip",
                 names=names,
                 pipelines=[
-                    Pipeline("clip_image", ["visual"], [model.visual], {"encoder": model.visual}),
-                    Pipeline("clip_text", ["textual"], [model.textual], {"encoder": model.textual}),
+                    Pipeline("clip_image", ["visual"], [model.visual], {"encoder": model.visual}, fingerprint),
+                    Pipeline("clip_text", ["textual"], [model.textual], {"encoder": model.textual}, fingerprint),
                 ],
                 weights_sha256=record["weights"]["sha256"],
                 dimension=model.dimension,

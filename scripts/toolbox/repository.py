@@ -23,13 +23,14 @@ class Pipeline:
     """One pipeline model of a route: the Immich *types* it answers, and what the gateway sends along.
 
     ``models`` are the ONNX models that it calls: the route is ready when they are. ``parameters`` become Triton
-    request parameters of every call.
+    request parameters of every call. ``fingerprint`` is the number that the encoder gives out with every embedding.
     """
 
     name: str
     types: Sequence[str]
     models: Sequence[str]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    fingerprint: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def write_route(folder: Path, route: Route) -> Path:
         if pipeline.parameters:
             pairs = ", ".join(f"{key} = {_toml(value)}" for key, value in pipeline.parameters.items())
             lines.append(f"parameters = {{ {pairs} }}")
+        if pipeline.fingerprint is not None:
+            lines.append(f"fingerprint = {pipeline.fingerprint}")
     path = folder / "route.toml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

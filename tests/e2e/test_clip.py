@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +213,55 @@ def _until_changed(gateway: GatewayProcess) -> list[Answer]:
 
     assert eventually(changed)
     return answers
+
+
+def test_only_the_weights_of_the_route_answer(triton_server: StartTriton, upstream: Recorder, tmp_path: Path) -> None:
+    """Triton and the gateway on two machines: the gateway has copies of the routes, and no more."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    tiny_encoders.repository(tmp_path / "before")
+    # Exported anew there, with other weights under the same names.
+    for number, encoder in enumerate(tiny_encoders.repository(there).values()):
+        replace(encoder, seed=100 + number).write()
+    tiny_encoders.route("see_a", "read_a", there)
+    older = "".join(
+        line
+        for line in (there / "see_a/route.toml").read_text().splitlines(keepends=True)
+        if not line.startswith("fingerprint")
+    )
+    (there / "see_a/route.toml").write_text(older)
+    with (
+        triton_server(there) as triton,
+        running_gateway(
+            tmp_path, models=copied(tmp_path / "before", here), triton_url=triton.url, upstream=upstream.url
+        ) as gateway,
+    ):
+        assert eventually(lambda: all("other weights" in str(answer.body) for answer in ask_both(gateway)), 120)
+        assert [answer.status for answer in ask_both(gateway)] == [503, 503]
+        # The start of Triton has added what the route of an older export lacks.
+        assert (there / "see_a/route.toml").read_text().count("fingerprint = ") == 2
+        copied(there, here)
+        # No name was owned meanwhile: nothing has to be forgotten first.
+        assert eventually(lambda: [answer.status for answer in ask_both(gateway)] == [200, 200])
+
+        for pipeline in ("clip_image", "clip_text"):
+            config = there / pipeline / "config.pbtxt"
+            older, count = re.subn(r',\s*\{ name: "FINGERPRINT".*\}', "", config.read_text())
+            assert count == 1
+            config.write_text(older)
+            ClipClient(triton).load(pipeline)
+        for answer in ask_both(gateway):
+            assert answer.status == 503
+            assert "no output FINGERPRINT" in str(answer.body)
+
+
+def copied(models: Path, target: Path) -> Path:
+    """Copy the routes of *models*, as the README says for a gateway on another machine."""
+    for path in models.glob("*/route.toml"):
+        (target / path.parent.name).mkdir(parents=True, exist_ok=True)
+        new = target / path.parent.name / "new"
+        shutil.copy(path, new)
+        new.replace(target / path.parent.name / path.name)
+    return target
 
 
 def test_an_embedding_of_the_wrong_size_is_no_answer(

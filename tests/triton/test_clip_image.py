@@ -280,5 +280,6 @@ def test_results_of_a_batch_keep_their_order(encoders: dict[str, TinyEncoder]) -
     for data, name, result in zip(files[:6], names, results, strict=False):
         assert isinstance(result, ImageEmbedding)
         np.testing.assert_allclose(result.embedding, expected(encoders[name], data), atol=1e-5)
+        assert result.fingerprint == encoders[name].seed
     assert "no usable" in str(results[6])
     assert "empty" in str(results[7])

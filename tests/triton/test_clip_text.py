@@ -22,7 +22,7 @@ from toolbox.clip_models import CLIP_MODELS
 from triton.counters import settled
 
 from immich_pipelines.clip_encoders import Array, Encoders
-from immich_pipelines.clip_text import ClipText, TextJob
+from immich_pipelines.clip_text import ClipText, TextEmbedding, TextJob
 from immich_pipelines.clip_tokenizer import Tokenizer
 from immich_pipelines.errors import BadInput
 
@@ -243,8 +243,9 @@ def test_a_batch_asks_each_encoder_once(encoders: dict[str, TinyEncoder]) -> Non
     jobs = [("猫", "read_a"), ("狗", "read_b"), ("猫", "read_a"), ("a", "read_a"), ("猫", "read_b")]
     results = pipeline.run([TextJob(text.encode(), name) for text, name in jobs] + [TextJob(b"\xff", "read_a")])
     for (text, name), result in zip(jobs, results, strict=False):
-        assert not isinstance(result, Exception)
-        np.testing.assert_allclose(result, expected(encoders[name], text), atol=1e-5)
+        assert isinstance(result, TextEmbedding)
+        np.testing.assert_allclose(result.embedding, expected(encoders[name], text), atol=1e-5)
+        assert result.fingerprint == encoders[name].seed
     assert isinstance(results[-1], BadInput)
     assert call.batches == [("read_a", 2), ("read_b", 2)]
 

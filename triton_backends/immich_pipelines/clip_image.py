@@ -25,11 +25,12 @@ class ImageJob:
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """An embedding float32 [D] of length 1, and the size of the decoded image in pixels."""
+    """An embedding float32 [D] of length 1, the size of the decoded image in pixels, and what tells the weights."""
 
     embedding: npt.NDArray[np.float32]
     height: int
     width: int
+    fingerprint: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,6 @@ class ClipImage:
         except Exception as error:  # noqa: BLE001 - becomes the answer of every request of the group
             return [error] * len(group)
         return [
-            row if isinstance(row, Exception) else ImageEmbedding(row, item.height, item.width)
+            row if isinstance(row, Exception) else ImageEmbedding(row, item.height, item.width, encoder.fingerprint)
             for row, item in zip(rows, group, strict=True)
         ]

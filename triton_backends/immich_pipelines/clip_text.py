@@ -27,6 +27,14 @@ class TextJob:
     encoder: str
 
 
+@dataclass(frozen=True)
+class TextEmbedding:
+    """An embedding float32 [D] of length 1, and the fingerprint of the weights that computed it."""
+
+    embedding: Embedding
+    fingerprint: int
+
+
 class LruCache:
     """The last *size* embeddings. Only successes: a failed request must be tried again, not remembered."""
 
@@ -61,8 +69,8 @@ class ClipText:
         self._cache = LruCache(cache_size)
         self._tokenizers: dict[Path, tuple[int, Tokenizer]] = {}
 
-    def run(self, jobs: Sequence[TextJob]) -> list[Embedding | Exception]:
-        """Answer *jobs* in their order: an embedding float32 [D] of length 1, or the error of that job alone."""
+    def run(self, jobs: Sequence[TextJob]) -> list[TextEmbedding | Exception]:
+        """Answer *jobs* in their order; what fails (`BadInput`, `EncoderError`) fails alone."""
         keys = [self._key(job) for job in jobs]
         answers: dict[Key, Embedding | Exception] = {}
         missing: dict[Encoder, list[Key]] = {}
@@ -76,7 +84,7 @@ class ClipText:
             answers[key] = RuntimeError("no encoder was asked") if cached is None else cached
         for encoder, group in missing.items():
             answers.update(zip(group, self._embed(encoder, group), strict=True))
-        return [key if isinstance(key, Exception) else answers[key] for key in keys]
+        return [key if isinstance(key, Exception) else _answer(key, answers[key]) for key in keys]
 
     def _key(self, job: TextJob) -> Key | Exception:
         try:
@@ -103,6 +111,11 @@ class ClipText:
             if not isinstance(row, Exception):
                 self._cache.put(key, row)
         return rows
+
+
+def _answer(key: Key, embedding: Embedding | Exception) -> TextEmbedding | Exception:
+    # Also one that was remembered: the encoder of the key is the one that computed it.
+    return embedding if isinstance(embedding, Exception) else TextEmbedding(embedding, key[0].fingerprint)
 
 
 def _decode(text: bytes) -> str:

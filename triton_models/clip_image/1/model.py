@@ -49,4 +49,5 @@ def _response(result: ImageEmbedding | Exception) -> Any:
     if isinstance(result, Exception):
         return failure(result)
     size = np.array([[result.height, result.width]], np.int32)
-    return answer({"EMBEDDING": result.embedding[None], "IMAGE_SIZE": size})
+    weights = np.array([[result.fingerprint]], np.int64)
+    return answer({"EMBEDDING": result.embedding[None], "IMAGE_SIZE": size, "FINGERPRINT": weights})

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from immich_pipelines.bls import call
 from immich_pipelines.clip_encoders import Encoders
-from immich_pipelines.clip_text import ClipText, Embedding, TextJob
+from immich_pipelines.clip_text import ClipText, TextEmbedding, TextJob
 from immich_pipelines.errors import BadInput
 from immich_pipelines.requests import Request, answer, failure
 
@@ -37,5 +39,8 @@ def _job(triton_request: Any) -> TextJob | BadInput:
         return error
 
 
-def _response(result: Embedding | Exception) -> Any:
-    return failure(result) if isinstance(result, Exception) else answer({"EMBEDDING": result[None]})
+def _response(result: TextEmbedding | Exception) -> Any:
+    if isinstance(result, Exception):
+        return failure(result)
+    weights = np.array([[result.fingerprint]], np.int64)
+    return answer({"EMBEDDING": result.embedding[None], "FINGERPRINT": weights})
