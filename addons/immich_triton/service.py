@@ -118,9 +118,14 @@ class Service:
             logger.warning("routes reloaded: Triton answers %s", "; ".join(self._table.describe()) or "nothing")
 
     async def why_not_ready(self, *, within: float) -> dict[str, str]:
-        """Return what is missing for any route, with the reason, in at most *within* seconds."""
-        models = [model for pipeline in self.table.pipelines() for model in pipeline.all_models]
-        return await self.triton.not_ready(models, within=within)
+        """Return what is missing for any route, with the reason, in at most *within* seconds.
+
+        A pipeline whose requests wait is missing too, whatever Triton says: it reports dead processes as ready.
+        """
+        pipelines = list(self.table.pipelines())
+        models = [model for pipeline in pipelines for model in pipeline.all_models]
+        unready = await self.triton.not_ready(models, within=within)
+        return {**self.triton.waiting(pipelines), **unready}
 
     def own(self, route: Route, name: str) -> None:
         """Make sure that a CLIP *name* may be answered with the route's weights, now and for ever.
