@@ -243,6 +243,22 @@ async def test_a_call_whose_model_is_ready_is_waited_for_and_never_sent_again() 
     assert len(triton.requests) == 1
 
 
+async def test_long_images_beside_ordinary_ones_are_sent_once_and_answered() -> None:
+    """What waited in Triton's queue past its time was sent again, and a busy machine had three times the work."""
+    busy = asyncio.Lock()
+
+    async def in_order(request: web.Request) -> web.StreamResponse:
+        async with busy:
+            await asyncio.sleep(0.3 if len(triton.requests) <= 4 else 0.02)
+        return await good(request)
+
+    triton = FaultyTriton(in_order)
+    async with serving(triton), client_of(triton, call_timeout=0.1) as client:
+        answers = await asyncio.gather(*(client.infer(CALL, deadline=60) for _ in range(12)))
+    assert {answer["EMBEDDING"].shape for answer in answers} == {(1, 2)}
+    assert len(triton.requests) == 12
+
+
 async def test_a_call_without_an_answer_ends_with_the_deadline_and_keeps_its_place() -> None:
     seen = AtTriton()
     async with serving(FaultyTriton(hang)) as triton, client_of(triton, call_timeout=0.05, observer=seen) as client:

@@ -160,10 +160,10 @@ class Gate:
         self._reopened()
 
     async def _watch(self) -> None:
-        while self.state != "closed":
+        while not self.is_open:
             await asyncio.sleep(min(self._pause, PROBE_STUCK) if self._stuck else self._pause)
             unready = await self._probe()
-            if self.state == "closed":  # by a call that was answered meanwhile
+            if self.is_open:  # by a call that was answered meanwhile
                 return
             now = time.monotonic()
             if unready:
