@@ -329,6 +329,6 @@ async def test_a_dead_process_is_well_enough_to_ask_for_photos_when_one_may_try(
         await catch_up.attend()
         assert immich.queues == []
         async with asyncio.timeout(60):
-            while gate.state != "half_open":  # noqa: ASYNC110 - nobody would set an event
+            while not gate.passable:  # noqa: ASYNC110 - nobody would set an event
                 await asyncio.sleep(0.05)
         assert await attend_until(catch_up, lambda: immich.queues == ["ocr"])

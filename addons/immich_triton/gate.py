@@ -160,7 +160,7 @@ class Gate:
         self._reopened()
 
     async def _watch(self) -> None:
-        while not self.is_open:
+        while True:
             await asyncio.sleep(min(self._pause, PROBE_STUCK) if self._stuck else self._pause)
             unready = await self._probe()
             if self.is_open:  # by a call that was answered meanwhile
@@ -171,9 +171,11 @@ class Gate:
                 self._pause = min(2 * self._pause, PROBE_LAST)
                 # What comes back are other processes: the first call may come at once.
                 self._try_later(0)
-            elif not self._stuck:
+            elif not self._stuck or self._untried(now):
                 self._close()
+                return
             elif self.state == "open" and now >= self._trial_at:
                 self._half_open()
-            elif self.state == "half_open" and self._trial is None and now - self._trial_at > TRUST:
-                self._close()
+
+    def _untried(self, now: float) -> bool:
+        return self.state == "half_open" and self._trial is None and now - self._trial_at > TRUST

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from mitmproxy.utils.asyncio_utils import create_task
@@ -69,30 +69,35 @@ class Line:
         Of the *suspect* requests one at a time. Raises `Unavailable` when the gate is closed, or closes meanwhile, and
         the caller is not *patient*.
         """
-        async with self._suspects if suspect else contextlib.nullcontext():
-            passage = await self._take(gate, ticket, clock, patient=patient)
-            try:
-                yield passage
-            finally:
-                gate.leave(passage)
+        async with contextlib.AsyncExitStack() as stack:
+            with self._waits(clock):
+                if suspect:
+                    await stack.enter_async_context(self._suspects)
+                passage = await self._take(gate, ticket, patient=patient)
+            stack.callback(gate.leave, passage)
+            yield passage
 
-    async def _take(self, gate: Gate, ticket: Ticket, clock: Clock, *, patient: bool) -> Passage:
+    @contextlib.contextmanager
+    def _waits(self, clock: Clock) -> Iterator[None]:
         since = time.monotonic()
         self._count(1)
         try:
-            while True:
-                if not patient and not gate.passable:
-                    raise Unavailable(f"{self._name} waits for Triton: {gate.reason}")
-                await gate.passed()
-                if not gate.passable:  # another one was woken before, and is on trial
-                    continue
-                await self._places.take(ticket)
-                if passage := gate.enter():
-                    return passage
-                self._places.free()
+            yield
         finally:
             self._count(-1)
             clock.waited += time.monotonic() - since
+
+    async def _take(self, gate: Gate, ticket: Ticket, *, patient: bool) -> Passage:
+        while True:
+            if not patient and not gate.passable:
+                raise Unavailable(f"{self._name} waits for Triton: {gate.reason}")
+            await gate.passed()
+            if not gate.passable:  # another one was woken before, and is on trial
+                continue
+            await self._places.take(ticket)
+            if passage := gate.enter():
+                return passage
+            self._places.free()
 
     async def send(self, call: Call, clock: Clock) -> dict[str, Array]:
         """Send *call*; its place is given back when Triton is done with it, even when nobody waits any more.
