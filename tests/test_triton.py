@@ -59,6 +59,7 @@ class FaultyTriton:
         self.ready = True
         self.away: set[str] = set()
         self.asked: list[str] = []
+        self.live = True
         self.index = 404
         self.instances = 1
         self.url = ""
@@ -68,6 +69,8 @@ class FaultyTriton:
             model = request.path.split("/")[3]
             self.asked.append(model)
             return web.Response(status=200 if self.ready and model not in self.away else 400)
+        if request.path == "/v2/health/live":
+            return web.Response(status=200 if self.live else 503)
         if request.path == "/v2/repository/index":
             return web.json_response([], status=self.index)
         if request.path.endswith("/config"):
@@ -266,6 +269,27 @@ async def test_a_call_without_an_answer_ends_with_the_deadline_and_keeps_its_pla
             await client.infer(CALL, deadline=1)
         # It goes on in Triton: nothing else may be sent in its place.
         assert (len(triton.requests), seen.now) == (1, 1)
+
+
+async def test_the_places_of_calls_that_nobody_waits_for_come_back_when_triton_is_away() -> None:
+    seen, triton = AtTriton(), FaultyTriton(hang)
+    async with serving(triton), client_of(triton, observer=seen) as client:
+        with pytest.raises(Unavailable):
+            await client.infer(CALL, deadline=0.3)
+        assert seen.now == 1
+        triton.ready = triton.live = False
+        with pytest.raises(Unavailable):
+            await client.infer(CALL, deadline=0.3)
+        await until(lambda: seen.now == 0)
+
+
+async def test_a_call_that_nobody_waits_for_does_not_keep_its_place_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("immich_triton.line.ABANDONED", 0.1)
+    seen = AtTriton()
+    async with serving(FaultyTriton(hang)) as triton, client_of(triton, observer=seen) as client:
+        with pytest.raises(Unavailable):
+            await client.infer(CALL, deadline=0.3)
+        await until(lambda: seen.now == 0)
 
 
 async def test_what_waits_in_tritons_queue_has_longer_until_triton_is_asked() -> None:

@@ -56,6 +56,7 @@ class Line:
         self._capacity = places or PLACES_UNTIL_KNOWN
         self._places = Places(self._capacity, lambda _, taken: observer.at_triton(name, taken))
         self._suspects = asyncio.Lock()
+        self._abandoned: set[asyncio.Task[dict[str, Array]]] = set()
         self._learning: asyncio.Task[None] | None = None
         self._learned = -math.inf
         self.learn()
@@ -125,12 +126,18 @@ class Line:
         finally:
             clock.at_triton += time.monotonic() - since
             if not exchange.done():
+                self._abandoned.add(exchange)
                 ends = asyncio.get_running_loop().call_later(ABANDONED, exchange.cancel)
                 exchange.add_done_callback(lambda _: ends.cancel())
 
     def _patience(self) -> float:
         """Return how long the call that is sent last may take: it waits in Triton's queue behind those before it."""
         return self._timeout * max(1, math.ceil(self._places.taken / self._capacity))
+
+    def forget(self) -> None:
+        """Give back the places of calls that nobody waits for: Triton is away, and will not end them."""
+        for exchange in list(self._abandoned):
+            exchange.cancel()
 
     def close(self) -> None:
         """Stop what runs in the background."""
@@ -139,6 +146,7 @@ class Line:
 
     def _done(self, exchange: asyncio.Task[dict[str, Array]]) -> None:
         self._places.free()
+        self._abandoned.discard(exchange)
         if not exchange.cancelled() and exchange.exception() is None and time.monotonic() > self._learned + LEARN_AGAIN:
             self.learn()
 

@@ -128,6 +128,8 @@ class TritonClient:
         unready = await self.not_ready(models, within=PROBE_TIMEOUT)
         if unready and not await self.is_live(within=PROBE_TIMEOUT):
             self._generations.missed(SERVER)
+            for line in self._lines.values():
+                line.forget()
         elif SERVER not in unready:
             for model in unready:
                 self._generations.missed(model)
