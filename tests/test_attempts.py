@@ -42,9 +42,10 @@ def test_with_the_server_all_its_models_are_other_ones() -> None:
 def test_the_second_death_of_the_same_model_is_the_end() -> None:
     generations = Generations()
     attempts = Attempts(generations)
-    assert not attempts.suspect
+    suspect = [attempts.suspect]
     assert attempts.failed(fault("process", "net")) is None
-    assert attempts.suspect
+    suspect.append(attempts.suspect)
+    assert suspect == [False, True]
     replace(generations, "net")
     end = attempts.failed(fault("process", "net"))
     assert isinstance(end, Poison)

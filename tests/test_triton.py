@@ -12,9 +12,11 @@ from typing import override
 import numpy as np
 import pytest
 from aiohttp import web
+from mitmproxy.test import tflow
 
 from immich_triton.attempts import ATTEMPTS, SENDS
 from immich_triton.observer import Observer
+from immich_triton.request_id import RequestIds, current_id
 from immich_triton.routes import Pipeline
 from immich_triton.triton import BadInput, Call, Poison, Refused, ServerFault, TritonClient, Unavailable
 
@@ -171,6 +173,22 @@ async def test_a_fault_of_the_server_is_retried(fault: Handler) -> None:
     assert len(triton.requests) == 2
     # The gate asked for the pipeline and for the model behind it.
     assert set(triton.asked) == {"clip_text", "encoder"}
+
+
+async def test_what_the_probe_says_carries_nobodys_request_id() -> None:
+    class Ids(Observer):
+        def __init__(self) -> None:
+            self.seen: list[tuple[bool, str]] = []
+
+        @override
+        def gate_changed(self, pipeline: str, *, is_open: bool, reason: str) -> None:
+            self.seen.append((is_open, current_id()))
+
+    RequestIds().requestheaders(flow := tflow.tflow())
+    ids = Ids()
+    async with serving(FaultyTriton(cut, good)) as triton, client_of(triton, observer=ids) as client:
+        await client.infer(CALL, deadline=60)
+    assert ids.seen == [(False, flow.request.headers["X-Request-ID"]), (True, "")]
 
 
 async def test_a_request_that_always_fails_is_not_retried_for_ever() -> None:

@@ -14,6 +14,7 @@ from immich_triton.ledger import Ledger
 from immich_triton.observer import Observers
 from immich_triton.progress import BUDGET
 from immich_triton.protocol import ProtocolError
+from immich_triton.request_id import detached
 from immich_triton.routes import Route, RouteError, RouteTable, fingerprint, load_routes
 from immich_triton.settings import Settings
 from immich_triton.tasks import TASKS
@@ -173,7 +174,7 @@ class Service:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run something in the background until `close`."""
-        task: asyncio.Task[None] = create_task(work, name=name, keep_ref=True)
+        task = detached(work, name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
