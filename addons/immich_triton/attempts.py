@@ -13,13 +13,14 @@ from typing import Final
 from immich_triton.inference import Poison, ServerFault, TritonError, Unavailable
 
 ATTEMPTS: Final = 3
-"""How often a request is sent that Triton answers with an error of its own, or with garbage."""
+"""How often a request is sent that Triton answers with an error of its own, or with garbage, or over which the whole
+server ends: others do that too, and it is no reason to call a photo poison."""
 
 SENDS: Final = 5
 """How often a request is sent at most, whatever came of it."""
 
 SERVER: Final = "Triton"
-"""What dies when a connection breaks that a call was waiting on."""
+"""The server as a whole, beside the models."""
 
 NOT_EXECUTED: Final = ("unreachable", "unloaded")
 """Faults that cost nobody anything: no model was asked."""
@@ -60,30 +61,34 @@ class Attempts:
     def __init__(self, generations: Generations) -> None:
         self._generations = generations
         self._deaths: dict[str, Generation] = {}
+        self._crashes: set[Generation] = set()
         self._sent = 0
         self._answered = 0
 
     @property
     def suspect(self) -> bool:
         """Whether a process died while this request was at Triton."""
-        return bool(self._deaths)
+        return bool(self._deaths or self._crashes)
 
     def failed(self, fault: ServerFault) -> TritonError | None:
         """Count a call that failed; return the error that ends the request, or None when it may be sent again."""
         if fault.kind in NOT_EXECUTED:
             return None
-        if fault.kind in ("process", "broken"):
-            model = fault.model if fault.kind == "process" else SERVER
-            before, now = self._deaths.get(model), self._generations.of(model)
-            if fault.kind == "process" and before == now:
+        if fault.kind == "process":
+            before, now = self._deaths.get(fault.model), self._generations.of(fault.model)
+            if before == now:
                 return None  # Triton still gives requests to the process that is dead, or hangs: nobody was asked
-            self._deaths[model] = now
-            if before is not None and before != now:
+            self._deaths[fault.model] = now
+            if before is not None:
                 return Poison(
-                    f"poison: {model} died twice while it worked on this request, which is given up ({fault})",
+                    f"poison: {fault.model} died twice while it worked on this request, which is given up ({fault})",
                     kind=fault.kind,
-                    model=model,
+                    model=fault.model,
                 )
+        elif fault.kind == "broken":
+            self._crashes.add(self._generations.of(SERVER))
+            if len(self._crashes) >= ATTEMPTS:
+                return Unavailable(f"given up: Triton ended {ATTEMPTS} times while it worked on this request ({fault})")
         self._sent += 1
         self._answered += fault.answered
         if self._answered >= ATTEMPTS or (fault.answered and self._sent >= SENDS):
