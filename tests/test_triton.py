@@ -344,7 +344,10 @@ OTHER_DIED = status(500, "ModelCallError: model other failed: Stub process 'othe
 PIPELINE_DIED = status(500, "Stub process 'clip_text_0_0' is not healthy.")
 
 
-async def test_after_a_death_one_request_at_a_time_is_tried_until_one_is_answered() -> None:
+async def test_after_a_death_one_request_at_a_time_is_tried_until_one_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("immich_triton.gate.TRIAL_FIRST", 0.2)
     seen = AtTriton()
     triton = FaultyTriton(NET_DIED)
     async with serving(triton), client_of(triton, observer=seen) as client:
@@ -367,7 +370,7 @@ async def test_after_a_death_one_request_at_a_time_is_tried_until_one_is_answere
 
 async def test_a_process_that_stays_dead_is_503_at_the_deadline_and_never_500() -> None:
     async with serving(FaultyTriton(NET_DIED)) as triton, client_of(triton) as client:
-        outcomes = await asyncio.gather(*(client.infer(CALL, deadline=6) for _ in range(4)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(client.infer(CALL, deadline=3) for _ in range(4)), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [Unavailable] * 4
         assert not client.gate(PIPELINE).is_open
     assert len(triton.requests) < 4 * SENDS
