@@ -83,7 +83,11 @@ class StandInTriton:
         outputs = tensors(pipeline)
         match behaviour:
             case "hang":
-                await asyncio.sleep(600)
+                while self.behaviour.get(pipeline, self.behaviour.get("", "")) == "hang":  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            case "dead process":
+                text = f"Stub process '{pipeline}_0_0' is not healthy."
+                return web.json_response({"error": text}, status=500)
             case "reset":
                 assert request.transport
                 request.transport.abort()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +23,8 @@ from toolbox.client import entries_for, predict
 
 from immich_triton.catchup import CatchUp, Pauses, start_missing
 from immich_triton.configuration import Configuration
-from immich_triton.inference import WrongWeights
-from immich_triton.observer import Reason, RequestDone
+from immich_triton.inference import Call, Unavailable, WrongWeights
+from immich_triton.observer import Reason, Refusal, RequestDone
 from immich_triton.outages import PAUSES, Outages
 from immich_triton.service import Service
 
@@ -310,3 +312,57 @@ async def test_without_a_key_one_line_says_what_to_click(
     lines = [record.getMessage() for record in caplog.records if "in Immich click" in record.getMessage()]
     assert len(lines) == 1
     assert "Job Queues, Missing for OCR, Smart Search" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "photo"),
+    [("connections", 0, True), ("draining", 503, True), ("draining", 503, False), ("too_large", 413, False)],
+)
+async def test_a_photo_that_was_refused_unread_is_caught_up_on(
+    triton: StandInTriton, tmp_path: Path, reason: Refusal, status: int, *, photo: bool
+) -> None:
+    async with attending(triton, tmp_path) as (service, _, outages):
+        service.observers.refused(reason, status, photo=photo)
+        assert outages.marks().keys() == ({"clip", "ocr"} if photo else set())
+
+
+def test_a_refused_connection_may_have_been_a_photo(triton: StandInTriton, upstream: Recorder, tmp_path: Path) -> None:
+    models = write_routes(tmp_path / "models")
+    with (
+        running_gateway(
+            tmp_path, models=models, triton_url=triton.url, upstream=upstream.url, immich_max_connections=1
+        ) as gateway,
+        contextlib.ExitStack() as clients,
+    ):
+        for _ in range(5):
+            clients.enter_context(socket.create_connection(gateway.address, 60))
+        assert eventually(lambda: "photos may have been refused (connections, not answered)" in gateway.log)
+        assert Outages(gateway.state_dir).marks().keys() == {"clip", "ocr"}
+
+
+async def test_a_dead_process_is_well_enough_to_ask_for_photos_when_one_may_try(
+    triton: StandInTriton, tmp_path: Path
+) -> None:
+    """With the breaker open and nobody there to try, what is missing would be missing for ever."""
+    triton.behaviour["ocr"] = "dead process"
+    async with (
+        serving(Immich()) as immich,
+        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY, immich_deadline=1) as (
+            service,
+            catch_up,
+            _,
+        ),
+    ):
+        (route,) = (route for route in service.table.routes if route.task == "ocr")
+        call = Call(route.pipelines[0], "IMAGE", b"image", ("BOXES",))
+        with pytest.raises(Unavailable):
+            await service.triton.infer(call, 0.5)
+        lose(service, "ocr")
+        gate = service.triton.gate(route.pipelines[0])
+        assert gate.state == "open"
+        await catch_up.attend()
+        assert immich.queues == []
+        async with asyncio.timeout(60):
+            while not gate.passable:  # noqa: ASYNC110 - nobody would set an event
+                await asyncio.sleep(0.05)
+        assert await attend_until(catch_up, lambda: immich.queues == ["ocr"])

@@ -20,6 +20,8 @@ from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 from toolbox.client import encode, entries_for
 
+from immich_triton.outages import Outages
+
 
 @pytest.fixture
 def triton() -> Iterator[StandInTriton]:
@@ -135,6 +137,9 @@ def test_ping_says_at_once_that_we_are_leaving_and_the_last_answer_is_given(
             client.stop()
     assert client.outcomes == {"200": 1}
     assert "requests are cut off" not in gateway.whole_log()
+    # Whoever was refused may have sent a photo.
+    assert "ocr: to be caught up on: photos may have been refused (draining, 503)" in gateway.log
+    assert Outages(gateway.state_dir).marks().keys() == {"clip", "ocr"}
 
 
 def test_a_request_that_does_not_end_does_not_hold_it_up_for_ever(
@@ -150,5 +155,6 @@ def test_a_request_that_does_not_end_does_not_hold_it_up_for_ever(
             assert gateway.process.wait(60) == 0
             assert time.monotonic() - started >= 2
             assert "requests are cut off after 2 s" in gateway.log
+            assert Outages(gateway.state_dir).marks().keys() == {"clip", "ocr"}
         finally:
             client.stop()

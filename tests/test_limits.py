@@ -299,3 +299,59 @@ def test_a_client_that_speaks_no_http_and_half_closes_leaves_no_descriptor_behin
                 client.shutdown(socket.SHUT_WR)
             read_all(client)
     assert eventually(lambda: descriptors() <= before + 2)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more", "answered"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-Y: " + b"z" * 995 + b"\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nX-Y: ", b"z" * 1000, True),
+        (b"", b"\xff" * 1000, True),
+        (CHUNKED + b"1;", b"z" * 1000, False),
+        (CHUNKED + b"1\r\nx\r\n0\r\n", b"X-Y: " + b"z" * 995 + b"\r\n", False),
+    ],
+    ids=["headers", "a header", "no HTTP", "the line before a chunk", "trailers"],
+)
+def test_what_the_upstream_sends_without_end_is_bounded(
+    gateway: GatewayProcess, silent: socket.socket, begin: bytes, more: bytes, *, answered: bool
+) -> None:
+    """The memory grew by 160 bytes for each byte: the error quoted all of it, and a pattern was sought in that."""
+    growth = gateway.growth()
+    with connect(gateway) as client:
+        client.sendall(head("GET", "/endless"))
+        with accepted(silent, b"/endless") as upstream, contextlib.suppress(OSError):
+            upstream.sendall(begin)
+            for _ in range(32 << 10):
+                upstream.sendall(more)
+            pytest.fail("everything was read")
+        answer = read_all(client)
+    if answered:
+        assert answer.startswith(b"HTTP/1.1 502 ")
+        assert b"sent headers, or the line before a chunk, of more than 131072 bytes" in answer
+    assert growth() < FLAT
+    assert is_well(gateway)
+
+
+@contextlib.contextmanager
+def accepted(listener: socket.socket, mark: bytes) -> Iterator[socket.socket]:
+    """Give the connection over which a request with *mark* comes; others are left over from other tests."""
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(60)
+            with contextlib.suppress(OSError):
+                if mark in connection.recv(65536):
+                    yield connection
+                    return
+
+
+def test_the_line_before_a_chunk_of_an_upload_is_bounded(hasty: GatewayProcess, silent: socket.socket) -> None:
+    growth = hasty.growth()
+    with connect(hasty) as client:
+        client.sendall(b"POST /upload HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+        with pytest.raises(ConnectionError):
+            client.sendall(b"z" * (64 << 20))
+    assert growth() < FLAT

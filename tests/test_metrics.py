@@ -25,7 +25,7 @@ from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 from test_configuration import start
 from toolbox.client import encode, entries_for, predict
 
-from immich_triton.inference import FaultKind
+from immich_triton.faults import FaultKind
 from immich_triton.measurements import REFUSALS, Measurements
 from immich_triton.metrics_server import parse_address
 from immich_triton.observer import CatchUp, Clock, Reason, Refusal, RequestDone, RouteTaken

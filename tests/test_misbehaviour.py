@@ -151,6 +151,44 @@ def test_nothing_is_sent_while_the_gate_is_closed_and_all_come_through_when_it_o
         assert {one.result().status for one in waiting} == {200}
 
 
+def test_a_dead_process_behind_a_ready_model_is_503_everywhere_until_a_call_is_answered(
+    gateway: GatewayProcess, triton: StandInTriton
+) -> None:
+    def states() -> tuple[float, float, int, int]:
+        scrape = Scrape(gateway.metrics_url)
+        values = [
+            scrape.value(f"immich_gateway_{name}", pipeline="ocr") for name in ("breaker_open", "breaker_half_open")
+        ]
+        ping = requests.get(f"{gateway.url}/ping", timeout=60)
+        ready = requests.get(f"{gateway.metrics_url}/readyz", timeout=60)
+        if ping.status_code == 503:
+            assert "Stub process" in ping.json()["detail"]
+        return values[0], values[1], ping.status_code, ready.status_code
+
+    assert ask(gateway, "ocr").status == 200
+    triton.behaviour["ocr"] = "dead process"
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(ask, gateway, "ocr") for _ in range(8)]
+        assert eventually(lambda: gauge(gateway, "requests_waiting") >= 7)
+        sent = len(triton.calls)
+        assert states()[0] == 1
+        assert states()[2:] == (503, 503)
+        # Triton says ready: now and then one request tries.
+        assert eventually(lambda: len(triton.calls) >= sent + 2)
+        with triton.holding():
+            assert eventually(lambda: states()[1] == 1)
+            assert eventually(lambda: triton.now == 1)
+            triton.behaviour.clear()
+        assert {one.result().status for one in waiting} == {200}
+    assert eventually(lambda: states() == (0, 0, 200, 200))
+
+
+def test_a_process_that_stays_dead_costs_503_and_not_500(hasty: GatewayProcess, triton: StandInTriton) -> None:
+    triton.behaviour["ocr"] = "dead process"
+    with ThreadPoolExecutor(6) as pool:
+        assert {one.status for one in pool.map(lambda _: ask(hasty, "ocr"), range(6))} == {503}
+
+
 def test_a_hanging_triton_is_given_up_within_the_deadlines(hasty: GatewayProcess, triton: StandInTriton) -> None:
     triton.behaviour[""] = "hang"
     with ThreadPoolExecutor(2) as pool:

@@ -5,9 +5,11 @@ operator is in any log, metric or file, whatever goes well or wrong. Real mitmdu
 from __future__ import annotations
 
 import base64
+import logging
 import re
 import shutil
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +21,15 @@ import requests
 import tiny_encoders
 from embedded_triton import StartTriton, TritonServer, eventually, free_ports
 from gateway_process import GatewayProcess, kept, running_gateway
+from mitmproxy.test import tflow
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import OCR_NAME, write_routes
 from toolbox.client import Answer, encode, entries_for, predict
 
+from immich_triton.privacy import Privacy
 from immich_triton.redaction import redact, where
+from immich_triton.service import Service
 
 DATA = Path(__file__).parent / "data"
 RECEIPT = (DATA / "images" / "zh_receipt.jpg").read_bytes()
@@ -241,6 +246,27 @@ def test_an_error_is_told_without_what_it_quotes(text: str, rest: str) -> None:
 def test_an_error_is_told_in_bounded_time_and_length() -> None:
     assert len(redact("x" * 10_000_000, b"y " * 1_000_000)) == 301
     assert len(redact("'" * 10_000_001)) <= 301
+
+
+def test_what_mitmproxy_quotes_is_filtered_in_bounded_memory(caplog: pytest.LogCaptureFixture) -> None:
+    """The filter took 155 bytes for each one that it dropped: an endless head of the upstream was the end."""
+    quoted = repr(RECEIPT * 50)
+    log = logging.getLogger("mitmproxy.proxy.server")
+    privacy = Privacy(Service())
+    flow = tflow.tflow(err=True)
+    assert flow.error
+    flow.error.msg = f"unexpected server response: {quoted}"
+    log.addFilter(privacy._filter)
+    tracemalloc.start()
+    try:
+        privacy.error(flow)
+        log.warning("Unexpected data from server: %s", quoted)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(quoted)
+    finally:
+        tracemalloc.stop()
+        log.removeFilter(privacy._filter)
+    assert flow.error.msg == "unexpected server response: …"
+    assert caplog.messages == ["Unexpected data from server: …"]
 
 
 def test_an_unexpected_error_is_told_by_its_place() -> None:

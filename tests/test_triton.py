@@ -7,13 +7,18 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import override
 
 import numpy as np
 import pytest
 from aiohttp import web
+from mitmproxy.test import tflow
 
+from immich_triton.attempts import ATTEMPTS, SENDS
+from immich_triton.observer import Observer
+from immich_triton.request_id import RequestIds, current_id
 from immich_triton.routes import Pipeline
-from immich_triton.triton import ATTEMPTS, BadInput, Call, ServerFault, TritonClient, Unavailable
+from immich_triton.triton import BadInput, Call, Poison, Refused, ServerFault, TritonClient, Unavailable
 
 PIPELINE = Pipeline("clip_text", ("textual",), ("encoder",), {"encoder": "encoder"})
 CALL = Call(PIPELINE, "TEXT", b"query", ("EMBEDDING",), {"extra": 1})
@@ -54,18 +59,41 @@ class FaultyTriton:
         self.answers = list(answers)
         self.requests: list[bytes] = []
         self.ready = True
+        self.away: set[str] = set()
         self.asked: list[str] = []
+        self.live = True
+        self.index = 404
+        self.instances = 1
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if request.path.endswith("/ready"):
-            self.asked.append(request.path.split("/")[3])
-            return web.Response(status=200 if self.ready else 400)
+            model = request.path.split("/")[3]
+            self.asked.append(model)
+            return web.Response(status=200 if self.ready and model not in self.away else 400)
+        if request.path == "/v2/health/live":
+            return web.Response(status=200 if self.live else 503)
+        if request.path == "/v2/repository/index":
+            return web.json_response([], status=self.index)
+        if request.path.endswith("/config"):
+            return web.json_response({"max_batch_size": 1, "instance_group": [{"count": self.instances}]})
         if not request.path.endswith("/infer"):
             return web.Response(status=404)
         self.requests.append(await request.read())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return await answer(request)
+
+
+class AtTriton(Observer):
+    """Remembers how many calls are at Triton, and how many there were at most."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    @override
+    def at_triton(self, pipeline: str, count: int) -> None:
+        self.now = count
+        self.most = max(self.most, count)
 
 
 @asynccontextmanager
@@ -83,8 +111,10 @@ async def serving(triton: FaultyTriton, port: int = 0) -> AsyncIterator[FaultyTr
 
 
 @asynccontextmanager
-async def client_of(triton: FaultyTriton, call_timeout: float = 60.0) -> AsyncIterator[TritonClient]:
-    client = TritonClient(triton.url, timeout=call_timeout)
+async def client_of(
+    triton: FaultyTriton, call_timeout: float = 60.0, observer: Observer | None = None
+) -> AsyncIterator[TritonClient]:
+    client = TritonClient(triton.url, timeout=call_timeout, observer=observer)
     try:
         yield client
     finally:
@@ -145,6 +175,22 @@ async def test_a_fault_of_the_server_is_retried(fault: Handler) -> None:
     assert set(triton.asked) == {"clip_text", "encoder"}
 
 
+async def test_what_the_probe_says_carries_nobodys_request_id() -> None:
+    class Ids(Observer):
+        def __init__(self) -> None:
+            self.seen: list[tuple[bool, str]] = []
+
+        @override
+        def gate_changed(self, pipeline: str, *, is_open: bool, reason: str) -> None:
+            self.seen.append((is_open, current_id()))
+
+    RequestIds().requestheaders(flow := tflow.tflow())
+    ids = Ids()
+    async with serving(FaultyTriton(cut, good)) as triton, client_of(triton, observer=ids) as client:
+        await client.infer(CALL, deadline=60)
+    assert ids.seen == [(False, flow.request.headers["X-Request-ID"]), (True, "")]
+
+
 async def test_a_request_that_always_fails_is_not_retried_for_ever() -> None:
     async with serving(FaultyTriton(status(500, "boom"))) as triton, client_of(triton) as client:
         with pytest.raises(ServerFault, match="clip_text failed with status 500: boom"):
@@ -189,10 +235,229 @@ async def test_waits_for_a_triton_that_is_not_there() -> None:
             assert (await work)["EMBEDDING"].shape == (1, 2)
 
 
-async def test_a_call_that_hangs_is_given_up_and_tried_again() -> None:
-    async with serving(FaultyTriton(hang, good)) as triton, client_of(triton, call_timeout=2) as client:
-        assert (await client.infer(CALL, deadline=60))["EMBEDDING"].shape == (1, 2)
+async def test_a_call_is_given_up_when_its_model_is_away_and_sent_again_when_it_is_back() -> None:
+    triton = FaultyTriton(hang, good)
+    async with serving(triton), client_of(triton, call_timeout=0.1) as client:
+        work = asyncio.create_task(client.infer(CALL, deadline=60))
+        await until(lambda: len(triton.requests) == 1)
+        triton.ready = False
+        await until(lambda: not client.gate(PIPELINE).is_open)
+        triton.ready = True
+        assert (await work)["EMBEDDING"].shape == (1, 2)
     assert len(triton.requests) == 2
+
+
+async def test_a_call_whose_model_is_ready_is_waited_for_and_never_sent_again() -> None:
+    answer = asyncio.Event()
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        await answer.wait()
+        return await good(request)
+
+    async with serving(FaultyTriton(late)) as triton, client_of(triton, call_timeout=0.05) as client:
+        work = asyncio.create_task(client.infer(CALL, deadline=60))
+        # Asked for a few times whether its models are ready: it has had its time several times over.
+        await until(lambda: triton.asked.count("clip_text") >= 3)
+        assert client.gate(PIPELINE).is_open
+        answer.set()
+        assert (await work)["EMBEDDING"].shape == (1, 2)
+    assert len(triton.requests) == 1
+
+
+async def test_long_images_beside_ordinary_ones_are_sent_once_and_answered() -> None:
+    """What waited in Triton's queue past its time was sent again, and a busy machine had three times the work."""
+    busy = asyncio.Lock()
+
+    async def in_order(request: web.Request) -> web.StreamResponse:
+        async with busy:
+            await asyncio.sleep(0.3 if len(triton.requests) <= 4 else 0.02)
+        return await good(request)
+
+    triton = FaultyTriton(in_order)
+    async with serving(triton), client_of(triton, call_timeout=0.1) as client:
+        answers = await asyncio.gather(*(client.infer(CALL, deadline=60) for _ in range(12)))
+    assert {answer["EMBEDDING"].shape for answer in answers} == {(1, 2)}
+    assert len(triton.requests) == 12
+
+
+async def test_a_call_without_an_answer_ends_with_the_deadline_and_keeps_its_place() -> None:
+    seen = AtTriton()
+    async with serving(FaultyTriton(hang)) as triton, client_of(triton, call_timeout=0.05, observer=seen) as client:
+        with pytest.raises(Unavailable, match="gave no answer within 1 s"):
+            await client.infer(CALL, deadline=1)
+        # It goes on in Triton: nothing else may be sent in its place.
+        assert (len(triton.requests), seen.now) == (1, 1)
+
+
+async def test_the_places_of_calls_that_nobody_waits_for_come_back_when_triton_is_away() -> None:
+    seen, triton = AtTriton(), FaultyTriton(hang)
+    async with serving(triton), client_of(triton, observer=seen) as client:
+        with pytest.raises(Unavailable):
+            await client.infer(CALL, deadline=0.3)
+        assert seen.now == 1
+        triton.ready = triton.live = False
+        with pytest.raises(Unavailable):
+            await client.infer(CALL, deadline=0.3)
+        await until(lambda: seen.now == 0)
+
+
+async def test_a_call_that_nobody_waits_for_does_not_keep_its_place_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("immich_triton.line.ABANDONED", 0.1)
+    seen = AtTriton()
+    async with serving(FaultyTriton(hang)) as triton, client_of(triton, observer=seen) as client:
+        with pytest.raises(Unavailable):
+            await client.infer(CALL, deadline=0.3)
+        await until(lambda: seen.now == 0)
+
+
+async def test_what_waits_in_tritons_queue_has_longer_until_triton_is_asked() -> None:
+    triton = FaultyTriton(hang)
+    async with serving(triton), client_of(triton, call_timeout=10) as client:
+        line = client._line(PIPELINE)
+        await until(lambda: line._learned > 0)
+        patience, work = [], []
+        for count in range(1, 4):  # one at work, and the two that may wait at Triton
+            work.append(asyncio.create_task(client.infer(CALL, deadline=60)))
+            await until(lambda count=count: len(triton.requests) == count)  # type: ignore[misc]
+            patience.append(line._patience())
+        assert patience == [10, 20, 30]
+        for one in work:
+            one.cancel()
+        await asyncio.wait(work)
+
+
+async def test_the_places_are_those_of_the_config_that_came_back() -> None:
+    triton, seen = FaultyTriton(cut, hang), AtTriton()
+    async with serving(triton), client_of(triton, observer=seen) as client:
+        line = client._line(PIPELINE)
+        await until(lambda: line._learned > 0)
+        triton.instances = 4
+        work = [asyncio.create_task(client.infer(CALL, deadline=60)) for _ in range(9)]
+        await until(lambda: seen.now == 4 + 2)
+        for one in work:
+            one.cancel()
+        await asyncio.wait(work)
+
+
+NET_DIED = status(500, "ModelCallError: model encoder failed: Stub process 'encoder_0_0' is not healthy.")
+OTHER_DIED = status(500, "ModelCallError: model other failed: Stub process 'other_0_1' is not healthy.")
+PIPELINE_DIED = status(500, "Stub process 'clip_text_0_0' is not healthy.")
+
+
+async def test_after_a_death_one_request_at_a_time_is_tried_until_one_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("immich_triton.gate.TRIAL_FIRST", 0.2)
+    seen = AtTriton()
+    triton = FaultyTriton(NET_DIED)
+    async with serving(triton), client_of(triton, observer=seen) as client:
+        gate = client.gate(PIPELINE)
+        work = [asyncio.create_task(client.infer(CALL, deadline=60)) for _ in range(6)]
+        await until(lambda: not gate.is_open)
+        await until(lambda: seen.now == 0)
+        sent, seen.most = len(triton.requests), 0
+        # Triton says ready all the while.
+        await until(lambda: len(triton.requests) >= sent + 2)
+        assert seen.most == 1
+        assert not gate.is_open
+        assert client.waiting([PIPELINE]) == {"clip_text": gate.reason}
+        assert "is not healthy" in gate.reason
+        triton.answers = [good]
+        assert {answer["EMBEDDING"].shape for answer in await asyncio.gather(*work)} == {(1, 2)}
+        assert gate.state == "closed"
+        assert client.waiting([PIPELINE]) == {}
+
+
+async def test_a_process_that_stays_dead_is_503_at_the_deadline_and_never_500() -> None:
+    async with serving(FaultyTriton(NET_DIED)) as triton, client_of(triton) as client:
+        outcomes = await asyncio.gather(*(client.infer(CALL, deadline=3) for _ in range(4)), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Unavailable] * 4
+        assert not client.gate(PIPELINE).is_open
+    assert len(triton.requests) < 4 * SENDS
+
+
+async def replaced(client: TritonClient, triton: FaultyTriton, model: str) -> None:
+    """Load *model* anew, as long as it takes until the gateway has seen that."""
+    probes = len(triton.asked)
+    triton.away.add(model)
+    await until(lambda: len(triton.asked) >= probes + 6 and model in client.gate(PIPELINE).reason)
+    triton.away.discard(model)
+
+
+async def test_a_request_over_which_a_model_dies_twice_is_given_up_as_poison() -> None:
+    triton = FaultyTriton(NET_DIED)
+    async with serving(triton), client_of(triton) as client:
+        work = asyncio.create_task(client.infer(CALL, deadline=60))
+        await until(lambda: client.gate(PIPELINE).state == "open")
+        await replaced(client, triton, "encoder")
+        with pytest.raises(Poison, match=r"poison: encoder died twice while it worked on this request"):
+            await work
+    assert len(triton.requests) == 2
+
+
+async def test_the_deaths_of_two_models_do_not_add_up() -> None:
+    triton = FaultyTriton(NET_DIED, OTHER_DIED, PIPELINE_DIED, good)
+    async with serving(triton), client_of(triton) as client:
+        work = asyncio.create_task(client.infer(CALL, deadline=60))
+        for model in ("encoder", "clip_text", "encoder"):
+            await until(lambda: client.gate(PIPELINE).state == "open" or work.done())
+            await replaced(client, triton, model)
+        assert (await work)["EMBEDDING"].shape == (1, 2)
+
+
+async def test_suspects_are_sent_one_after_the_other() -> None:
+    """Those that were in the batch of a killer would else be at Triton with it again."""
+    together, most = 0, 0
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        await asyncio.sleep(0.05)
+        together -= 1
+        return await good(request)
+
+    triton = FaultyTriton(cut, cut, cut, slow)
+    async with serving(triton), client_of(triton) as client:
+        await asyncio.gather(*(client.infer(CALL, deadline=60) for _ in range(3)))
+    assert most == 1
+
+
+@pytest.mark.parametrize("fault", [cut, status(503, "Exceeds maximum queue size"), status(502, "Bad Gateway")])
+async def test_no_fault_is_worth_more_than_so_many_calls(fault: Handler) -> None:
+    async with serving(FaultyTriton(fault)) as triton, client_of(triton) as client:
+        with pytest.raises(Unavailable, match=f"given up after {SENDS} calls"):
+            await client.infer(CALL, deadline=60)
+    assert len(triton.requests) == SENDS
+
+
+async def test_a_fault_of_its_own_is_not_its_own_cause() -> None:
+    async with serving(FaultyTriton(status(500, "boom"))) as triton, client_of(triton) as client:
+        with pytest.raises(ServerFault) as caught:
+            await client.infer(CALL, deadline=60)
+    assert caught.value.__cause__ is not caught.value
+
+
+async def test_a_breaker_that_nobody_tries_closes_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("immich_triton.gate.TRUST", 0.1)
+    async with serving(FaultyTriton(NET_DIED)) as triton, client_of(triton) as client:
+        with pytest.raises(Unavailable):
+            await client.infer(CALL, deadline=0.5)
+        await until(lambda: client.gate(PIPELINE).is_open)
+
+
+@pytest.mark.parametrize("answer", [500, 502, 503])
+async def test_a_key_is_not_taken_because_a_question_failed(answer: int) -> None:
+    triton = FaultyTriton(status(403, "This API is restricted"))
+    triton.index = answer
+    async with serving(triton), client_of(triton) as client:
+        assert client.url in (await client.not_ready(["clip_text"], within=30))["Triton"]
+        triton.index = 403
+        assert "wants a key and the gateway has none" in (await client.not_ready(["clip_text"], within=30))["Triton"]
+        with pytest.raises(Refused):
+            await client.infer(CALL, deadline=60)
+        triton.index = 200
+        assert await client.not_ready(["clip_text"], within=30) == {}
 
 
 async def empty(_: web.Request) -> web.StreamResponse:

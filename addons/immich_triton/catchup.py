@@ -18,6 +18,7 @@ from immich_triton.observer import LOST, Observer
 from immich_triton.outages import RUN, Outages
 from immich_triton.protocol import ProtocolError
 from immich_triton.redaction import where
+from immich_triton.upstream import read_at_most
 
 if TYPE_CHECKING:
     from immich_triton.observer import RequestDone
@@ -43,6 +44,9 @@ QUEUES: Final[Mapping[str, Queue]] = {
 LOOK: Final = 1.0
 """Seconds between two looks at the marks."""
 
+SHOWN: Final = 300
+"""Bytes of Immich's answer that are read."""
+
 Answer = Literal["started", "busy", "failed"]
 
 
@@ -65,6 +69,7 @@ class CatchUp(Observer):
         self._not_before: dict[str, float] = {}
         self._failing: set[str] = set()
         self._unwritten: dict[str, str] = {}
+        self._refused_at = -LOOK
         service.observers.subscribe(self)
 
     def _outages(self) -> Outages:
@@ -100,10 +105,12 @@ class CatchUp(Observer):
             self._mark(done.tasks, f"a photo got {done.status}")
 
     @override
-    def refused(self, reason: str, status: int) -> None:
-        """Mark every task when an image was refused unread."""
-        if reason == "no_room":
-            self._mark(self._routed(), f"photos got {status}")
+    def refused(self, reason: str, status: int, *, photo: bool = False) -> None:
+        """Mark every task when an image may have been refused unread."""
+        # Once for a whole crowd: a mark is a look at a file.
+        if photo and (now := time.monotonic()) - self._refused_at >= LOOK:
+            self._refused_at = now
+            self._mark(self._routed(), f"photos may have been refused ({reason}, {status or 'not answered'})")
 
     def _routed(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(route.task for route in self._service.table.routes))
@@ -160,7 +167,10 @@ class CatchUp(Observer):
         pipelines = [one for route in self._service.table.routes if route.task == task for one in route.pipelines]
         models = [model for pipeline in pipelines for model in pipeline.all_models]
         doubted = self._service.doubts.about(route for route in self._service.table.routes if route.task == task)
-        well = bool(models) and not doubted and not await self._service.triton.not_ready(models, within=LOOK)
+        triton = self._service.triton
+        well = bool(models) and not doubted and not await triton.not_ready(models, within=LOOK)
+        # Half-open is well enough: it takes a request to find out, and without traffic none would come.
+        well = well and all(triton.gate(pipeline).state != "open" for pipeline in pipelines)
         if not well:
             self._well_since.pop(task, None)
         return well
@@ -210,7 +220,7 @@ async def start_missing(url: str, key: str, task: str) -> tuple[Answer, str]:
             # A redirect leads to somebody's login page, whose 200 would look like success.
             session.put(address, json=command, headers={"x-api-key": key}, allow_redirects=False) as response,
         ):
-            text = (await response.read())[:300].decode("utf-8", "replace")
+            text = (await read_at_most(response, SHOWN)).decode("utf-8", "replace")
     except (aiohttp.ClientError, TimeoutError) as error:
         return "failed", f"{address}: {error!r}"
     if 200 <= response.status < 300:

@@ -54,6 +54,7 @@ class Drain:
             logger.info("stopping: waiting for requests in flight")
         if not await until(lambda: not progress.busy(), timeout):
             logger.warning("stopping: requests are cut off after %s s", timeout)
+            self._service.observers.refused("draining", 503, photo=True)
         # Let those in who are at the door: they get their 503.
         await asyncio.sleep(TICK)
         await wire.stop_listening()

@@ -8,13 +8,16 @@ Errors, by cause::
     ├── Refused          Triton wants another key: a person must correct the configuration   → 503
     ├── WrongWeights     Triton does not prove that it answers with the route's weights       → 503
     └── ServerFault      Triton failed on this request again and again, or answers garbage   → 500
+        └── Poison       a model's process died over this request, and again once it was new → 500
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from immich_triton.faults import FaultKind
 
 if TYPE_CHECKING:
     from immich_triton.routes import Parameter, Pipeline
@@ -40,25 +43,25 @@ class WrongWeights(TritonError):  # noqa: N818 - the counterpart of BadInput
     """The answer is of other weights than the route's, or does not say of which: a person must correct that."""
 
 
-FaultKind = Literal["unreachable", "broken", "timeout", "status", "garbage"]
-
-
 class ServerFault(TritonError):  # noqa: N818 - the counterpart of BadInput
-    """Triton failed, was not reachable, or answered something else than promised."""
+    """Triton failed, was not reachable, or answered something else than promised.
 
-    def __init__(self, message: str, *, kind: FaultKind = "garbage") -> None:
+    *kind* says how (`FaultKind`), *model* which model's process was lost, or is not loaded, where that is known.
+    """
+
+    def __init__(self, message: str, *, kind: FaultKind = "garbage", model: str = "") -> None:
         super().__init__(message)
         self.kind = kind
-
-    @property
-    def sent(self) -> bool:
-        """Whether the request may have reached Triton."""
-        return self.kind != "unreachable"
+        self.model = model
 
     @property
     def answered(self) -> bool:
         """Whether Triton answered, so that the fault may lie in how it treats this very request."""
         return self.kind in ("status", "garbage")
+
+
+class Poison(ServerFault):
+    """A request that takes a model's process down each time it is worked on."""
 
 
 @dataclass(frozen=True)

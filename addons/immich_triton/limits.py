@@ -13,7 +13,7 @@ from immich_triton.claims import kind_of, may_go_upstream
 from immich_triton.progress import AHEAD, Flood, Progress, Stage
 
 if TYPE_CHECKING:
-    from mitmproxy.connection import Client
+    from mitmproxy.connection import Client, Server
     from mitmproxy.http import HTTPFlow
     from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
@@ -64,7 +64,7 @@ class Limits:
         """Take one more client, or not."""
         if len(wire.client_ids()) > self._service.settings.max_connections:
             client.error = "too many connections (immich_max_connections)"
-            self._service.observers.refused("connections", 0)
+            self._service.observers.refused("connections", 0, photo=True)
             return
         one = progress.of(client)
         one.writer = wire.writer_of(client)
@@ -72,7 +72,7 @@ class Limits:
 
     def _received(self, one: Progress, count: int) -> None:
         try:
-            one.received(count)
+            one.received(count, wire.unparsed(one.client, one.client))
         except Flood:
             if one.stage is Stage.HEAD:
                 self._refuse(one, 431, f"The headers are larger than {AHEAD} bytes", "headers")
@@ -95,7 +95,7 @@ class Limits:
         if self._service.draining and kind != "ping":
             one.refused = True
             one.enter(Stage.BODY)
-            self._service.observers.refused("draining", 503)
+            self._service.observers.refused("draining", 503, photo=kind == "predict")
             await wire.answer_at_once(flow, error_response(503, STOPPING))
         elif kind == "predict":
             one.enter(Stage.BODY, length + AHEAD)
@@ -119,7 +119,7 @@ class Limits:
             self._hold(one, length)
         else:
             detail = f"{budget.held} bytes are waiting for Triton already (immich_max_waiting_mib); come again later"
-            self._service.observers.refused("no_room", 503)
+            self._service.observers.refused("no_room", 503, photo=True)
             await wire.answer_at_once(flow, error_response(503, detail))
 
     def _hold(self, one: Progress, count: int) -> None:
@@ -174,7 +174,18 @@ class Limits:
     def server_connected(self, data: ServerConnectionHookData) -> None:
         """Go on, and see when the upstream sends something."""
         one = self._connected(data)
-        wire.tap(data.client, data.server, one.passed_on)
+        tap = wire.tap(data.client, data.server, lambda count: self._passed_on(one, data.server, count))
+        one.upstream_tap = tap
+
+    def _passed_on(self, one: Progress, server: Server, count: int) -> None:
+        """Go on with what the upstream sent, unless it is a head (or a chunk's line) that does not end."""
+        one.passed_on(count)
+        if wire.unparsed(one.client, server) > AHEAD and one.upstream_tap is not None:
+            # No error: mitmproxy would quote all of it, and answer in its own words.
+            one.upstream_tap.hold()
+            self._service.observers.upstream_failed(502)
+            detail = f"The stock Immich ML sent headers, or the line before a chunk, of more than {AHEAD} bytes"
+            self._answer(one, 502, detail)
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
         """Go on; the request gets its 502."""

@@ -19,7 +19,7 @@ from prometheus_client import (
 )
 
 from immich_triton import versions
-from immich_triton.inference import FaultKind
+from immich_triton.faults import FaultKind
 from immich_triton.observer import LOST, CatchUp, Observer, Reason, Refusal, RouteTaken
 from immich_triton.tasks import TASKS
 from immich_triton.timing import overhead
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from immich_triton.comparing import Comparison
+    from immich_triton.gate import State
     from immich_triton.observer import RequestDone
     from immich_triton.routes import Pipeline
 
@@ -113,8 +114,10 @@ class Measurements(Observer):
         self._calls = self._gauge("triton_calls", text, "pipeline")
         self._bytes = self._gauge("held_bytes", "Bytes of /predict bodies held or expected.")
         self._bytes_limit = self._gauge("held_bytes_limit", "What may be held: immich_max_waiting_mib, in bytes.")
-        text = "1 while the requests of a pipeline wait for Triton to be well again, else 0."
+        text = "1 while the breaker of a pipeline is not closed: its requests wait for Triton to be well again; else 0."
         self._breaker = self._gauge("breaker_open", text, "pipeline", "models")
+        text = "1 while the breaker of a pipeline is half-open: one request at a time tries whether it works; else 0."
+        self._half_open = self._gauge("breaker_half_open", text, "pipeline", "models")
         self._triton_up = self._gauge("triton_up", "1 while Triton answers, else 0.")
         self._model_ready = self._gauge("model_ready", "1 while a routed model is ready in Triton, else 0.", "model")
         self._routed = self._gauge("routed_names", "Model names answered by Triton.", "task")
@@ -162,7 +165,7 @@ class Measurements(Observer):
             self._overhead.labels(task, kind).observe(own)
 
     @override
-    def refused(self, reason: Refusal, status: int) -> None:
+    def refused(self, reason: Refusal, status: int, *, photo: bool = False) -> None:
         self._refused.labels(_known(reason, REFUSALS), status).inc()
 
     @override
@@ -222,15 +225,18 @@ class Measurements(Observer):
         """Count an answer to Immich's ping."""
         self._pings.labels(status).inc()
 
-    def look_at_triton(self, *, up: bool, ready: dict[str, bool], breakers: Iterable[tuple[Pipeline, bool]]) -> None:
-        """Take the state of now; what is not named any more disappears. *breakers* tells which are open."""
+    def look_at_triton(self, *, up: bool, ready: dict[str, bool], breakers: Iterable[tuple[Pipeline, State]]) -> None:
+        """Take the state of now; what is not named any more disappears. *breakers* tells how each of them stands."""
         self._triton_up.set(up)
         self._model_ready.clear()
         for model, is_ready in ready.items():
             self._model_ready.labels(model).set(is_ready)
         self._breaker.clear()
-        for pipeline, is_open in breakers:
-            self._breaker.labels(pipeline.name, " ".join(pipeline.models)).set(is_open)
+        self._half_open.clear()
+        for pipeline, state in breakers:
+            labels = (pipeline.name, " ".join(pipeline.models))
+            self._breaker.labels(*labels).set(state != "closed")
+            self._half_open.labels(*labels).set(state == "half_open")
             # As in `_begin_at_zero`, for what only the routes name.
             self._breaker_opened.labels(pipeline.name)
             for kind in get_args(FaultKind):

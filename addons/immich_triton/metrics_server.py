@@ -133,7 +133,7 @@ class MetricsServer:
         self._measurements.look_at_triton(
             up=up,
             ready={model: model not in unready for model in models},
-            breakers=[(pipeline, not triton.gate(pipeline).is_open) for pipeline in pipelines.values()],
+            breakers=[(pipeline, triton.gate(pipeline).state) for pipeline in pipelines.values()],
         )
         names: dict[str, int] = {}
         for route in table.routes:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from immich_triton.comparing import Comparison
-    from immich_triton.inference import FaultKind
+    from immich_triton.faults import FaultKind
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +87,8 @@ class Observer:
     def request_done(self, done: RequestDone) -> None:
         """Hear that one ``/predict`` is decided."""
 
-    def refused(self, reason: Refusal, status: int) -> None:
-        """Hear that a request was answered unread."""
+    def refused(self, reason: Refusal, status: int, *, photo: bool = False) -> None:
+        """Hear that a request was answered unread; *photo*: Immich may have lost an image that was in order."""
 
     def waiting(self, pipeline: str, count: int) -> None:
         """Hear how many requests of a pipeline wait in the gateway, at the gate or for a place at Triton."""
@@ -136,8 +136,8 @@ class Observers(Observer):
         self._tell(lambda observer: observer.request_done(done))
 
     @override
-    def refused(self, reason: Refusal, status: int) -> None:
-        self._tell(lambda observer: observer.refused(reason, status))
+    def refused(self, reason: Refusal, status: int, *, photo: bool = False) -> None:
+        self._tell(lambda observer: observer.refused(reason, status, photo=photo))
 
     @override
     def waiting(self, pipeline: str, count: int) -> None:

@@ -67,7 +67,7 @@ SETTINGS: Final = (
     Setting(
         "immich_deadline",
         int,
-        120,
+        240,
         "Seconds an image request may take in all, waiting for Triton included, before it gets 503. Immich does not "
         "retry a failed photo, so wait long; it gives up by itself at 300.",
     ),
@@ -81,8 +81,9 @@ SETTINGS: Final = (
         "immich_triton_timeout",
         int,
         60,
-        "Seconds one call to Triton may take. A longer one counts as a fault of the server (it may hang): the call is "
-        "given up and the request tried again within its deadline.",
+        "Seconds one call may be at Triton, and as many again for each round of calls that Triton has to do before it, "
+        "until Triton is asked whether the models are still ready. If they are, the call is waited for until the "
+        "deadline of its request, and never sent a second time; if not, it is given up and sent again when they are.",
     ),
     Setting(
         "immich_max_at_triton",
@@ -154,9 +155,10 @@ SETTINGS: Final = (
     Setting(
         "immich_drain_timeout",
         int,
-        25,
-        "Seconds that requests in flight are given to finish after SIGTERM or Ctrl-C. Meanwhile /ping and new requests "
-        "get 503.",
+        245,
+        "Seconds that requests in flight are given to finish after SIGTERM or Ctrl-C; a little more than "
+        "immich_deadline, and what stops the gateway (Docker, systemd) must wait longer still. Meanwhile /ping and new "
+        "requests get 503.",
     ),
     Setting(
         "immich_path_token",

@@ -49,6 +49,8 @@ class Progress:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.tap: Tap | None = None
+        self.upstream_tap: Tap | None = None
+        """On the connection to the upstream that was opened last."""
         self.writer: StreamWriter | None = None
         self.flow: HTTPFlow | None = None
         self.held = 0
@@ -78,8 +80,8 @@ class Progress:
         self.flow = None
         self.enter(Stage.IDLE)
 
-    def received(self, count: int) -> None:
-        """Count what the client sent. Raises `Flood`."""
+    def received(self, count: int, unparsed: int = 0) -> None:
+        """Count what the client sent; *unparsed* bytes of it wait for the end of a line or a head. Raises `Flood`."""
         if self.stage is Stage.IDLE:
             self.enter(Stage.HEAD)
         self.active = time.monotonic()
@@ -87,6 +89,8 @@ class Progress:
             self._allowance -= count
             if self._allowance < 0:
                 raise Flood(f"more than {AHEAD} bytes ahead of the request")
+        if unparsed > AHEAD:
+            raise Flood(f"a head, or the line before a chunk, of more than {AHEAD} bytes")
 
     def passed_on(self, _count: int) -> None:
         """Take note that the upstream sent something."""

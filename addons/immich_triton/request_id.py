@@ -9,10 +9,15 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, override
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, Final, override
+
+from mitmproxy.utils.asyncio_utils import create_task
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine
+
     from mitmproxy.addonmanager import Loader
     from mitmproxy.http import HTTPFlow, Response
 
@@ -29,6 +34,14 @@ _current: ContextVar[str] = ContextVar("immich_request_id", default="")
 def current_id() -> str:
     """Return the id of the request that the running task works for; empty outside of a request."""
     return _current.get()
+
+
+def detached[T](work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """Run in the background what serves everybody: it does not take on the id of the request that started it."""
+    context = copy_context()
+    context.run(_current.set, "")
+    task: asyncio.Task[T] = context.run(create_task, work, name=name, keep_ref=True)
+    return task
 
 
 def id_of(flow: HTTPFlow) -> str:

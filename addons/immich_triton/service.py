@@ -14,6 +14,7 @@ from immich_triton.observer import Observers
 from immich_triton.ownership import Ownership
 from immich_triton.progress import BUDGET
 from immich_triton.protocol import ProtocolError
+from immich_triton.request_id import detached
 from immich_triton.route_watch import RouteWatch, read_table
 from immich_triton.routes import RouteTable
 from immich_triton.settings import Settings
@@ -135,9 +136,14 @@ class Service:
         return await self.triton.infer(call, DOUBT_DEADLINE, patient=False)
 
     async def why_not_ready(self, *, within: float) -> dict[str, str]:
-        """Return what is missing for any route, with the reason, in at most *within* seconds."""
-        models = [model for pipeline in self.table.pipelines() for model in pipeline.all_models]
-        return self.doubts.about(self.table.routes) | await self.triton.not_ready(models, within=within)
+        """Return what is missing for any route, with the reason, in at most *within* seconds.
+
+        A pipeline whose requests wait is missing too, whatever Triton says: it reports dead processes as ready.
+        """
+        pipelines = list(self.table.pipelines())
+        models = [model for pipeline in pipelines for model in pipeline.all_models]
+        unready = await self.triton.not_ready(models, within=within)
+        return self.doubts.about(self.table.routes) | self.triton.waiting(pipelines) | unready
 
     def refuse_owned(self, name: str) -> None:
         """Raise `ProtocolError` (503) when a CLIP *name* without a route was once ours."""
@@ -168,7 +174,7 @@ class Service:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run something in the background until `close`."""
-        task: asyncio.Task[None] = create_task(work, name=name, keep_ref=True)
+        task = detached(work, name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -15,6 +15,7 @@ from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from immich_triton import weights
+from immich_triton.faults import diagnose
 from immich_triton.inference import BadInput, Call, Refused, ServerFault, WrongWeights
 from immich_triton.redaction import redact
 from immich_triton.request_id import current_id
@@ -34,11 +35,10 @@ Array = npt.NDArray[Any]
 
 
 class Transport:
-    """Connections to the Triton at *url*; *timeout* bounds one call, in seconds."""
+    """Connections to the Triton at *url*. A call takes as long as it takes: who waits for it may cancel it."""
 
-    def __init__(self, url: str, *, timeout: float, key: str = "") -> None:
+    def __init__(self, url: str, *, key: str = "") -> None:
         self.url = url
-        self._timeout = timeout
         self._headers = {KEY_HEADER: key} if key else {}
         self._key_taken = False
         scheme, _, address = url.partition("://")
@@ -57,15 +57,14 @@ class Transport:
         parameters = {**call.pipeline.parameters, **call.parameters}
         name = call.pipeline.name
         try:
-            async with asyncio.timeout(self._timeout):
-                result = await self._http.infer(
-                    name,
-                    [tensor],
-                    outputs=outputs,
-                    request_id=current_id(),
-                    parameters=parameters,
-                    headers=dict(self._headers),
-                )
+            result = await self._http.infer(
+                name,
+                [tensor],
+                outputs=outputs,
+                request_id=current_id(),
+                parameters=parameters,
+                headers=dict(self._headers),
+            )
         except InferenceServerException as error:
             message = error.message() or ""
             if error.status() == "400" and MARK in message:
@@ -77,10 +76,9 @@ class Transport:
             if error.status() in ("400", "404") and f"output '{weights.OUTPUT}'" in message:
                 raise WrongWeights(weights.no_proof(name, self.url)) from error
             about = redact(message, call.payload if call.tensor == "TEXT" else b"")
-            raise ServerFault(f"{name} failed with status {error.status()}: {about}", kind="status") from error
-        except TimeoutError as error:
-            text = f"{name} gave no answer to one call within {self._timeout:g} s"
-            raise ServerFault(text, kind="timeout") from error
+            found = diagnose(error.status() or "", message, name)
+            text = f"{name} failed with status {error.status()}: {about}"
+            raise ServerFault(text, kind=found.kind, model=found.model) from error
         except aiohttp.ClientConnectorError as error:
             raise ServerFault(f"cannot connect to {self.url}: {error.os_error.strerror}", kind="unreachable") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -117,17 +115,24 @@ class Transport:
         return "" if ready else "not ready in Triton"
 
     async def why_refused(self, within: float) -> str:
-        """Return the reason when Triton does not take our key; readiness alone does not tell, it is open to all."""
+        """Return the reason when Triton does not take our key, or does not say; readiness alone is open to all."""
         if self._key_taken:
             return ""
         try:
             async with asyncio.timeout(within):
                 await self._http.get_model_repository_index(headers=dict(self._headers))
         except InferenceServerException as error:
-            if error.status() in ("401", "403"):
+            status = error.status() or ""
+            if status in ("401", "403"):
                 return self._refusal()
-        except (aiohttp.ClientError, OSError, *GARBAGE):
-            return ""  # not reachable: `why_not_ready` says so
+            # A proxy that shows only a part of the API (404) leaves us without an answer; what is ready tells the rest.
+            return "" if status.startswith("4") else f"Triton at {self.url} answered {status} when asked for its models"
+        except TimeoutError:
+            return f"Triton at {self.url} did not answer within {within:g} s"
+        except (aiohttp.ClientError, OSError) as error:
+            return f"cannot reach Triton at {self.url}: {error}"
+        except GARBAGE as error:
+            return f"Triton at {self.url} answered what is no list of models ({type(error).__name__})"
         self._key_taken = True
         return ""
 

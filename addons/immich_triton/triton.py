@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from mitmproxy.utils.asyncio_utils import create_task
-
-from immich_triton.admission import Places, Priority, Ticket
+from immich_triton.admission import Priority, Ticket
+from immich_triton.attempts import SERVER, Attempts, Generations
 from immich_triton.gate import Gate
-from immich_triton.inference import BadInput, Call, Refused, ServerFault, TritonError, Unavailable, WrongWeights
+from immich_triton.inference import (
+    BadInput,
+    Call,
+    Poison,
+    Refused,
+    ServerFault,
+    TritonError,
+    Unavailable,
+    WrongWeights,
+)
+from immich_triton.line import PROBE_TIMEOUT, Line
 from immich_triton.observer import Clock, Observer
 from immich_triton.transport import Array, Transport
 
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadInput",
     "Call",
+    "Poison",
     "Refused",
     "ServerFault",
     "TritonClient",
@@ -29,32 +38,26 @@ __all__ = [
     "WrongWeights",
 ]
 
-ATTEMPTS: Final = 3
-"""How often one request is sent at most. A request that makes the server fail each time must not do so for ever."""
-
-PROBE_TIMEOUT: Final = 5.0
-
-PLACES_UNTIL_KNOWN: Final = 4
-PLACES_BEYOND: Final = 2
-"""Calls at Triton: this many until the pipeline's config was read, then this many more than it can work on."""
-
 
 class TritonClient:
     """Calls pipelines at *url*.
 
-    *timeout* bounds one call, in seconds. *key* is sent with every request. *max_at_triton* bounds the calls of a
-    pipeline that are at Triton at the same time; 0 takes the bound from the pipeline's config.
+    *timeout*, in seconds, is how long one call may be worked on before Triton is asked whether its models are still
+    ready. *key* is sent with every request. *max_at_triton* bounds the calls of a pipeline that are at Triton at the
+    same time; 0 takes the bound from the pipeline's config.
     """
 
     def __init__(
         self, url: str, *, timeout: float, key: str = "", max_at_triton: int = 0, observer: Observer | None = None
     ) -> None:
         self.url = url
-        self._transport = Transport(url, timeout=timeout, key=key)
+        self._transport = Transport(url, key=key)
+        self._timeout = timeout
         self._max_at_triton = max_at_triton
         self._observer = observer or Observer()
         self._gates: dict[str, Gate] = {}
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, Line] = {}
+        self._generations = Generations()
 
     async def close(self) -> None:
         """Stop the probes and close the connections."""
@@ -69,7 +72,10 @@ class TritonClient:
         key = " ".join(pipeline.all_models)
         if key not in self._gates:
             self._gates[key] = Gate(
-                pipeline, lambda: self.not_ready(pipeline.all_models, within=PROBE_TIMEOUT), self._observer
+                pipeline,
+                lambda: self._probe(pipeline.all_models),
+                self._observer,
+                lambda: self._line(pipeline).learn(),
             )
         return self._gates[key]
 
@@ -89,22 +95,28 @@ class TritonClient:
         `Refused`, `WrongWeights` or `ServerFault`.
         """
         gate, line = self.gate(call.pipeline), self._line(call.pipeline)
-        clock, ticket = clock or Clock(), Ticket(priority)
-        sent, at_triton = 0, False
+        clock, ticket, attempts = clock or Clock(), Ticket(priority), Attempts(self._generations)
+        at_triton = False
         try:
             async with asyncio.timeout(deadline):
                 while True:
                     at_triton = False
-                    await line.take(gate, ticket, clock, patient=patient)
-                    at_triton = True
-                    try:
-                        return await line.send(call, clock)
-                    except ServerFault as fault:
-                        gate.shut(str(fault))
-                        sent += fault.sent
-                        self._observer.call_failed(call.pipeline.name, fault.kind, again=sent < ATTEMPTS)
-                        if sent >= ATTEMPTS:
-                            raise fault if fault.answered else Unavailable(str(fault)) from fault
+                    async with line.place(gate, ticket, clock, patient=patient, suspect=attempts.suspect) as passage:
+                        at_triton = True
+                        try:
+                            answer = await line.send(call, clock)
+                        except ServerFault as fault:
+                            self._take_note(fault)
+                            gate.shut(str(fault), passage, stuck=fault.kind == "process")
+                            end = attempts.failed(fault)
+                            self._observer.call_failed(call.pipeline.name, fault.kind, again=end is None)
+                            if end is fault:
+                                raise
+                            if end is not None:
+                                raise end from fault
+                        else:
+                            gate.succeeded(passage)
+                            return answer
         except TimeoutError:
             if at_triton:
                 gate.shut(
@@ -115,11 +127,38 @@ class TritonClient:
                 f"{call.pipeline.name} gave no answer within {deadline:.3g} s from Triton at {self.url}{why}"
             ) from None
 
-    def _line(self, pipeline: Pipeline) -> _Line:
+    def _line(self, pipeline: Pipeline) -> Line:
         if pipeline.name not in self._lines:
-            line = _Line(pipeline.name, self._transport, self._max_at_triton, self._observer)
-            self._lines[pipeline.name] = line
+            self._lines[pipeline.name] = Line(
+                pipeline.name, self._transport, self._probe, self._timeout, self._max_at_triton, self._observer
+            )
         return self._lines[pipeline.name]
+
+    def _take_note(self, fault: ServerFault) -> None:
+        """Remember who is away: whatever comes back is not what it was."""
+        if fault.kind == "unreachable":
+            self._generations.missed(SERVER)
+        elif fault.kind == "unloaded":
+            self._generations.missed(fault.model)
+
+    async def _probe(self, models: Iterable[str]) -> dict[str, str]:
+        """Return what is not ready among *models*, and remember who was away."""
+        models = list(models)
+        unready = await self.not_ready(models, within=PROBE_TIMEOUT)
+        if unready and not await self.is_live(within=PROBE_TIMEOUT):
+            self._generations.missed(SERVER)
+            for line in self._lines.values():
+                line.forget()
+        elif SERVER not in unready:
+            for model in unready:
+                self._generations.missed(model)
+            self._generations.seen([model for model in models if model not in unready])
+        return unready
+
+    def waiting(self, pipelines: Iterable[Pipeline]) -> dict[str, str]:
+        """Return the pipelines whose breaker is not closed, with the reason."""
+        gates = {pipeline.name: self.gate(pipeline) for pipeline in pipelines}
+        return {name: gate.reason for name, gate in gates.items() if not gate.is_open}
 
     async def is_live(self, *, within: float) -> bool:
         """Return whether Triton answers at all; takes at most *within* seconds."""
@@ -132,75 +171,5 @@ class TritonClient:
             self._transport.why_refused(within), *(self._transport.why_not_ready(name, within) for name in names)
         )
         unready = {name: reason for name, reason in zip(names, reasons, strict=True) if reason}
-        return {"Triton": refused, **unready} if refused else unready
-
-
-class _Line:
-    """The requests of one pipeline on their way to Triton."""
-
-    def __init__(self, name: str, transport: Transport, places: int, observer: Observer) -> None:
-        self._name = name
-        self._transport = transport
-        self._observer = observer
-        self._waiting = 0
-        self._places = Places(places or PLACES_UNTIL_KNOWN, lambda _, taken: observer.at_triton(name, taken))
-        self._known = bool(places)
-        self._learning: asyncio.Task[None] | None = None
-        self._learn()
-
-    async def take(self, gate: Gate, ticket: Ticket, clock: Clock, *, patient: bool) -> None:
-        """Wait until the gate is open and a place is free, and take the place.
-
-        Raises `Unavailable` when the gate is closed, or closes meanwhile, and the caller is not *patient*.
-        """
-        since = time.monotonic()
-        self._count(1)
-        try:
-            while True:
-                if not patient and not gate.is_open:
-                    raise Unavailable(f"{self._name} waits for Triton: {gate.reason}")
-                await gate.passed()
-                await self._places.take(ticket)
-                if gate.is_open:
-                    return
-                self._places.free()
-        finally:
-            self._count(-1)
-            clock.waited += time.monotonic() - since
-
-    async def send(self, call: Call, clock: Clock) -> dict[str, Array]:
-        """Send *call* and give the place back when Triton is done with it, even when nobody waits any more."""
-        since = time.monotonic()
-        exchange: asyncio.Task[dict[str, Array]] = create_task(
-            self._transport.infer(call), name=f"call {self._name}", keep_ref=True
-        )
-        exchange.add_done_callback(self._done)
-        try:
-            return await asyncio.shield(exchange)
-        finally:
-            clock.at_triton += time.monotonic() - since
-
-    def close(self) -> None:
-        """Stop what runs in the background."""
-        if self._learning:
-            self._learning.cancel()
-
-    def _done(self, exchange: asyncio.Task[dict[str, Array]]) -> None:
-        self._places.free()
-        if not exchange.cancelled() and exchange.exception() is None:
-            self._learn()
-
-    def _count(self, change: int) -> None:
-        self._waiting += change
-        self._observer.waiting(self._name, self._waiting)
-
-    def _learn(self) -> None:
-        """Read from the pipeline's config how many calls it can work on, unless that is known."""
-        if not self._known and (self._learning is None or self._learning.done()):
-            self._learning = create_task(self._read_capacity(), name=f"read the config of {self._name}", keep_ref=True)
-
-    async def _read_capacity(self) -> None:
-        capacity = await self._transport.capacity(self._name, within=PROBE_TIMEOUT)
-        if capacity:
-            self._known = True
-            self._places.resize(capacity + PLACES_BEYOND)
+        # Where Triton is away every question got the same answer: once is enough.
+        return {SERVER: refused, **unready} if refused and refused not in unready.values() else unready

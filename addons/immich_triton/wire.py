@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from mitmproxy import ctx
 from mitmproxy.net.http import http1
 from mitmproxy.proxy.layers.http import HttpLayer
+from mitmproxy.proxy.layers.http._http1 import Http1Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from OpenSSL import SSL
 
@@ -94,6 +95,20 @@ def tap(client: Client, connection: Connection, seen: Callable[[int], None]) -> 
         return None
     transport.reader = wrapped = Tap(transport.reader, seen)  # type: ignore[assignment]
     return wrapped
+
+
+def unparsed(client: Client, connection: Connection) -> int:
+    """Return how many bytes from *connection*, which belongs to *client*, wait for the end of what they belong to.
+
+    That is a head, or in a chunked body the line before a chunk and the trailers: mitmproxy keeps them without a bound.
+    """
+    handler = _handler(client)
+    layers = handler.layer.context.layers if handler else []
+    http = next((layer for layer in layers if isinstance(layer, HttpLayer)), None)
+    reader: object = http.connections.get(connection) if http else None
+    while reader is not None and not isinstance(reader, Http1Connection):
+        reader = getattr(reader, "child_layer", None)
+    return len(reader.buf) if reader is not None else 0
 
 
 def client_ids() -> set[str]:
