@@ -24,7 +24,7 @@ from immich_pipelines import faces_detection, faces_recognition
 from immich_pipelines.decode import decode_rgb
 from immich_pipelines.errors import BadInput
 from immich_pipelines.faces import Faces, FacesPipeline, Job
-from immich_pipelines.faces_detection import Session
+from immich_pipelines.faces_detection import Session, _Decoder, _suppress
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 WITH_FACES = ("astronaut", "solvay", *face_standins.PORTRAITS)
@@ -222,6 +222,35 @@ def test_more_than_two_hundred_faces(nets: Nets) -> None:
     assert nets.recognizer.batches == [32] * (count // 32) + [count % 32] * (count % 32 > 0)
     # One and the same face: each embedding belongs to a box that holds it.
     assert min(cosine(answer.embeddings[0], other) for other in answer.embeddings) > 0.6
+
+
+def test_a_threshold_of_zero_gives_the_best_faces_and_no_more(nets: Nets) -> None:
+    image = photo("astronaut")
+    answer = nets.faces(image, min_score=0.0)
+    assert len(answer.detections) == len(answer.embeddings) == 300
+    assert sum(nets.recognizer.batches) == 300
+    assert answer.detections.scores[0] == nets.faces(image).detections.scores[0]
+    assert (np.diff(answer.detections.scores) <= 0).all()
+
+
+def test_how_many_faces_belongs_to_each_request(nets: Nets) -> None:
+    image = photo("solvay")
+    whole = nets.faces(image)
+    jobs = [Job(image, 0.7, "detector", "recognizer", max_faces=most) for most in (1, 7, 29, 30)]
+    for job, answer in zip(jobs, nets.pipeline.run(jobs), strict=True):
+        assert isinstance(answer, Faces)
+        assert np.array_equal(answer.detections.boxes, whole.detections.boxes[: job.max_faces])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 300, 3000])
+def test_overlapping_faces_go_as_in_insightface(count: int) -> None:
+    noise = np.random.default_rng(count)
+    corners = noise.uniform(0, 2000, (count, 2))
+    scores = np.sort(noise.random((count, 1)), axis=0)[::-1]
+    faces = np.hstack((corners, corners + noise.uniform(1, 400, (count, 2)), scores)).astype(np.float32)
+    expected = _Decoder().nms(faces)
+    assert _suppress(faces, count) == expected
+    assert _suppress(faces, 5) == expected[:5]
 
 
 def test_scores_fall_and_boxes_are_whole_pixels(nets: Nets) -> None:

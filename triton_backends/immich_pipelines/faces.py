@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from immich_pipelines.decode import MAX_PIXELS, decode_rgb
 from immich_pipelines.errors import BadInput
-from immich_pipelines.faces_detection import Detections, Detector, Floats, Pixels, Session
+from immich_pipelines.faces_detection import MAX_FACES, Bounds, Detections, Detector, Floats, Pixels, Session
 from immich_pipelines.faces_recognition import DIMENSION, Recognizer, align
 
 Array = npt.NDArray[Any]
@@ -30,6 +30,8 @@ class Job:
     recognizer: str | None
     """Name of the recognition model; None for detection only."""
     max_pixels: int = MAX_PIXELS
+    max_faces: int = MAX_FACES
+    """How many faces at most, the best ones."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,13 @@ class FacesPipeline:
             except BadInput as error:
                 answers[index] = error
         for (detector, recognizer), images in groups.items():
-            bounds = [jobs[index].min_score for index in images]
+            bounds = [Bounds(jobs[index].min_score, jobs[index].max_faces) for index in images]
             found = self._analyse_or_fail(list(images.values()), bounds, detector, recognizer)
             answers.update(zip(images, found, strict=True))
         return [answers[index] for index in range(len(jobs))]
 
     def _analyse_or_fail(
-        self, images: Sequence[Pixels], bounds: Sequence[float], detector: str, recognizer: str | None
+        self, images: Sequence[Pixels], bounds: Sequence[Bounds], detector: str, recognizer: str | None
     ) -> Sequence[Faces | Exception]:
         try:
             return self._analyse(images, bounds, detector, recognizer)
@@ -96,7 +98,7 @@ class FacesPipeline:
         ]
 
     def _analyse(
-        self, images: Sequence[Pixels], bounds: Sequence[float], detector: str, recognizer: str | None
+        self, images: Sequence[Pixels], bounds: Sequence[Bounds], detector: str, recognizer: str | None
     ) -> list[Faces]:
         if detector not in self._detectors:
             self._detectors[detector] = Detector(self._open_detector(detector))

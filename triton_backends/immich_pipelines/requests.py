@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
@@ -35,19 +35,33 @@ class Request:
         """Return the parameter *name* as a string."""
         return str(self._parameters.get(name, default))
 
-    def number(self, name: str, default: float) -> float:
-        """Return the parameter *name* as a finite float; it may travel as a string, since BLS takes no floats."""
+    def number(self, name: str, default: float, low: float = -math.inf, high: float = math.inf) -> float:
+        """Return the parameter *name* as a finite float; it may travel as a string, since BLS takes no floats.
+
+        Raises `BadInput` when it is none, or lies outside *low* to *high*, both included.
+        """
         try:
             value = float(self._parameters.get(name, default))
-        except (TypeError, ValueError):
-            value = float("nan")
-        if not np.isfinite(value):
+        except (TypeError, ValueError, OverflowError):
+            value = math.nan
+        if not math.isfinite(value):
             raise BadInput(f"parameter {name} must be a number, got {self._parameters.get(name)!r}")
+        if not low <= value <= high:
+            bounds = f"be at least {low:g}" if high == math.inf else f"lie between {low:g} and {high:g}"
+            raise BadInput(f"parameter {name} must {bounds}, got {value:g}")
         return value
+
+    def score(self, name: str, default: float) -> float:
+        """Return the parameter *name*, the lowest score of what is wanted: 0 to 1. Raises `BadInput`."""
+        return self.number(name, default, 0, 1)
+
+    def count(self, name: str, default: int) -> int:
+        """Return the parameter *name*, a number of something: at least 1. Raises `BadInput`."""
+        return int(self.number(name, default, low=1))
 
     def max_pixels(self) -> int:
         """Return how many pixels an image may have; the gateway says so with every image."""
-        return int(self.number("max_pixels", MAX_PIXELS))
+        return self.count("max_pixels", MAX_PIXELS)
 
     def flag(self, name: str, default: bool) -> bool:
         """Return the parameter *name* as a bool (``true``/``false`` when it is a string)."""

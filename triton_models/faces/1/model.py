@@ -8,6 +8,7 @@ from immich_pipelines import faces_detection, faces_recognition
 from immich_pipelines.bls import TritonSession
 from immich_pipelines.errors import BadInput
 from immich_pipelines.faces import Faces, FacesPipeline, Job
+from immich_pipelines.faces_detection import MAX_FACES
 from immich_pipelines.requests import Request, answer, failure
 
 
@@ -30,10 +31,11 @@ def _job(triton_request: Any) -> Job | BadInput:
         request = Request(triton_request)
         return Job(
             image=request.payload("IMAGE"),
-            min_score=request.number("min_score", 0.7),
+            min_score=request.score("min_score", 0.7),
             detector=request.text("detector"),
             recognizer=request.text("recognizer") if request.flag("recognition", True) else None,
             max_pixels=request.max_pixels(),
+            max_faces=request.count("max_faces", MAX_FACES),
         )
     except BadInput as error:
         return error

@@ -32,9 +32,9 @@ class TritonPythonModel:
     async def _answer(self, request: Request) -> Any:
         try:
             knobs = Knobs(
-                detection_min_score=request.number("detection_min_score", Knobs.detection_min_score),
-                recognition_min_score=request.number("recognition_min_score", Knobs.recognition_min_score),
-                max_resolution=int(request.number("max_resolution", Knobs.max_resolution)),
+                detection_min_score=request.score("detection_min_score", Knobs.detection_min_score),
+                recognition_min_score=request.score("recognition_min_score", Knobs.recognition_min_score),
+                max_resolution=request.count("max_resolution", Knobs.max_resolution),
                 recognition=request.flag("recognition", Knobs.recognition),
             )
             networks = self._networks.get(request.text("detector", "ocr_det"), request.text("recognizer", "ocr_rec"))
