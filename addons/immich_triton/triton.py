@@ -13,6 +13,7 @@ from immich_triton.admission import Places, Priority, Ticket
 from immich_triton.gate import Gate
 from immich_triton.inference import BadInput, Call, Refused, ServerFault, TritonError, Unavailable
 from immich_triton.observer import Clock, Observer
+from immich_triton.picture import picture_of
 from immich_triton.transport import Array, Transport
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class TritonClient:
         `Refused` or `ServerFault`.
         """
         gate, line = self.gate(call.pipeline), self._line(call.pipeline)
-        clock, ticket = clock or Clock(), Ticket(priority)
+        clock, ticket = clock or Clock(), Ticket(priority, large=is_large(call))
         sent, at_triton = 0, False
         try:
             async with asyncio.timeout(deadline):
@@ -89,7 +90,7 @@ class TritonClient:
                     await line.take(gate, ticket, clock, patient=patient)
                     at_triton = True
                     try:
-                        return await line.send(call, clock)
+                        return await line.send(call, ticket, clock)
                     except ServerFault as fault:
                         gate.shut(str(fault))
                         sent += fault.sent
@@ -126,6 +127,11 @@ class TritonClient:
         return {"Triton": refused, **unready} if refused else unready
 
 
+def is_large(call: Call) -> bool:
+    """Whether a call may take so long that it must leave processes to others: by the size of its image."""
+    return call.tensor == "IMAGE" and picture_of(call.payload).large
+
+
 class _Line:
     """The requests of one pipeline on their way to Triton."""
 
@@ -135,7 +141,8 @@ class _Line:
         self._observer = observer
         self._waiting = 0
         self._places = Places(places or PLACES_UNTIL_KNOWN, lambda _, taken: observer.at_triton(name, taken))
-        self._known = bool(places)
+        self._fixed = places
+        self._known = False
         self._learning: asyncio.Task[None] | None = None
         self._learn()
 
@@ -154,18 +161,18 @@ class _Line:
                 await self._places.take(ticket)
                 if gate.is_open:
                     return
-                self._places.free()
+                self._places.free(ticket)
         finally:
             self._count(-1)
             clock.waited += time.monotonic() - since
 
-    async def send(self, call: Call, clock: Clock) -> dict[str, Array]:
-        """Send *call* and give the place back when Triton is done with it, even when nobody waits any more."""
+    async def send(self, call: Call, ticket: Ticket, clock: Clock) -> dict[str, Array]:
+        """Send *call*; the place of *ticket* is given back when Triton is done, even when nobody waits any more."""
         since = time.monotonic()
         exchange: asyncio.Task[dict[str, Array]] = create_task(
             self._transport.infer(call), name=f"call {self._name}", keep_ref=True
         )
-        exchange.add_done_callback(self._done)
+        exchange.add_done_callback(lambda exchange: self._done(exchange, ticket))
         try:
             return await asyncio.shield(exchange)
         finally:
@@ -176,8 +183,8 @@ class _Line:
         if self._learning:
             self._learning.cancel()
 
-    def _done(self, exchange: asyncio.Task[dict[str, Array]]) -> None:
-        self._places.free()
+    def _done(self, exchange: asyncio.Task[dict[str, Array]], ticket: Ticket) -> None:
+        self._places.free(ticket)
         if not exchange.cancelled() and exchange.exception() is None:
             self._learn()
 
@@ -186,7 +193,7 @@ class _Line:
         self._observer.waiting(self._name, self._waiting)
 
     def _learn(self) -> None:
-        """Read from the pipeline's config how many calls it can work on, unless that is known."""
+        """Read from the pipeline's config how much it can work on, unless that is known."""
         if not self._known and (self._learning is None or self._learning.done()):
             self._learning = create_task(self._read_capacity(), name=f"read the config of {self._name}", keep_ref=True)
 
@@ -194,4 +201,4 @@ class _Line:
         capacity = await self._transport.capacity(self._name, within=PROBE_TIMEOUT)
         if capacity:
             self._known = True
-            self._places.resize(capacity + PLACES_BEYOND)
+            self._places.resize(self._fixed or capacity.calls + PLACES_BEYOND, large=capacity.large)

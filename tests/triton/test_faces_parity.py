@@ -25,6 +25,7 @@ from immich_pipelines.decode import decode_rgb
 from immich_pipelines.errors import BadInput
 from immich_pipelines.faces import Faces, FacesPipeline, Job
 from immich_pipelines.faces_detection import Session, _Decoder, _suppress
+from immich_pipelines.stragglers import in_order
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 WITH_FACES = ("astronaut", "solvay", *face_standins.PORTRAITS)
@@ -51,7 +52,7 @@ class Nets:
         onnx.save(face_standins.detector(), originals / "detector.onnx")
         onnx.save(face_standins.recognizer(), originals / "recognizer.onnx")
         self.originals = Originals(originals / "detector.onnx", originals / "recognizer.onnx")
-        self.pipeline = FacesPipeline(lambda _name: self.detector, lambda _name: self.recognizer)
+        self.pipeline = FacesPipeline(lambda _name: self.detector, lambda _name: self.recognizer, patience=60)
         self._expected: dict[str, list[Face]] = {}
 
     def expected(self, name: str) -> list[Face]:
@@ -64,7 +65,7 @@ class Nets:
         self.detector.batches.clear()
         self.recognizer.batches.clear()
         recognizer = "recognizer" if recognition else None
-        return self.pipeline.run([Job(image, min_score, "detector", recognizer) for image in images])
+        return in_order(self.pipeline.run([Job(image, min_score, "detector", recognizer) for image in images]))
 
     def faces(self, image: bytes, min_score: float = 0.7) -> Faces:
         (answer,) = self.run(image, min_score=min_score)
@@ -175,7 +176,7 @@ def test_equals_what_stock_answered(face_models: Path, recorded: Path) -> None:
     folder = {"face_det": "face_det_standin_recorded", "face_rec": "face_rec_standin_recorded"}
     pipeline = FacesPipeline(*[lambda name: cpu_session(face_models / folder[name] / "1/model.onnx")] * 2)
     image = (DATA / "images" / recorded.name.removesuffix(".faces.json")).read_bytes()
-    (answer,) = pipeline.run([Job(image, 0.7, "face_det", "face_rec")])
+    ((_, answer),) = pipeline.run([Job(image, 0.7, "face_det", "face_rec")])
     assert isinstance(answer, Faces)
     assert (answer.height, answer.width) == (expected["imageHeight"], expected["imageWidth"])
     faces = expected["facial-recognition"]
@@ -198,7 +199,7 @@ def test_the_bound_belongs_to_each_request(nets: Nets) -> None:
     image = photo("astronaut")
     (score,) = nets.faces(image).detections.scores
     jobs = [Job(image, bound, "detector", "recognizer") for bound in (score - 0.01, score + 0.01)]
-    low, high = nets.pipeline.run(jobs)
+    low, high = in_order(nets.pipeline.run(jobs))
     assert isinstance(low, Faces)
     assert isinstance(high, Faces)
     assert (len(low.detections), len(high.detections)) == (1, 0)
@@ -237,7 +238,7 @@ def test_how_many_faces_belongs_to_each_request(nets: Nets) -> None:
     image = photo("solvay")
     whole = nets.faces(image)
     jobs = [Job(image, 0.7, "detector", "recognizer", max_faces=most) for most in (1, 7, 29, 30)]
-    for job, answer in zip(jobs, nets.pipeline.run(jobs), strict=True):
+    for job, answer in zip(jobs, in_order(nets.pipeline.run(jobs)), strict=True):
         assert isinstance(answer, Faces)
         assert np.array_equal(answer.detections.boxes, whole.detections.boxes[: job.max_faces])
 
@@ -300,7 +301,7 @@ def test_a_face_that_cannot_be_aligned_is_left_out(nets: Nets) -> None:
             return list(outputs.values())
 
     pipeline = FacesPipeline(lambda _name: OneWithoutLandmarks(), lambda _name: nets.recognizer)
-    (answer,) = pipeline.run([Job(photo("solvay"), 0.7, "detector", "recognizer")])
+    ((_, answer),) = pipeline.run([Job(photo("solvay"), 0.7, "detector", "recognizer")])
     assert isinstance(answer, Faces)
     whole = nets.faces(photo("solvay"))
     assert np.array_equal(answer.detections.scores, whole.detections.scores[1:])
@@ -322,13 +323,8 @@ def test_a_failing_model_fails_only_the_jobs_that_need_it(nets: Nets) -> None:
     sessions: dict[str, Session] = {"detector": nets.detector, "other": Missing(), "recognizer": nets.recognizer}
     pipeline = FacesPipeline(sessions.__getitem__, sessions.__getitem__)
     image = photo("astronaut")
-    fine, broken, unknown = pipeline.run(
-        [
-            Job(image, 0.7, "detector", "recognizer"),
-            Job(image, 0.7, "other", "recognizer"),
-            Job(image, 0.7, "detector", "unknown"),
-        ]
-    )
+    jobs = [("detector", "recognizer"), ("other", "recognizer"), ("detector", "unknown")]
+    fine, broken, unknown = in_order(pipeline.run([Job(image, 0.7, *models) for models in jobs]))
     assert isinstance(fine, Faces)
     assert isinstance(broken, RuntimeError)
     assert isinstance(unknown, KeyError)
@@ -344,7 +340,7 @@ def test_an_image_that_breaks_a_model_does_not_take_its_neighbours_along(nets: N
 
     pipeline = FacesPipeline(lambda _name: nets.detector, lambda _name: Fragile())
     images = [photo("astronaut"), photo("solvay"), photo("person_a_1.jpg")]
-    first, second, third = pipeline.run([Job(image, 0.7, "detector", "recognizer") for image in images])
+    first, second, third = in_order(pipeline.run([Job(image, 0.7, "detector", "recognizer") for image in images]))
     assert isinstance(first, Faces)
     assert isinstance(second, ArithmeticError)
     assert isinstance(third, Faces)

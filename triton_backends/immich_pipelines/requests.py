@@ -1,10 +1,12 @@
-"""A request of a dynamic batch, and its answer or its own error."""
+"""A request of a dynamic batch, and its answer or its own error, sent as soon as it is there."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -82,3 +84,77 @@ def failure(error: BaseException) -> Any:
         )
     text = f"{type(error).__name__}: {error}"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INTERNAL))
+
+
+class Reply:
+    """Where the answer to one request goes, once.
+
+    ``execute`` then returns None: a list would be sent when its slowest member is there. It returns when all are
+    answered, because Triton ends the requests of a process that dies only as long as ``execute`` runs; and it must
+    not raise, because after an answer of the batch was sent Triton 2.51 frees memory twice then, and breaks down.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self._sender = request.get_response_sender()
+        # Triton 2.51 itself drops the others without holding Python's lock, and the process crashes.
+        self._wanted = frozenset(request.requested_output_names())
+        self.sent = False
+
+    def answer(self, outputs: Mapping[str, Array]) -> None:
+        """Send those of *outputs* that were asked for; what cannot be made a response becomes an error."""
+        try:
+            response = answer({name: value for name, value in outputs.items() if name in self._wanted})
+        except Exception as error:  # noqa: BLE001 - becomes the answer of this request alone
+            response = failure(error)
+        self._send(response)
+
+    def fail(self, error: BaseException) -> None:
+        """Send the error, see `failure`."""
+        self._send(failure(error))
+
+    def _send(self, response: Any) -> None:
+        try:
+            self.sent = True
+            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        except Exception:  # noqa: BLE001
+            # The sender is closed, and the request would wait for ever. Triton answers it when this process ends.
+            traceback.print_exc()
+            os._exit(1)
+
+
+def accept[Job](requests: Sequence[Any], parse: Callable[[Request], Job]) -> list[tuple[Reply, Job]]:
+    """Return the job of each request with where its answer goes; what cannot be parsed is answered here."""
+    accepted = []
+    for request in requests:
+        reply = Reply(request)
+        try:
+            accepted.append((reply, parse(Request(request))))
+        except Exception as error:  # noqa: BLE001 - becomes the answer of this request alone
+            reply.fail(error)
+    return accepted
+
+
+def serve[Job, Result](
+    requests: Sequence[Any],
+    parse: Callable[[Request], Job],
+    run: Callable[[Sequence[Job]], Iterable[tuple[int, Result | Exception]]],
+    outputs: Callable[[Result], Mapping[str, Array]],
+) -> None:
+    """Answer the requests of one dynamic batch: *parse* them, and send what *run* yields as it comes. Never raises.
+
+    *run* takes the jobs and yields pairs of a job's index and its result, in any order.
+    """
+    accepted = accept(requests, parse)
+    fault: BaseException = RuntimeError("the pipeline gave no answer")
+    try:
+        for index, result in run([job for _, job in accepted]):
+            reply, _ = accepted[index]
+            if isinstance(result, Exception):
+                reply.fail(result)
+            else:
+                reply.answer(outputs(result))
+    except BaseException as error:  # noqa: BLE001 - see `Reply`
+        fault = error
+    for reply, _ in accepted:
+        if not reply.sent:
+            reply.fail(fault)
