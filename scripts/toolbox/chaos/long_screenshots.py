@@ -6,14 +6,15 @@ import io
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Final
 
-import requests
 from PIL import Image, ImageDraw
 
 from immich_triton.routes import load_routes
-from toolbox.chaos.load import Kind, Outcome, Verdict, ask, count, describe, load, picture
+from toolbox.chaos.load import Kind, Outcome, Verdict, count, describe, picture
 from toolbox.chaos.world import CLIENTS, World
 from toolbox.client import encode, entries_for
 
@@ -31,32 +32,38 @@ def long_screenshots(world: World) -> Verdict:
     verdict = Verdict()
     photo = _ocr(world, "photo", picture(1, PHOTO))
     screenshot = _ocr(world, "screenshot", screenshot_of_a_page())
-    with load(world.site.url, [photo], CLIENTS) as clients:
-        # The first ones after a start are slow.
-        time.sleep(5 * world.pace)
-        began = time.monotonic()
+    world.one_of(photo)  # the first one after a start is slow
+    with _photos(world, photo) as alone:
         time.sleep(ALONE_SECONDS * world.pace)
-    alone = clients.since(began)
-    found: list[Outcome] = []
-
-    def send() -> None:
-        with requests.Session() as session:
-            session.trust_env = False
-            found.append(ask(session, world.site.url, screenshot))
-
-    threads = [threading.Thread(target=send) for _ in range(SCREENSHOTS)]
-    with load(world.site.url, [photo], CLIENTS) as clients:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    beside = clients.since()
+    with _photos(world, photo) as beside, ThreadPoolExecutor(SCREENSHOTS) as pool:
+        found = list(pool.map(world.one_of, [screenshot] * SCREENSHOTS))
     verdict.expect({one.status for one in found} == {200}, f"screenshots: {describe(count(found))}")
     verdict.expect({one.status for one in beside} == {200}, f"photos beside them: {describe(count(beside))}")
     verdict.say(f"photos alone: {_times(alone)}")
     verdict.say(f"beside {SCREENSHOTS} screenshots: {_times(beside)}")
-    verdict.say(f"screenshots after {', '.join(f'{one.seconds:.0f}' for one in sorted(found, key=_seconds))} s")
+    verdict.say(f"screenshots after {', '.join(f'{seconds:.0f}' for seconds in sorted(map(_seconds, found)))} s")
     return verdict
+
+
+@contextmanager
+def _photos(world: World, photo: Kind) -> Iterator[list[Outcome]]:
+    """Let eight clients send photos while the block lasts, each resting as long as its last answer took."""
+    outcomes: list[Outcome] = []
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            outcomes.append(world.one_of(photo))
+            stop.wait(outcomes[-1].seconds)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(send) for _ in range(CLIENTS)]
+        try:
+            yield outcomes
+        finally:
+            stop.set()
+    for client in clients:
+        client.result()
 
 
 def screenshot_of_a_page(size: tuple[int, int] = SCREENSHOT) -> bytes:
