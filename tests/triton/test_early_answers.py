@@ -44,7 +44,7 @@ class TritonPythonModel:
                 if do == "raise":
                     last.append(index)
                     continue
-                yield index, ValueError("its own fault") if do == "fail" else do
+                yield index, ValueError("its own fault \\ud800") if do == "fail" else do
             time.sleep(0.01)
         if last:
             raise KeyError("in the midst of it")
@@ -52,6 +52,8 @@ class TritonPythonModel:
     def outputs(self, result):
         if result == "spoil":
             return {"TEXTS": None, "SIZE": None}
+        if result == "break":
+            raise LookupError("no such output")
         return {"TEXTS": np.array([[result]], np.object_), "SIZE": np.array([[self.size, os.getpid()]])}
 """
 
@@ -139,9 +141,11 @@ def test_nobody_waits_for_the_slowest(probe: Probe, pid: int) -> None:
 
 
 def test_whatever_goes_wrong_everybody_gets_an_answer(probe: Probe, pid: int) -> None:
-    quick, failed, spoilt, forgotten = probe.answers("quick", "fail", "spoil", "forget")
-    assert [one.status for one in (quick, failed, spoilt, forgotten)] == [200, 500, 500, 500]
-    assert failed.text == "ValueError: its own fault"
+    assert [one.status for one in probe.answers("break", "spoil", "quick", "quick")] == [500, 500, 200, 200]
+    quick, failed, broken, forgotten = probe.answers("quick", "fail", "break", "forget")
+    assert [one.status for one in (quick, failed, broken, forgotten)] == [200, 500, 500, 500]
+    assert broken.text == "LookupError: no such output"
+    assert failed.text == "ValueError: its own fault ?"
     assert forgotten.text == "RuntimeError: the pipeline gave no answer"
     assert still_works(probe, pid)
 

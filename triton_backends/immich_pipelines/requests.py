@@ -79,11 +79,11 @@ def answer(outputs: Mapping[str, Array]) -> Any:
 def failure(error: BaseException) -> Any:
     """Make the error response of one request: `BadInput` is the request's fault, all else the server's."""
     if isinstance(error, BadInput):
-        return pb_utils.InferenceResponse(
-            error=pb_utils.TritonError(MARK + str(error), pb_utils.TritonError.INVALID_ARG)
-        )
-    text = f"{type(error).__name__}: {error}"
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INTERNAL))
+        text, code = MARK + str(error), pb_utils.TritonError.INVALID_ARG
+    else:
+        text, code = f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL
+    # A text with half a character in it cannot be sent.
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text.encode("utf-8", "replace").decode(), code))
 
 
 class Reply:
@@ -148,13 +148,23 @@ def serve[Job, Result](
     fault: BaseException = RuntimeError("the pipeline gave no answer")
     try:
         for index, result in run([job for _, job in accepted]):
-            reply, _ = accepted[index]
-            if isinstance(result, Exception):
-                reply.fail(result)
-            else:
-                reply.answer(outputs(result))
+            _deliver(accepted[index][0], result, outputs)
     except BaseException as error:  # noqa: BLE001 - see `Reply`
         fault = error
     for reply, _ in accepted:
         if not reply.sent:
             reply.fail(fault)
+
+
+def _deliver[Result](
+    reply: Reply, result: Result | Exception, outputs: Callable[[Result], Mapping[str, Array]]
+) -> None:
+    if isinstance(result, Exception):
+        reply.fail(result)
+        return
+    try:
+        tensors = outputs(result)
+    except Exception as error:  # noqa: BLE001 - becomes the answer of this request alone
+        reply.fail(error)
+    else:
+        reply.answer(tensors)
