@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,20 +35,35 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     console = Console()
     results: dict[str, tuple[Verdict, float]] = {}
-    left = [name for name in TRIALS if name in options.trials]
-    while left:
-        # A trial that ends the installation is the last one in it.
-        number = next((index for index, name in enumerate(left) if name in FATAL), len(left) - 1) + 1
-        batch, left = left[:number], left[number:]
+    for batch in batches([name for name in TRIALS if name in options.trials]):
         with tempfile.TemporaryDirectory(prefix="immich-triton-chaos-") as directory:
             results |= _trials(batch, options, Path(directory), console)
     console.print(table(results))
     return 1 if any(verdict.failures for verdict, _ in results.values()) else 0
 
 
+def batches(names: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the trials that share an installation.
+
+    One that ends it is the last one in it, one with a deadline of its own is alone in it.
+    """
+    batch: list[str] = []
+    for name in names:
+        if batch and TRIALS[name].deadline:
+            yield batch
+            batch = []
+        batch.append(name)
+        if name in FATAL or TRIALS[name].deadline:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
 def _trials(
     names: list[str], options: argparse.Namespace, directory: Path, console: Console
 ) -> dict[str, tuple[Verdict, float]]:
+    deadline = TRIALS[names[0]].deadline or options.deadline
     stock, queues = StockMl(), JobQueues()
     results: dict[str, tuple[Verdict, float]] = {}
     with ExitStack() as stack:
@@ -56,7 +72,7 @@ def _trials(
         key = directory / "api-key"
         key.write_text("of-the-trial")
         settings = {
-            "immich_deadline": options.deadline,
+            "immich_deadline": deadline,
             "immich_upstream_timeout": UPSTREAM_TIMEOUT,
             "immich_allow_untrained": "true",
             "immich_api_url": queues.url,
@@ -65,7 +81,7 @@ def _trials(
         repository = Repository(options.models.resolve(), directory / "models")
         site = stack.enter_context(running(repository.folder, directory, stock.url, settings))
         requests = kinds(load_routes(options.models))
-        world = World(site, stock, queues, requests, repository, options.deadline, options.pace)
+        world = World(site, stock, queues, requests, repository, deadline, options.pace)
         for name in names:
             console.print(f"[bold]{name}[/]: {TRIALS[name].fault}")
             began = time.monotonic()

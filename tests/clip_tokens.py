@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ ALPHABETS: Final = {
     "chinese": "".join(map(chr, range(0x4E00, 0xA000))),
     "latin": "abcdefghijklmnopqrstuvwxyz     ",
     "accents": "ÀÉÎõüñçßøåŞİıΣσςΑΩѐйﬁǅ\u0301\u0300\u0345",
+    "marks": "".join(mark for mark in map(chr, range(0x20000)) if unicodedata.combining(mark)) + "\u034f",
     "emoji": "😀👨\u200d👩🇨🇳❤️🧑🏽",
     "control": "".join(map(chr, range(32))) + "\x7f\x85\xa0\u2028\u2029\u200b\ufeff\ufffd\u3000\u1680\u180e",
     "digits": "0123456789.,:;%$^`~",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from immich_pipelines.large import is_large
 from immich_triton.picture import UNKNOWN, Picture, picture_of
 
 
@@ -58,3 +60,38 @@ def test_a_torn_file_is_no_error(format_: str, length: int, tail: bytes) -> None
 
 def test_file_name_endings() -> None:
     assert [Picture(name).extension for name in ("JPEG", "WebP", "unknown format")] == [".jpg", ".webp", ".bin"]
+
+
+@pytest.mark.parametrize(
+    ("size", "large"),
+    [
+        ((1440, 1080), False),
+        ((4000, 2000), False),
+        ((4000, 2001), True),
+        ((600, 100), False),
+        ((601, 100), True),
+        ((100, 601), True),
+        ((1, 1), False),
+        ((1080, 53_000), True),
+    ],
+)
+def test_gateway_and_pipelines_call_the_same_images_large(size: tuple[int, int], large: bool) -> None:
+    data = encoded("PNG", size, "1")
+    assert picture_of(data).large is large
+    assert is_large(data) is large
+
+
+def test_what_hides_its_size_may_be_large_and_what_is_no_image_is_not() -> None:
+    assert Picture("TIFF").large
+    assert picture_of(b"\xff\xd8" + b"\xff\xe1\0\2" * 5000 + encoded("JPEG", (20, 10))[2:]).large
+    assert not picture_of(b"").large
+    assert not picture_of(b"no image").large
+    assert not is_large(b"no image")
+
+
+@pytest.mark.parametrize("unit", [b"\xff", b"\xff\xfe\0\2", b"\xff\xe1\0\2"])
+def test_thirty_megabytes_before_the_size_cost_nothing(unit: bytes) -> None:
+    data = b"\xff\xd8" + unit * (30_000_000 // len(unit))
+    started = time.process_time()
+    assert picture_of(data) == Picture("JPEG")
+    assert time.process_time() - started < 1  # seven million segments take ten times as long

@@ -104,6 +104,12 @@ class TestOcr:
         }
         assert TASKS["ocr"].call(route("ocr"), parse_task("ocr", DETECTION), IMAGE).parameters["recognition"] is False
 
+    @pytest.mark.parametrize("value", [1, 736.9, 4000, 1e9, 10**18])
+    def test_a_resolution_beyond_every_image_is_no_error(self, value: float) -> None:
+        types = {"detection": {"modelName": "m", "options": {"maxResolution": value}}}
+        asked = TASKS["ocr"].call(route("ocr"), parse_task("ocr", types), IMAGE).parameters["max_resolution"]
+        assert asked == min(int(value), 1 << 20)
+
     def test_needs_an_image(self) -> None:
         with pytest.raises(ProtocolError, match="Task ocr needs an image"):
             TASKS["ocr"].call(route("ocr"), parse_task("ocr", BOTH), TEXT)
@@ -173,3 +179,28 @@ class TestFaces:
     def test_an_embedding_of_another_size_is_never_an_answer(self) -> None:
         with pytest.raises(ServerFault, match="4 numbers instead of 512"):
             answer("facial-recognition", BOTH, self.TENSORS, 512)
+
+
+@pytest.mark.parametrize(
+    ("task", "type_", "option", "value"),
+    [
+        (task, type_, "minScore", value)
+        for task, type_ in (("facial-recognition", "detection"), ("ocr", "detection"), ("ocr", "recognition"))
+        for value in (-0.01, -5, 1.01, 10**18, float("nan"), float("inf"), "0.5", True)
+    ]
+    + [("ocr", "detection", "maxResolution", value) for value in (0, -736, 0.5, float("nan"), "736")],
+)
+def test_a_number_that_makes_no_sense_is_refused(task: str, type_: str, option: str, value: object) -> None:
+    types: dict[str, dict[str, object]] = {name: {"modelName": "m"} for name in BOTH}
+    types[type_]["options"] = {option: value}
+    with pytest.raises(ProtocolError, match=f"Option {option} of {task}/{type_} must ") as refused:
+        TASKS[task].call(route(task), parse_task(task, types), IMAGE)
+    assert refused.value.status == 422
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.7, None])
+def test_every_score_can_be_asked_for(value: float | None) -> None:
+    types = {name: {"modelName": "m", "options": {"minScore": value}} for name in BOTH}
+    for task, name, default in (("facial-recognition", "min_score", 0.7), ("ocr", "recognition_min_score", 0.9)):
+        asked = TASKS[task].call(route(task), parse_task(task, types), IMAGE).parameters[name]
+        assert float(asked) == (default if value is None else value)

@@ -60,6 +60,8 @@ class FaultyTriton:
         self.requests: list[bytes] = []
         self.ready = True
         self.away: set[str] = set()
+        self.config: dict[str, object] = {}
+        self.configs_read = 0
         self.asked: list[str] = []
         self.live = True
         self.index = 404
@@ -76,7 +78,10 @@ class FaultyTriton:
         if request.path == "/v2/repository/index":
             return web.json_response([], status=self.index)
         if request.path.endswith("/config"):
-            return web.json_response({"max_batch_size": 1, "instance_group": [{"count": self.instances}]})
+            self.configs_read += 1
+            return web.json_response(
+                self.config or {"max_batch_size": 1, "instance_group": [{"count": self.instances}]}
+            )
         if not request.path.endswith("/infer"):
             return web.Response(status=404)
         self.requests.append(await request.read())
@@ -494,3 +499,39 @@ async def test_not_ready_says_why() -> None:
     async with client_of(triton) as client:
         reason = (await client.not_ready(["a"], within=30))["a"]
     assert f"cannot reach Triton at {triton.url}" in reason
+
+
+@pytest.mark.parametrize(("processes", "places"), [(1, 1), (3, 1), (6, 2), (8, 2)])
+async def test_large_images_hold_a_third_of_the_processes(processes: int, places: int) -> None:
+    """Beyond that they wait in the gateway, and ordinary ones pass them by."""
+    at_triton: list[bytes] = []
+    let_go = asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        at_triton.append(body)
+        if body.endswith(LONG_PNG):
+            await let_go.wait()
+        return inference(GOOD)
+
+    triton = FaultyTriton(slow)
+    triton.config = {"max_batch_size": 8, "instance_group": [{"count": processes}]}
+    pipeline = Pipeline("ocr", ("detection",), ())
+    ordinary, long = (Call(pipeline, "IMAGE", data, ("EMBEDDING",)) for data in (png(1080, 1920), LONG_PNG))
+    async with serving(triton), client_of(triton) as client:
+        await client.infer(ordinary, deadline=60)  # reads the capacity
+        await until(lambda: triton.configs_read > 0)
+        waiting = [asyncio.create_task(client.infer(long, deadline=60)) for _ in range(places + 3)]
+        await until(lambda: sum(body.endswith(LONG_PNG) for body in at_triton) == places)
+        await asyncio.gather(*(client.infer(ordinary, deadline=60) for _ in range(20)))
+        assert sum(body.endswith(LONG_PNG) for body in at_triton) == places
+        let_go.set()
+        await asyncio.gather(*waiting)
+
+
+def png(width: int, height: int) -> bytes:
+    """Give the head of a PNG: all that the gateway looks at."""
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+
+
+LONG_PNG = png(1080, 53_000)

@@ -87,7 +87,8 @@ async def _ask(service: Service, part: Part, question: Question) -> dict[str, An
     task = TASKS[part.route.task]
     call = task.call(part.route, part.entries, question.form)
     if call.tensor == "IMAGE":
-        call = replace(call, parameters={**call.parameters, "max_pixels": service.settings.max_pixels})
+        bounds = {name: getattr(service.settings, name) for name in task.bounds}
+        call = replace(call, parameters={**call.parameters, **bounds})
     if task.name == "clip":
         for entry in part.entries:
             service.ownership.refuse_other_weights(part.route, entry.name)

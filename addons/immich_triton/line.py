@@ -52,7 +52,7 @@ class Line:
         self._timeout = timeout
         self._observer = observer
         self._waiting = 0
-        self._fixed = bool(places)
+        self._fixed = places
         self._capacity = places or PLACES_UNTIL_KNOWN
         self._places = Places(self._capacity, lambda _, taken: observer.at_triton(name, taken))
         self._suspects = asyncio.Lock()
@@ -98,9 +98,9 @@ class Line:
             await self._places.take(ticket)
             if passage := gate.enter():
                 return passage
-            self._places.free()
+            self._places.free(ticket)
 
-    async def send(self, call: Call, clock: Clock) -> dict[str, Array]:
+    async def send(self, call: Call, ticket: Ticket, clock: Clock) -> dict[str, Array]:
         """Send *call*; its place is given back when Triton is done with it, even when nobody waits any more.
 
         A call that takes long is waited for as long as its models report ready: Triton works on it, or will, and sent
@@ -110,7 +110,7 @@ class Line:
         exchange: asyncio.Task[dict[str, Array]] = create_task(
             self._transport.infer(call), name=f"call {self._name}", keep_ref=True
         )
-        exchange.add_done_callback(self._done)
+        exchange.add_done_callback(lambda exchange: self._done(exchange, ticket))
         try:
             while not exchange.done():
                 patience = self._patience()
@@ -144,8 +144,8 @@ class Line:
         if self._learning:
             self._learning.cancel()
 
-    def _done(self, exchange: asyncio.Task[dict[str, Array]]) -> None:
-        self._places.free()
+    def _done(self, exchange: asyncio.Task[dict[str, Array]], ticket: Ticket) -> None:
+        self._places.free(ticket)
         self._abandoned.discard(exchange)
         if not exchange.cancelled() and exchange.exception() is None and time.monotonic() > self._learned + LEARN_AGAIN:
             self.learn()
@@ -155,12 +155,12 @@ class Line:
         self._observer.waiting(self._name, self._waiting)
 
     def learn(self) -> None:
-        """Read from the pipeline's config how many calls it can work on, unless the user said it."""
-        if not self._fixed and (self._learning is None or self._learning.done()):
+        """Read from the pipeline's config how many calls it can work on (unless the user said it), and large images."""
+        if self._learning is None or self._learning.done():
             self._learning = detached(self._read_capacity(), f"read the config of {self._name}")
 
     async def _read_capacity(self) -> None:
         if capacity := await self._transport.capacity(self._name, within=PROBE_TIMEOUT):
             self._learned = time.monotonic()
-            self._capacity = capacity
-            self._places.resize(capacity + PLACES_BEYOND)
+            self._capacity = self._fixed or capacity.calls
+            self._places.resize(self._fixed or capacity.calls + PLACES_BEYOND, large=capacity.large)

@@ -127,6 +127,13 @@ SETTINGS: Final = (
         "400. Immich's previews have 2 to 5 million.",
     ),
     Setting(
+        "immich_max_faces",
+        int,
+        300,
+        "Most faces of one image, the ones with the best scores. Each costs a run of the recognition model, and with a "
+        "minScore near 0 a single photo has thousands.",
+    ),
+    Setting(
         "immich_max_connections",
         int,
         1000,

@@ -23,6 +23,25 @@ class Picture:
         """Return the usual file name ending, with the dot."""
         return {"JPEG": ".jpg", "unknown format": ".bin"}.get(self.format, f".{self.format.lower()}")
 
+    @property
+    def large(self) -> bool:
+        """Whether it may take so long that it must not take the last process from ordinary photos.
+
+        So may a file that does not tell its size. What is in no known format is not: the pipelines refuse it at once.
+        They judge by the size too (``immich_pipelines.large``), for the order within a batch.
+        """
+        area, (short, long) = self.width * self.height, sorted((self.width, self.height))
+        return self.format != UNKNOWN.format and (not area or area > LARGE_PIXELS or long > LARGE_RATIO * short)
+
+
+LARGE_PIXELS: Final = 8_000_000
+"""An image of more pixels than that is large; Immich's previews have 2 to 5 million."""
+
+LARGE_RATIO: Final = 6
+"""So is one whose longer side has more than so many times the pixels of the shorter one, as a screenshot of a page."""
+
+MOST_SEGMENTS: Final = 1000
+"""Segments before the size of a JPEG that are looked at. Cameras write 10 to 100; tiny ones would be ten million."""
 
 UNKNOWN: Final = Picture("unknown format")
 
@@ -51,7 +70,9 @@ def picture_of(data: bytes) -> Picture:
 
 def _jpeg(data: bytes) -> Picture:
     position = 2
-    while position + 9 <= len(data) and data[position] == 0xFF:
+    for _ in range(MOST_SEGMENTS):
+        if position + 9 > len(data) or data[position] != 0xFF:
+            break
         marker = data[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1

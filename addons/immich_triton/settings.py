@@ -32,6 +32,8 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "immich_max_parts": (2, 1000),
     # Pillow refuses more by itself, whatever it is told.
     "immich_max_pixels": (1, 178_956_970),
+    # More places than that the detector does not look at.
+    "immich_max_faces": (1, 16_800),
     "immich_max_connections": (1, 1 << 20),
     "immich_max_at_triton": (0, 4096),
 }
@@ -57,6 +59,7 @@ class Settings:
     max_waiting: int
     max_parts: int
     max_pixels: int
+    max_faces: int
     max_connections: int
     header_timeout: int
     body_timeout: int

@@ -18,10 +18,16 @@ Array = npt.NDArray[Any]
 Fragment = dict[str, Any]
 
 
+LARGEST_SIDE: Final = 1 << 20
+"""Pixels; more than any image that is accepted has."""
+
+
 class Task:
     """A task of Immich: checks its routes, makes the call, reads the answer."""
 
     name: ClassVar[str]
+    bounds: ClassVar[Sequence[str]] = ("max_pixels",)
+    """The gateway's settings that travel with an image, as request parameters of the same name."""
 
     def check(self, route: Route) -> None:
         """Raise `RouteError` when the route cannot answer for its names."""
@@ -86,12 +92,12 @@ class Ocr(Task):
         """Ask the `ocr` pipeline with the request's own thresholds; stock's defaults where it has none."""
         options = {entry.type: entry for entry in entries}
         parameters: dict[str, str | int | bool] = {
-            "detection_min_score": str(options["detection"].number("minScore", 0.5)),
-            "max_resolution": int(options["detection"].number("maxResolution", 736)),
+            "detection_min_score": str(min_score(options["detection"], 0.5)),
+            "max_resolution": max_resolution(options["detection"]),
             "recognition": "recognition" in options,
         }
         if "recognition" in options:
-            parameters["recognition_min_score"] = str(options["recognition"].number("minScore", 0.9))
+            parameters["recognition_min_score"] = str(min_score(options["recognition"], 0.9))
         outputs = ("BOXES", "BOX_SCORES", "TEXTS", "TEXT_SCORES", "IMAGE_SIZE")
         return Call(route.pipeline("detection"), "IMAGE", require_image(self, form), outputs, parameters)
 
@@ -118,13 +124,14 @@ class Faces(Task):
     """Faces with boxes, scores and raw 512-d embeddings, best first."""
 
     name = "facial-recognition"
+    bounds = ("max_pixels", "max_faces")
 
     @override
     def call(self, route: Route, entries: Sequence[Entry], form: Form) -> Call:
         """Ask the `faces` pipeline with the request's own threshold; stock's default where it has none."""
         options = {entry.type: entry for entry in entries}
         parameters: dict[str, str | int | bool] = {
-            "min_score": str(options["detection"].number("minScore", 0.7)),
+            "min_score": str(min_score(options["detection"], 0.7)),
             "recognition": "recognition" in options,
         }
         outputs = ("BOXES", "SCORES", "EMBEDDINGS", "LANDMARKS", "IMAGE_SIZE")
@@ -161,6 +168,28 @@ def require_image(task: Task, form: Form) -> bytes:
     if form.image is None:
         raise ProtocolError(400, f"Task {task.name} needs an image")
     return form.image
+
+
+def min_score(entry: Entry, default: float) -> float:
+    """Return the lowest score that is wanted. Raises `ProtocolError` (422) when it is none: scores are 0 to 1."""
+    value = entry.number("minScore", default)
+    if not 0 <= value <= 1:
+        text = f"Option minScore of {entry.task}/{entry.type} must lie between 0 and 1, got {value!r}."
+        raise ProtocolError(422, text)
+    return value
+
+
+def max_resolution(entry: Entry) -> int:
+    """Return the shorter side in detection, in pixels; a larger value than any image has means the same as that.
+
+    Raises `ProtocolError` (422) when no image could be so small.
+    """
+    value = entry.number("maxResolution", 736)
+    if not value >= 1:
+        raise ProtocolError(
+            422, f"Option maxResolution of {entry.task}/{entry.type} must be at least 1, got {value!r}."
+        )
+    return int(min(value, LARGEST_SIDE))
 
 
 def image_size(tensors: Mapping[str, Array]) -> dict[str, int]:

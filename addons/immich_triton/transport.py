@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
@@ -32,6 +33,24 @@ GARBAGE: Final = (ValueError, LookupError, TypeError, AttributeError, Arithmetic
 """What tritonclient and NumPy raise over an answer that is none."""
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How many processes a pipeline has, and how many requests each takes at a time."""
+
+    processes: int
+    batch: int
+
+    @property
+    def calls(self) -> int:
+        """How many requests can be worked on at a time."""
+        return self.processes * self.batch
+
+    @property
+    def large(self) -> int:
+        """How many of them may have large images, each of which keeps a process busy: a third, and at least one."""
+        return max(1, self.processes // 3)
 
 
 class Transport:
@@ -136,15 +155,15 @@ class Transport:
         self._key_taken = True
         return ""
 
-    async def capacity(self, model: str, within: float) -> int:
-        """Return how many requests a pipeline can work on at a time (instances x batch size); 0 when unknown."""
+    async def capacity(self, model: str, within: float) -> Capacity | None:
+        """Return how much a pipeline can work on at a time; None when that is not to be learned now."""
         try:
             async with asyncio.timeout(within):
                 config = await self._http.get_model_config(model, headers=dict(self._headers))
             groups = [group["count"] * max(1, len(group.get("gpus", []))) for group in config["instance_group"]]
-            return int(sum(groups) * max(1, config["max_batch_size"]))
+            return Capacity(processes=int(sum(groups)), batch=max(1, int(config["max_batch_size"])))
         except (aiohttp.ClientError, InferenceServerException, OSError, *GARBAGE):
-            return 0
+            return None
 
     def _refusal(self) -> str:
         wrong = "refuses our key" if self._headers else "wants a key and the gateway has none"

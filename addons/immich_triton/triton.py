@@ -21,6 +21,7 @@ from immich_triton.inference import (
 )
 from immich_triton.line import PROBE_TIMEOUT, Line
 from immich_triton.observer import Clock, Observer
+from immich_triton.picture import picture_of
 from immich_triton.transport import Array, Transport
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class TritonClient:
         `Refused`, `WrongWeights` or `ServerFault`.
         """
         gate, line = self.gate(call.pipeline), self._line(call.pipeline)
-        clock, ticket, attempts = clock or Clock(), Ticket(priority), Attempts(self._generations)
+        clock, ticket, attempts = clock or Clock(), Ticket(priority, large=is_large(call)), Attempts(self._generations)
         at_triton = False
         try:
             async with asyncio.timeout(deadline):
@@ -104,7 +105,7 @@ class TritonClient:
                     async with line.place(gate, ticket, clock, patient=patient, suspect=attempts.suspect) as passage:
                         at_triton = True
                         try:
-                            answer = await line.send(call, clock)
+                            answer = await line.send(call, ticket, clock)
                         except ServerFault as fault:
                             self._take_note(fault)
                             gate.shut(str(fault), passage, stuck=fault.kind == "process")
@@ -173,3 +174,8 @@ class TritonClient:
         unready = {name: reason for name, reason in zip(names, reasons, strict=True) if reason}
         # Where Triton is away every question got the same answer: once is enough.
         return {SERVER: refused, **unready} if refused and refused not in unready.values() else unready
+
+
+def is_large(call: Call) -> bool:
+    """Whether a call may take so long that it must leave processes to others: by the size of its image."""
+    return call.tensor == "IMAGE" and picture_of(call.payload).large

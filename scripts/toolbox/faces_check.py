@@ -18,6 +18,7 @@ from skimage.data import astronaut
 
 from immich_pipelines.faces import Faces, FacesPipeline, Job
 from immich_pipelines.faces_detection import Session
+from immich_pipelines.stragglers import in_order
 from toolbox.faces_graphs import cpu_session
 
 Pixels = npt.NDArray[np.uint8]
@@ -80,7 +81,7 @@ def compare(originals: Originals, detector: Path, recognizer: Path) -> Differenc
     """
     images = _images()
     pipeline = FacesPipeline(_open, _open)
-    answers = pipeline.run([Job(_png(image), MIN_SCORE, str(detector), str(recognizer)) for image in images])
+    answers = in_order(pipeline.run([Job(_png(image), MIN_SCORE, str(detector), str(recognizer)) for image in images]))
     pairs = []
     for image, answer in zip(images, answers, strict=True):
         if isinstance(answer, Exception):

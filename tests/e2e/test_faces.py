@@ -17,6 +17,7 @@ from toolbox.client import entries_for, predict
 from toolbox.faces_check import cosine
 
 DATA = Path(__file__).parents[1] / "data"
+MOST = 40
 RECORDED = sorted((DATA / "stock").glob("*.faces.json"))
 
 
@@ -33,7 +34,11 @@ def gateway(
     with (
         triton_server(face_models) as triton,
         running_gateway(
-            tmp_path_factory.mktemp("gateway"), models=face_models, triton_url=triton.url, upstream=upstream.url
+            tmp_path_factory.mktemp("gateway"),
+            models=face_models,
+            triton_url=triton.url,
+            upstream=upstream.url,
+            immich_max_faces=MOST,
         ) as process,
     ):
         yield process
@@ -97,6 +102,20 @@ def test_the_least_score_of_the_request_counts(gateway: GatewayProcess) -> None:
         for bound in (0.8, 0.9)
     ]
     assert counts == [1, 0]
+
+
+def test_a_least_score_of_zero_finds_no_more_faces_than_allowed(gateway: GatewayProcess) -> None:
+    image = (DATA / "images" / "astronaut.jpg").read_bytes()
+    found = predict(gateway.url, entries(min_score=0), image=image).body["facial-recognition"]
+    assert len(found) == MOST
+    assert found[0]["score"] > 0.7
+
+
+@pytest.mark.parametrize("bound", [-0.1, 1.1])
+def test_a_least_score_that_is_none_is_refused(gateway: GatewayProcess, bound: float) -> None:
+    answer = predict(gateway.url, entries(min_score=bound), image=(DATA / "images" / "astronaut.jpg").read_bytes())
+    assert answer.status == 422
+    assert "minScore of facial-recognition/detection must lie between 0 and 1" in answer.body["detail"]
 
 
 def test_detection_alone(gateway: GatewayProcess) -> None:

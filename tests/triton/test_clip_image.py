@@ -23,6 +23,7 @@ from triton.counters import settled
 from immich_pipelines.clip_encoders import Array, Encoders
 from immich_pipelines.clip_image import ClipImage, ImageEmbedding, ImageJob
 from immich_pipelines.clip_transform import image_transform
+from immich_pipelines.stragglers import in_order
 
 # The first test that needs the stand-ins makes them.
 pytestmark = pytest.mark.timeout(2400)
@@ -275,7 +276,7 @@ def test_results_of_a_batch_keep_their_order(encoders: dict[str, TinyEncoder]) -
     pipeline = ClipImage(Encoders(encoders["see_a"].models), call, threads=3)
     files = [saved(noise(20 + index, 30), "PNG") for index in range(7)] + [b""]
     names = ["see_a", "see_b", "see_a", "see_a", "see_b", "see_a", "nobody", "see_a"]
-    results = pipeline.run([ImageJob(data, name) for data, name in zip(files, names, strict=True)])
+    results = in_order(pipeline.run([ImageJob(data, name) for data, name in zip(files, names, strict=True)]))
     pipeline.close()
     for data, name, result in zip(files[:6], names, results, strict=False):
         assert isinstance(result, ImageEmbedding)

@@ -24,7 +24,8 @@ from immich_pipelines import faces_detection, faces_recognition
 from immich_pipelines.decode import decode_rgb
 from immich_pipelines.errors import BadInput
 from immich_pipelines.faces import Faces, FacesPipeline, Job
-from immich_pipelines.faces_detection import Session
+from immich_pipelines.faces_detection import Session, _Decoder, _suppress
+from immich_pipelines.stragglers import in_order
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 WITH_FACES = ("astronaut", "solvay", *face_standins.PORTRAITS)
@@ -51,7 +52,7 @@ class Nets:
         onnx.save(face_standins.detector(), originals / "detector.onnx")
         onnx.save(face_standins.recognizer(), originals / "recognizer.onnx")
         self.originals = Originals(originals / "detector.onnx", originals / "recognizer.onnx")
-        self.pipeline = FacesPipeline(lambda _name: self.detector, lambda _name: self.recognizer)
+        self.pipeline = FacesPipeline(lambda _name: self.detector, lambda _name: self.recognizer, patience=60)
         self._expected: dict[str, list[Face]] = {}
 
     def expected(self, name: str) -> list[Face]:
@@ -64,7 +65,7 @@ class Nets:
         self.detector.batches.clear()
         self.recognizer.batches.clear()
         recognizer = "recognizer" if recognition else None
-        return self.pipeline.run([Job(image, min_score, "detector", recognizer) for image in images])
+        return in_order(self.pipeline.run([Job(image, min_score, "detector", recognizer) for image in images]))
 
     def faces(self, image: bytes, min_score: float = 0.7) -> Faces:
         (answer,) = self.run(image, min_score=min_score)
@@ -173,9 +174,14 @@ def test_the_same_person_ranks_above_all_others(nets: Nets) -> None:
 def test_equals_what_stock_answered(face_models: Path, recorded: Path) -> None:
     expected = json.loads(recorded.read_text(encoding="utf-8"))
     folder = {"face_det": "face_det_standin_recorded", "face_rec": "face_rec_standin_recorded"}
-    pipeline = FacesPipeline(*[lambda name: cpu_session(face_models / folder[name] / "1/model.onnx")] * 2)
+
+    def open_session(name: str) -> Session:
+        session: Session = cpu_session(face_models / folder[name] / "1/model.onnx")
+        return session
+
+    pipeline = FacesPipeline(open_session, open_session)
     image = (DATA / "images" / recorded.name.removesuffix(".faces.json")).read_bytes()
-    (answer,) = pipeline.run([Job(image, 0.7, "face_det", "face_rec")])
+    ((_, answer),) = pipeline.run([Job(image, 0.7, "face_det", "face_rec")])
     assert isinstance(answer, Faces)
     assert (answer.height, answer.width) == (expected["imageHeight"], expected["imageWidth"])
     faces = expected["facial-recognition"]
@@ -198,7 +204,7 @@ def test_the_bound_belongs_to_each_request(nets: Nets) -> None:
     image = photo("astronaut")
     (score,) = nets.faces(image).detections.scores
     jobs = [Job(image, bound, "detector", "recognizer") for bound in (score - 0.01, score + 0.01)]
-    low, high = nets.pipeline.run(jobs)
+    low, high = in_order(nets.pipeline.run(jobs))
     assert isinstance(low, Faces)
     assert isinstance(high, Faces)
     assert (len(low.detections), len(high.detections)) == (1, 0)
@@ -222,6 +228,35 @@ def test_more_than_two_hundred_faces(nets: Nets) -> None:
     assert nets.recognizer.batches == [32] * (count // 32) + [count % 32] * (count % 32 > 0)
     # One and the same face: each embedding belongs to a box that holds it.
     assert min(cosine(answer.embeddings[0], other) for other in answer.embeddings) > 0.6
+
+
+def test_a_threshold_of_zero_gives_the_best_faces_and_no_more(nets: Nets) -> None:
+    image = photo("astronaut")
+    answer = nets.faces(image, min_score=0.0)
+    assert len(answer.detections) == len(answer.embeddings) == 300
+    assert sum(nets.recognizer.batches) == 300
+    assert answer.detections.scores[0] == nets.faces(image).detections.scores[0]
+    assert (np.diff(answer.detections.scores) <= 0).all()
+
+
+def test_how_many_faces_belongs_to_each_request(nets: Nets) -> None:
+    image = photo("solvay")
+    whole = nets.faces(image)
+    jobs = [Job(image, 0.7, "detector", "recognizer", max_faces=most) for most in (1, 7, 29, 30)]
+    for job, answer in zip(jobs, in_order(nets.pipeline.run(jobs)), strict=True):
+        assert isinstance(answer, Faces)
+        assert np.array_equal(answer.detections.boxes, whole.detections.boxes[: job.max_faces])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 300, 3000])
+def test_overlapping_faces_go_as_in_insightface(count: int) -> None:
+    noise = np.random.default_rng(count)
+    corners = noise.uniform(0, 2000, (count, 2))
+    scores = np.sort(noise.random((count, 1)), axis=0)[::-1]
+    faces = np.hstack((corners, corners + noise.uniform(1, 400, (count, 2)), scores)).astype(np.float32)
+    expected = _Decoder().nms(faces)
+    assert _suppress(faces, count) == expected
+    assert _suppress(faces, 5) == expected[:5]
 
 
 def test_scores_fall_and_boxes_are_whole_pixels(nets: Nets) -> None:
@@ -271,7 +306,7 @@ def test_a_face_that_cannot_be_aligned_is_left_out(nets: Nets) -> None:
             return list(outputs.values())
 
     pipeline = FacesPipeline(lambda _name: OneWithoutLandmarks(), lambda _name: nets.recognizer)
-    (answer,) = pipeline.run([Job(photo("solvay"), 0.7, "detector", "recognizer")])
+    ((_, answer),) = pipeline.run([Job(photo("solvay"), 0.7, "detector", "recognizer")])
     assert isinstance(answer, Faces)
     whole = nets.faces(photo("solvay"))
     assert np.array_equal(answer.detections.scores, whole.detections.scores[1:])
@@ -293,13 +328,8 @@ def test_a_failing_model_fails_only_the_jobs_that_need_it(nets: Nets) -> None:
     sessions: dict[str, Session] = {"detector": nets.detector, "other": Missing(), "recognizer": nets.recognizer}
     pipeline = FacesPipeline(sessions.__getitem__, sessions.__getitem__)
     image = photo("astronaut")
-    fine, broken, unknown = pipeline.run(
-        [
-            Job(image, 0.7, "detector", "recognizer"),
-            Job(image, 0.7, "other", "recognizer"),
-            Job(image, 0.7, "detector", "unknown"),
-        ]
-    )
+    jobs = [("detector", "recognizer"), ("other", "recognizer"), ("detector", "unknown")]
+    fine, broken, unknown = in_order(pipeline.run([Job(image, 0.7, *models) for models in jobs]))
     assert isinstance(fine, Faces)
     assert isinstance(broken, RuntimeError)
     assert isinstance(unknown, KeyError)
@@ -315,7 +345,7 @@ def test_an_image_that_breaks_a_model_does_not_take_its_neighbours_along(nets: N
 
     pipeline = FacesPipeline(lambda _name: nets.detector, lambda _name: Fragile())
     images = [photo("astronaut"), photo("solvay"), photo("person_a_1.jpg")]
-    first, second, third = pipeline.run([Job(image, 0.7, "detector", "recognizer") for image in images])
+    first, second, third = in_order(pipeline.run([Job(image, 0.7, "detector", "recognizer") for image in images]))
     assert isinstance(first, Faces)
     assert isinstance(second, ArithmeticError)
     assert isinstance(third, Faces)

@@ -41,7 +41,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
     return Originals(folder / "detector.onnx", folder / "recognizer.onnx")
 
 
-def analyse(server: TritonServer, image: bytes, **parameters: str | bool) -> dict[str, Any]:
+def analyse(server: TritonServer, image: bytes, **parameters: str | int | bool) -> dict[str, Any]:
     """Ask the pipeline; every output without its leading 1."""
     given = tritonclient.http.InferInput("IMAGE", [1, 1], "BYTES")
     given.set_data_from_numpy(np.array([[image]], dtype=np.object_))
@@ -98,6 +98,31 @@ def test_the_score_asked_for_decides(server: TritonServer) -> None:
     (score,) = analyse(server, image)["SCORES"]
     assert len(analyse(server, image, min_score=str(score - 0.001))["SCORES"]) == 1
     assert len(analyse(server, image, min_score=str(score + 0.001))["SCORES"]) == 0
+
+
+def test_no_more_faces_than_asked_for(server: TritonServer) -> None:
+    image = (IMAGES / "astronaut.jpg").read_bytes()
+    assert len(analyse(server, image, min_score="0")["SCORES"]) == 300
+    best = analyse(server, image, min_score="0", max_faces=5)
+    assert best["EMBEDDINGS"].shape == (5, 512)
+    assert best["SCORES"][0] > 0.7
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"min_score": "-0.01"}, "min_score must lie between 0 and 1"),
+        ({"min_score": "1.5"}, "min_score must lie between 0 and 1"),
+        ({"min_score": "nan"}, "min_score must be a number"),
+        ({"max_faces": 0}, "max_faces must be at least 1"),
+    ],
+)
+def test_bounds_that_make_no_sense_are_the_fault_of_the_request(
+    server: TritonServer, parameters: dict[str, str | int], reason: str
+) -> None:
+    with pytest.raises(InferenceServerException, match=f"bad input: parameter {reason}") as raised:
+        analyse(server, (IMAGES / "astronaut.jpg").read_bytes(), **parameters)
+    assert raised.value.status() == "400"
 
 
 @pytest.mark.parametrize("image", [b"", b"no image", (IMAGES / "astronaut.jpg").read_bytes()[:9000]])

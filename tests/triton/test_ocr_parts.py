@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import cv2
@@ -128,6 +129,16 @@ def test_a_narrow_digit_stays_in_its_row() -> None:
 def test_the_order_is_always_a_permutation(corners: list[tuple[float, ...]]) -> None:
     points = np.array(corners, np.float32).reshape(-1, 4, 2)
     assert sorted(reading_order(points)) == list(range(len(points)))
+
+
+@pytest.mark.parametrize("step", [20, 7], ids=["rows", "one long staircase"])
+def test_a_thousand_lines_are_ordered_in_no_time(step: int) -> None:
+    lines = np.array([box(3 * index, step * index, 100, 15) for index in range(1000)])
+    shuffled = noise.permutation(len(lines))
+    started = time.process_time()
+    order = reading_order(lines[shuffled])
+    assert time.process_time() - started < 0.5  # comparing each with all takes some seconds
+    assert shuffled[order].tolist() == list(range(len(lines)))
 
 
 def test_vertical_writing_is_turned_counter_clockwise() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import requests
 import tritonclient.http
 from embedded_triton import StartTriton, TritonServer, eventually
 from rapidocr_reference import RapidOcrReference
+from toolbox.chaos.long_screenshots import screenshot_of_a_page
 from tritonclient.utils import InferenceServerException
 
 IMAGES = Path(__file__).resolve().parents[1] / "data" / "images"
@@ -32,8 +35,15 @@ RECEIPT = [
 
 
 @pytest.fixture(scope="module")
-def server(triton_server: StartTriton, ocr_models: Path) -> Iterator[TritonServer]:
-    with triton_server(ocr_models) as server:
+def server(
+    triton_server: StartTriton, ocr_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TritonServer]:
+    """Run the pipeline in one process instead of three: what is sent while it is busy becomes one batch."""
+    models = tmp_path_factory.mktemp("ocr") / "models"
+    shutil.copytree(ocr_models, models)
+    config = models / "ocr/config.pbtxt"
+    config.write_text(config.read_text().replace("count: 3", "count: 1"))
+    with triton_server(models) as server:
         yield server
 
 
@@ -168,6 +178,29 @@ def test_neighbours_in_a_batch_do_not_hurt_each_other(server: TritonServer) -> N
     assert answers == ["400", [], RECEIPT] * 8
     # Requests did share batches, or this has shown nothing.
     assert eventually(lambda: shared_batches(server))
+
+
+def test_photos_do_not_wait_for_a_long_screenshot_in_their_batch(server: TritonServer) -> None:
+    long = screenshot_of_a_page((1080, 14_000))
+    ended: list[tuple[str, float]] = []
+
+    def ask(name: str, data: bytes) -> int:
+        found = len(read(server, data)["TEXTS"])
+        ended.append((name, time.monotonic()))
+        return found
+
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        # Keeps the process busy while the others arrive.
+        first = pool.submit(ask, "first", screenshot_of_a_page((1080, 7000)))
+        time.sleep(1)
+        screenshot = pool.submit(ask, "screenshot", long)
+        photos = [pool.submit(ask, "photo", image("zh_receipt.jpg")) for _ in range(4)]
+        assert [photo.result() for photo in photos] == [len(RECEIPT)] * 4
+        assert screenshot.result() == 70
+        assert first.result() > 0
+    assert [name for name, _ in ended] == ["first", *["photo"] * 4, "screenshot"]
+    # Sent as one list all five would have come in the same moment.
+    assert ended[-1][1] - ended[-2][1] > 0.5
 
 
 def shared_batches(server: TritonServer) -> bool:

@@ -1,8 +1,8 @@
-"""Images to CLIP embeddings: decode and transform in parallel, then one call per encoder for the whole batch."""
+"""Images to CLIP embeddings: decode and transform in parallel, then one call per encoder for what is ready."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from immich_pipelines.clip_encoders import Call, Encoder, Encoders, embed
 from immich_pipelines.clip_transform import image_transform
 from immich_pipelines.decode import MAX_PIXELS, open_rgb
+from immich_pipelines.large import ordinary_first
+from immich_pipelines.stragglers import PATIENCE, in_groups
 
 
 @dataclass(frozen=True)
@@ -42,29 +44,32 @@ class _Prepared:
 
 
 class ClipImage:
-    """The pipeline: *call* runs an encoder, *threads* images are decoded at a time."""
+    """The pipeline: *call* runs an encoder, *threads* images are decoded at a time; *patience*: see `stragglers`."""
 
-    def __init__(self, encoders: Encoders, call: Call, threads: int) -> None:
+    def __init__(self, encoders: Encoders, call: Call, threads: int, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._encoders = encoders
         self._call = call
         # Pillow releases the GIL while it decodes and resizes: threads are enough.
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def run(self, jobs: Sequence[ImageJob]) -> list[ImageEmbedding | Exception]:
-        """Answer *jobs* in their order; an image that cannot be decoded (`BadInput`) fails alone."""
-        prepared = list(self._pool.map(self._prepare, jobs))
-        results: list[ImageEmbedding | Exception] = [
-            item if isinstance(item, Exception) else RuntimeError("no encoder was asked") for item in prepared
-        ]
-        groups: dict[Encoder, list[int]] = {}
-        for index, item in enumerate(prepared):
-            if isinstance(item, _Prepared):
-                groups.setdefault(item.encoder, []).append(index)
-        for encoder, members in groups.items():
-            group = [item for item in (prepared[index] for index in members) if isinstance(item, _Prepared)]
-            for index, result in zip(members, self._embed(encoder, group), strict=True):
-                results[index] = result
-        return results
+    def run(self, jobs: Sequence[ImageJob]) -> Iterator[tuple[int, ImageEmbedding | Exception]]:
+        """Answer *jobs*, as pairs of index and result; an image that cannot be decoded (`BadInput`) fails alone.
+
+        A batch costs one call per encoder, unless some images take far longer to decode than the others.
+        """
+        ordinary, large = ordinary_first(jobs, lambda job: job.image)
+        ordered = [(index, jobs[index]) for index in ordinary + large]
+        for ready in in_groups(self._pool, self._prepare, ordered, self._patience):
+            groups: dict[Encoder, list[tuple[int, _Prepared]]] = {}
+            for index, item in ready:
+                if isinstance(item, Exception):
+                    yield index, item
+                else:
+                    groups.setdefault(item.encoder, []).append((index, item))
+            for encoder, group in groups.items():
+                results = self._embed(encoder, [item for _, item in group])
+                yield from zip((index for index, _ in group), results, strict=True)
 
     def close(self) -> None:
         """Stop the threads."""

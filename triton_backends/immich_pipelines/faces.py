@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from immich_pipelines.decode import MAX_PIXELS, decode_rgb
-from immich_pipelines.errors import BadInput
-from immich_pipelines.faces_detection import Detections, Detector, Floats, Pixels, Session
+from immich_pipelines.faces_detection import MAX_FACES, Bounds, Detections, Detector, Floats, Pixels, Session
 from immich_pipelines.faces_recognition import DIMENSION, Recognizer, align
+from immich_pipelines.large import ordinary_first
+from immich_pipelines.stragglers import PATIENCE, in_groups
 
 Array = npt.NDArray[Any]
 
@@ -30,6 +32,8 @@ class Job:
     recognizer: str | None
     """Name of the recognition model; None for detection only."""
     max_pixels: int = MAX_PIXELS
+    max_faces: int = MAX_FACES
+    """How many faces at most, the best ones."""
 
 
 @dataclass(frozen=True)
@@ -54,35 +58,51 @@ class Faces:
 
 
 class FacesPipeline:
-    """Answers batches of jobs; *open_detector* and *open_recognizer* give the session for a model's name."""
+    """Answers batches of jobs; *open_detector* and *open_recognizer* give the session for a model's name.
 
-    def __init__(self, open_detector: Callable[[str], Session], open_recognizer: Callable[[str], Session]) -> None:
+    *threads* images are decoded at a time: Pillow releases the GIL. *patience*: see `stragglers`.
+    """
+
+    def __init__(
+        self,
+        open_detector: Callable[[str], Session],
+        open_recognizer: Callable[[str], Session],
+        threads: int = 1,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._patience = patience
         self._open_detector = open_detector
         self._open_recognizer = open_recognizer
         self._detectors: dict[str, Detector] = {}
         self._recognizers: dict[str, Recognizer] = {}
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def run(self, jobs: Sequence[Job]) -> list[Faces | Exception]:
-        """Answer each job, or say why not: `BadInput` for its own image, anything else is a fault of the server.
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Faces | Exception]]:
+        """Answer each job, as pairs of index and result: `BadInput` for its own image, all else is the server's fault.
 
         The images of all jobs that name the same models go through the detector together, and all their faces through
-        the recogniser together.
+        the recogniser together, unless some take far longer to decode than the others.
         """
-        answers: dict[int, Faces | Exception] = {}
-        groups: dict[tuple[str, str | None], dict[int, Pixels]] = defaultdict(dict)
-        for index, job in enumerate(jobs):
-            try:
-                groups[job.detector, job.recognizer][index] = decode_rgb(job.image, max_pixels=job.max_pixels)
-            except BadInput as error:
-                answers[index] = error
-        for (detector, recognizer), images in groups.items():
-            bounds = [jobs[index].min_score for index in images]
-            found = self._analyse_or_fail(list(images.values()), bounds, detector, recognizer)
-            answers.update(zip(images, found, strict=True))
-        return [answers[index] for index in range(len(jobs))]
+        ordinary, large = ordinary_first(jobs, lambda job: job.image)
+        ordered = [(index, jobs[index]) for index in ordinary + large]
+        for ready in in_groups(self._pool, _decode, ordered, self._patience):
+            groups: dict[tuple[str, str | None], dict[int, Pixels]] = defaultdict(dict)
+            for index, image in ready:
+                if isinstance(image, Exception):
+                    yield index, image
+                else:
+                    groups[jobs[index].detector, jobs[index].recognizer][index] = image
+            for (detector, recognizer), images in groups.items():
+                bounds = [Bounds(jobs[index].min_score, jobs[index].max_faces) for index in images]
+                found = self._analyse_or_fail(list(images.values()), bounds, detector, recognizer)
+                yield from zip(images, found, strict=True)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown()
 
     def _analyse_or_fail(
-        self, images: Sequence[Pixels], bounds: Sequence[float], detector: str, recognizer: str | None
+        self, images: Sequence[Pixels], bounds: Sequence[Bounds], detector: str, recognizer: str | None
     ) -> Sequence[Faces | Exception]:
         try:
             return self._analyse(images, bounds, detector, recognizer)
@@ -96,7 +116,7 @@ class FacesPipeline:
         ]
 
     def _analyse(
-        self, images: Sequence[Pixels], bounds: Sequence[float], detector: str, recognizer: str | None
+        self, images: Sequence[Pixels], bounds: Sequence[Bounds], detector: str, recognizer: str | None
     ) -> list[Faces]:
         if detector not in self._detectors:
             self._detectors[detector] = Detector(self._open_detector(detector))
@@ -113,6 +133,13 @@ class FacesPipeline:
             _faces(image, own, vectors)
             for image, (own, _), vectors in zip(images, aligned, np.split(embeddings, ends), strict=True)
         ]
+
+
+def _decode(job: Job) -> Pixels | Exception:
+    try:
+        return decode_rgb(job.image, max_pixels=job.max_pixels)
+    except Exception as error:  # noqa: BLE001 - becomes the answer of this request alone
+        return error
 
 
 def _align(image: Pixels, found: Detections) -> tuple[Detections, list[Pixels]]:

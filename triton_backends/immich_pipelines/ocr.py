@@ -76,7 +76,8 @@ class Page:
 
 async def read(data: bytes, knobs: Knobs, networks: Networks, *, max_pixels: int = MAX_PIXELS) -> Page:
     """Find and read the text in the image *data*. Raises `BadInput` when it is no image."""
-    pixels = decode_rgb(data, max_pixels=max_pixels)
+    # In a thread: the other images of the batch go on meanwhile.
+    pixels = await asyncio.to_thread(decode_rgb, data, max_pixels=max_pixels)
     size = pixels.shape[0], pixels.shape[1]
     boxes = await detect(pixels, knobs, networks.detect)
     if not knobs.recognition:

@@ -30,12 +30,21 @@ def reading_order(points: Array) -> list[int]:
     centres, heights, vertical = _upright(points)
     tops, bottoms = centres[:, 1] - heights / 2, centres[:, 1] + heights / 2
     rows: list[list[int]] = []
+    # Each row with those of its boxes that reach down to where we are: what ended above can share a row with nothing
+    # that follows, and a thousand lines are not each compared with all before them.
+    reaching: list[tuple[list[int], list[int]]] = []
     for index in np.argsort(tops, kind="stable").tolist():
-        row = next((row for row in reversed(rows) if _belongs(index, row, tops, bottoms, vertical)), None)
-        if row is None:
-            rows.append([index])
+        reaching = [
+            (row, still) for row, boxes in reaching if (still := [box for box in boxes if bottoms[box] >= tops[index]])
+        ]
+        for row, boxes in reversed(reaching):
+            if _belongs(index, boxes, tops, bottoms, vertical):
+                row.append(index)
+                boxes.append(index)
+                break
         else:
-            row.append(index)
+            rows.append([index])
+            reaching.append((rows[-1], [index]))
     rows.sort(key=lambda row: float(np.mean([centres[i, 1] for i in row if not vertical[i]] or tops[row])))
     return [index for row in rows for index in _along(row, centres, vertical)]
 

@@ -16,6 +16,8 @@ from typing import Final
 from toolbox import processes
 from toolbox.chaos.installation import Installation, eventually
 from toolbox.chaos.load import CUT, TIMEOUT, Load, Outcome, Verdict, count, describe
+from toolbox.chaos.long_screenshots import DEADLINE as LONG_DEADLINE
+from toolbox.chaos.long_screenshots import long_screenshots
 from toolbox.chaos.model_faults import broken, garbage, unload
 from toolbox.chaos.world import World
 
@@ -171,11 +173,15 @@ def interrupt(world: World) -> Verdict:
 
 @dataclass(frozen=True)
 class Trial:
-    """A fault, what is expected all the same, and how to try it."""
+    """A fault, what is expected all the same, and how to try it.
+
+    With a *deadline* (seconds; 0 for that of the other trials) it gets an installation of its own.
+    """
 
     fault: str
     expected: str
     run: Callable[[World], Verdict]
+    deadline: int = 0
 
 
 TRIALS: Final[Mapping[str, Trial]] = {
@@ -187,6 +193,12 @@ TRIALS: Final[Mapping[str, Trial]] = {
     "broken": Trial("one model fails to load", "only its task is 503; the others are answered", broken),
     "garbage": Trial("Triton answers NaN, wrong length, nothing", "5xx to Immich, never a wrong vector", garbage),
     "upstream": Trial("the stock ML resets, hangs", "routed tasks untouched; what passes through 502/504", upstream),
+    "long screenshots": Trial(
+        "four screenshots of 1080 x 53,000 at once beside eight clients",
+        "every screenshot and every photo 200",
+        long_screenshots,
+        LONG_DEADLINE,
+    ),
     "drip": Trial("200 clients send one byte a second", "the others keep their latency (ratio < 2)", drip),
     "vanish": Trial("1,000 clients vanish mid-upload, mid-wait", "gauges return to 0; no memory growth", vanish),
     "terminate": Trial("SIGTERM under load", "0 requests cut; exit code 0", terminate),

@@ -42,10 +42,14 @@ class World:
         return [self.kinds[name] for name in names or self.kinds]
 
     def one(self, name: str) -> Outcome:
+        """Send one request of the kind *name*."""
+        return self.one_of(self.kinds[name])
+
+    def one_of(self, kind: Kind) -> Outcome:
         """Send one request."""
         with requests.Session() as session:
             session.trust_env = False
-            return ask(session, self.site.url, self.kinds[name])
+            return ask(session, self.site.url, kind)
 
     def control(self, model: str, action: str) -> None:
         """Load or unload a model in Triton."""

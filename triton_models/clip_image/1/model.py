@@ -12,8 +12,7 @@ import numpy as np
 from immich_pipelines.bls import call
 from immich_pipelines.clip_encoders import Encoders
 from immich_pipelines.clip_image import ClipImage, ImageEmbedding, ImageJob
-from immich_pipelines.errors import BadInput
-from immich_pipelines.requests import Request, answer, failure
+from immich_pipelines.requests import Request, serve
 
 
 class TritonPythonModel:
@@ -26,28 +25,20 @@ class TritonPythonModel:
         threads = min(len(os.sched_getaffinity(0)), config["max_batch_size"])
         self._pipeline = ClipImage(Encoders(Path(args["model_repository"]).parent), call, threads)
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer the requests of one dynamic batch, each on its own account."""
-        jobs = [_job(request) for request in requests]
-        answers = iter(self._pipeline.run([job for job in jobs if isinstance(job, ImageJob)]))
-        return [_response(next(answers) if isinstance(job, ImageJob) else job) for job in jobs]
+    def execute(self, requests: list[Any]) -> None:
+        """Answer the requests of one dynamic batch, each on its own account and as soon as it can be."""
+        serve(requests, _job, self._pipeline.run, _outputs)
 
     def finalize(self) -> None:
         """Stop the decoding threads."""
         self._pipeline.close()
 
 
-def _job(triton_request: Any) -> ImageJob | BadInput:
-    try:
-        request = Request(triton_request)
-        return ImageJob(request.payload("IMAGE"), request.text("encoder"), request.max_pixels())
-    except BadInput as error:
-        return error
+def _job(request: Request) -> ImageJob:
+    return ImageJob(request.payload("IMAGE"), request.text("encoder"), request.max_pixels())
 
 
-def _response(result: ImageEmbedding | Exception) -> Any:
-    if isinstance(result, Exception):
-        return failure(result)
+def _outputs(result: ImageEmbedding) -> dict[str, Any]:
     size = np.array([[result.height, result.width]], np.int32)
     weights = np.array([[result.fingerprint]], np.int64)
-    return answer({"EMBEDDING": result.embedding[None], "IMAGE_SIZE": size, "FINGERPRINT": weights})
+    return {"EMBEDDING": result.embedding[None], "IMAGE_SIZE": size, "FINGERPRINT": weights}

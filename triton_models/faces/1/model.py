@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
 from immich_pipelines import faces_detection, faces_recognition
 from immich_pipelines.bls import TritonSession
-from immich_pipelines.errors import BadInput
 from immich_pipelines.faces import Faces, FacesPipeline, Job
-from immich_pipelines.requests import Request, answer, failure
+from immich_pipelines.faces_detection import MAX_FACES
+from immich_pipelines.requests import Request, serve
 
 
 class TritonPythonModel:
     """One instance of the pipeline."""
 
-    def initialize(self, _args: dict[str, str]) -> None:
+    def initialize(self, args: dict[str, str]) -> None:
         """Prepare; the models are named by each request."""
-        self._pipeline = FacesPipeline(_detector, _recognizer)
+        threads = min(len(os.sched_getaffinity(0)), json.loads(args["model_config"])["max_batch_size"])
+        self._pipeline = FacesPipeline(_detector, _recognizer, threads)
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer the requests of one dynamic batch, each on its own account."""
-        jobs = [_job(request) for request in requests]
-        answers = iter(self._pipeline.run([job for job in jobs if isinstance(job, Job)]))
-        return [_response(next(answers) if isinstance(job, Job) else job) for job in jobs]
+    def execute(self, requests: list[Any]) -> None:
+        """Answer the requests of one dynamic batch, each on its own account and as soon as it can be."""
+        serve(requests, _job, self._pipeline.run, Faces.tensors)
 
-
-def _job(triton_request: Any) -> Job | BadInput:
-    try:
-        request = Request(triton_request)
-        return Job(
-            image=request.payload("IMAGE"),
-            min_score=request.number("min_score", 0.7),
-            detector=request.text("detector"),
-            recognizer=request.text("recognizer") if request.flag("recognition", True) else None,
-            max_pixels=request.max_pixels(),
-        )
-    except BadInput as error:
-        return error
+    def finalize(self) -> None:
+        """Stop the decoding threads."""
+        self._pipeline.close()
 
 
-def _response(result: Faces | Exception) -> Any:
-    return answer(result.tensors()) if isinstance(result, Faces) else failure(result)
+def _job(request: Request) -> Job:
+    return Job(
+        image=request.payload("IMAGE"),
+        min_score=request.score("min_score", 0.7),
+        detector=request.text("detector"),
+        recognizer=request.text("recognizer") if request.flag("recognition", True) else None,
+        max_pixels=request.max_pixels(),
+        max_faces=request.count("max_faces", MAX_FACES),
+    )
 
 
 def _detector(model: str) -> TritonSession:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import cv2
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from immich_pipelines.large import ordinary_first
 from immich_pipelines.ocr import Knobs, Page, read
 from immich_pipelines.ocr_networks import NetworkPair
-from immich_pipelines.requests import Request, answer, failure
+from immich_pipelines.requests import Reply, Request, accept
 
 
 class TritonPythonModel:
@@ -25,24 +27,50 @@ class TritonPythonModel:
         # The version folder lies in the model's, and that in the repository.
         self._networks = NetworkPair(Path(pb_utils.get_model_dir()).parent.parent)
 
-    async def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer the requests of one dynamic batch; while one waits for a network, the next is decoded."""
-        return await asyncio.gather(*(self._answer(Request(request)) for request in requests))
+    async def execute(self, requests: list[Any]) -> None:
+        """Answer the requests of one dynamic batch, each as soon as it is read.
 
-    async def _answer(self, request: Request) -> Any:
+        While one waits for a network, the next is cut up. Large images come last, one at a time: the others would
+        wait for what they need of this process.
+        """
+        accepted = accept(requests, _job)
+        ordinary, large = ordinary_first(accepted, lambda item: item[1].image)
+        await asyncio.gather(*(self._answer(*accepted[index]) for index in ordinary))
+        for index in large:
+            await self._answer(*accepted[index])
+
+    async def _answer(self, reply: Reply, job: _Job) -> None:
         try:
-            knobs = Knobs(
-                detection_min_score=request.number("detection_min_score", Knobs.detection_min_score),
-                recognition_min_score=request.number("recognition_min_score", Knobs.recognition_min_score),
-                max_resolution=int(request.number("max_resolution", Knobs.max_resolution)),
-                recognition=request.flag("recognition", Knobs.recognition),
-            )
-            networks = self._networks.get(request.text("detector", "ocr_det"), request.text("recognizer", "ocr_rec"))
-            return answer(
-                _tensors(await read(request.payload("IMAGE"), knobs, networks, max_pixels=request.max_pixels()))
-            )
-        except Exception as error:  # noqa: BLE001 - whatever fails becomes the answer of this request alone
-            return failure(error)
+            networks = self._networks.get(job.detector, job.recognizer)
+            outputs = _tensors(await read(job.image, job.knobs, networks, max_pixels=job.max_pixels))
+        except BaseException as error:  # noqa: BLE001 - whatever fails becomes the answer of this request alone
+            reply.fail(error)
+        else:
+            reply.answer(outputs)
+
+
+@dataclass(frozen=True)
+class _Job:
+    image: bytes
+    knobs: Knobs
+    detector: str
+    recognizer: str
+    max_pixels: int
+
+
+def _job(request: Request) -> _Job:
+    return _Job(
+        image=request.payload("IMAGE"),
+        knobs=Knobs(
+            detection_min_score=request.score("detection_min_score", Knobs.detection_min_score),
+            recognition_min_score=request.score("recognition_min_score", Knobs.recognition_min_score),
+            max_resolution=request.count("max_resolution", Knobs.max_resolution),
+            recognition=request.flag("recognition", Knobs.recognition),
+        ),
+        detector=request.text("detector", "ocr_det"),
+        recognizer=request.text("recognizer", "ocr_rec"),
+        max_pixels=request.max_pixels(),
+    )
 
 
 def _tensors(page: Page) -> dict[str, Any]:
