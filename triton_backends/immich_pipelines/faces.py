@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from immich_pipelines.decode import MAX_PIXELS, decode_rgb
-from immich_pipelines.errors import BadInput
+from immich_pipelines.decode import MAX_PIXELS, Decode, decode_rgb
 from immich_pipelines.faces_detection import Detections, Detector, Floats, Pixels, Session
 from immich_pipelines.faces_recognition import DIMENSION, Recognizer, align
 
@@ -54,9 +54,20 @@ class Faces:
 
 
 class FacesPipeline:
-    """Answers batches of jobs; *open_detector* and *open_recognizer* give the session for a model's name."""
+    """Answers batches of jobs; *open_detector* and *open_recognizer* give the session for a model's name.
 
-    def __init__(self, open_detector: Callable[[str], Session], open_recognizer: Callable[[str], Session]) -> None:
+    *decode* is called for up to *threads* images at a time.
+    """
+
+    def __init__(
+        self,
+        open_detector: Callable[[str], Session],
+        open_recognizer: Callable[[str], Session],
+        decode: Decode = decode_rgb,
+        threads: int = 8,
+    ) -> None:
+        self._decode = decode
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._open_detector = open_detector
         self._open_recognizer = open_recognizer
         self._detectors: dict[str, Detector] = {}
@@ -70,16 +81,26 @@ class FacesPipeline:
         """
         answers: dict[int, Faces | Exception] = {}
         groups: dict[tuple[str, str | None], dict[int, Pixels]] = defaultdict(dict)
-        for index, job in enumerate(jobs):
-            try:
-                groups[job.detector, job.recognizer][index] = decode_rgb(job.image, max_pixels=job.max_pixels)
-            except BadInput as error:
-                answers[index] = error
+        for index, (job, image) in enumerate(zip(jobs, self._threads.map(self._open, jobs), strict=True)):
+            if isinstance(image, Exception):
+                answers[index] = image
+            else:
+                groups[job.detector, job.recognizer][index] = image
         for (detector, recognizer), images in groups.items():
             bounds = [jobs[index].min_score for index in images]
             found = self._analyse_or_fail(list(images.values()), bounds, detector, recognizer)
             answers.update(zip(images, found, strict=True))
         return [answers[index] for index in range(len(jobs))]
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._threads.shutdown()
+
+    def _open(self, job: Job) -> Pixels | Exception:
+        try:
+            return self._decode(job.image, max_pixels=job.max_pixels)
+        except Exception as error:  # noqa: BLE001 - becomes the answer of this job alone
+            return error
 
     def _analyse_or_fail(
         self, images: Sequence[Pixels], bounds: Sequence[float], detector: str, recognizer: str | None

@@ -7,7 +7,6 @@ import mmap
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -100,7 +99,7 @@ class DecodingPool:
         """
         return self._picture(data, max_pixels, 0).pixels
 
-    def squeeze(self, data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    def squeeze(self, data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Picture:
         """Decode *data* and squeeze it to a square of *side* pixels, see `pillow.squeeze`; raises as `decode` does."""
         return self._picture(data, max_pixels, side)
 
@@ -132,10 +131,7 @@ class DecodingPool:
             file.seek(0)
             messages.send(connection, job.message(), [image])
             connection.settimeout(ANSWER_SECONDS)
-            answer, descriptors = messages.receive(connection)
-        if answer is None:
-            raise ConnectionResetError("it hung up")
-        return answer, descriptors
+            return _receive(connection)
 
     def _join(self) -> socket.socket:
         try:
@@ -146,8 +142,7 @@ class DecodingPool:
         try:
             lifeline.settimeout(START_SECONDS)
             messages.send(lifeline, {"decoders": self._decoders})
-            if messages.receive(lifeline)[0] is None:
-                raise ConnectionResetError("they ended at once; see Triton's log")
+            _receive(lifeline)
             lifeline.setblocking(False)  # from now on it is only asked whether it is open
         except BaseException:
             lifeline.close()
@@ -158,9 +153,7 @@ class DecodingPool:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             connection.connect(self._address)
-            _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            if uid != os.getuid():
-                raise PermissionError(f"user {uid} listens in the place of the decoding pool")
+            messages.check_peer(connection)
         except BaseException:
             connection.close()
             raise
@@ -219,6 +212,13 @@ def _address(triton: int) -> str:
         started = Path(f"/proc/{triton}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
         return f"\0immich-triton-decoding-{Path('/proc/self/ns/pid').stat().st_ino}-{triton}-{started}"
     return f"\0immich-triton-decoding-{triton}"
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    answer, descriptors = messages.receive(connection)
+    if answer is None:
+        raise ConnectionResetError("it hung up; see Triton's log")
+    return answer, descriptors
 
 
 def _is_open(connection: socket.socket) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -58,6 +59,13 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]
     """Return the next message with its descriptors, which are the caller's now; None when the other side is gone."""
     data, descriptors, _, _ = socket.recv_fds(connection, _LONGEST, 2, socket.MSG_CMSG_CLOEXEC)
     return (json.loads(data) if data else None), descriptors
+
+
+def check_peer(connection: socket.socket) -> None:
+    """Raise PermissionError unless the process at the other end belongs to our user: addresses can be guessed."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid != os.getuid():
+        raise PermissionError(f"the other end of the decoding pool's connection belongs to user {uid}")
 
 
 def anonymous_file(name: str) -> int:

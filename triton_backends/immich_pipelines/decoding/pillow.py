@@ -8,7 +8,7 @@ import warnings
 from PIL import Image, UnidentifiedImageError
 
 from immich_pipelines.decoding.findings import Scan
-from immich_pipelines.decoding.scan import MAX_PIXELS, scan
+from immich_pipelines.decoding.scan import MAX_PIXELS, check_size, scan
 from immich_pipelines.errors import BadInput
 
 
@@ -29,9 +29,7 @@ def decode(data: bytes, found: Scan, max_pixels: int) -> Image.Image:
             # Sizes are bounded here; and what Pillow thinks of the metadata of a stranger's file is of no use.
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=[found.format])
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadInput(f"the image has {width}x{height} pixels, more than the allowed {max_pixels}")
+            check_size(*image.size, max_pixels)  # as Pillow read it, which may be otherwise
             return image.convert("RGB")
     except BadInput:
         raise

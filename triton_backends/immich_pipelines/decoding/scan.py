@@ -86,10 +86,15 @@ def format_of(data: bytes) -> str | None:
     return None
 
 
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise `BadInput` when an image has more than *max_pixels*."""
+    if width * height > max_pixels:
+        raise BadInput(f"the image has {width}x{height} pixels, more than the allowed {max_pixels}")
+
+
 def _check(found: Scan, max_pixels: int) -> None:
+    check_size(found.width, found.height, max_pixels)
     size = f"{found.width}x{found.height} pixels"
-    if found.width * found.height > max_pixels:
-        raise BadInput(f"the image has {size}, more than the allowed {max_pixels}")
     if not found.width * found.height:
         raise BadInput(f"the image cannot be decoded: it has {size}")
     if found.work > MAX_WORK:

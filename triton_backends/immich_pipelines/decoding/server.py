@@ -16,11 +16,10 @@ import resource
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
 
@@ -58,8 +57,9 @@ class Server:
 
     def _accept(self) -> None:
         client, _ = self._door.accept()
-        _, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if uid != os.getuid():
+        try:
+            messages.check_peer(client)
+        except OSError:
             client.close()
             return
         self._selector.register(client, selectors.EVENT_READ, functools.partial(self._hear, client))
@@ -75,16 +75,14 @@ class Server:
             self._crew.forget(client)
             client.close()
         elif "decoders" in message:
-            self._welcome(client, message)
+            self._wishes[client] = message["decoders"]
         else:
             self._selector.unregister(client)  # the answer is all that follows
             self._crew.add(Task(Job.of(message), descriptors[0], client))
         self._crew.resize(max(self._wishes.values(), default=0))
-
-    def _welcome(self, client: socket.socket, message: dict[str, Any]) -> None:
-        self._wishes[client] = message["decoders"]
-        with contextlib.suppress(OSError):
-            messages.send(client, {"ready": True})
+        if message and "decoders" in message:
+            with contextlib.suppress(OSError):
+                messages.send(client, {"ready": True})
 
 
 def main(arguments: list[str]) -> None:

@@ -63,10 +63,13 @@ def _answer(job: Job, image: int, client: socket.socket) -> None:
         pixels, answer = -1, {"kind": BAD_INPUT, "error": str(error)}
     except MemoryError:
         allowed = memory_bytes(job.scan, len(data)) >> 20
-        pixels, answer = -1, {
-            "kind": BAD_INPUT,
-            "error": f"the image cannot be decoded: it takes more than the {allowed} MiB that its size allows",
-        }
+        pixels, answer = (
+            -1,
+            {
+                "kind": BAD_INPUT,
+                "error": f"the image cannot be decoded: it takes more than the {allowed} MiB that its size allows",
+            },
+        )
     except Exception as error:  # noqa: BLE001 - becomes the answer
         pixels, answer = -1, {"kind": FAULT, "error": f"{type(error).__name__}: {error}"}
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from immich_pipelines.bls import call
 from immich_pipelines.clip_encoders import Encoders
 from immich_pipelines.clip_image import ClipImage, ImageEmbedding, ImageJob
+from immich_pipelines.decoding.client import DecodingPool
 from immich_pipelines.errors import BadInput
 from immich_pipelines.requests import Request, answer, failure
 
@@ -23,8 +24,9 @@ class TritonPythonModel:
         """Prepare; the encoder is named by each request."""
         config = json.loads(args["model_config"])
         os.nice(int(config["parameters"]["nice"]["string_value"]))
-        threads = min(len(os.sched_getaffinity(0)), config["max_batch_size"])
-        self._pipeline = ClipImage(Encoders(Path(args["model_repository"]).parent), call, threads)
+        self._images = DecodingPool.of(config)
+        encoders = Encoders(Path(args["model_repository"]).parent)
+        self._pipeline = ClipImage(encoders, call, config["max_batch_size"], self._images.squeeze)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch, each on its own account."""
@@ -33,8 +35,9 @@ class TritonPythonModel:
         return [_response(next(answers) if isinstance(job, ImageJob) else job) for job in jobs]
 
     def finalize(self) -> None:
-        """Stop the decoding threads."""
+        """Stop the threads and leave the processes that decode."""
         self._pipeline.close()
+        self._images.close()
 
 
 def _job(triton_request: Any) -> ImageJob | BadInput:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from immich_pipelines import faces_detection, faces_recognition
 from immich_pipelines.bls import TritonSession
+from immich_pipelines.decoding.client import DecodingPool
 from immich_pipelines.errors import BadInput
 from immich_pipelines.faces import Faces, FacesPipeline, Job
 from immich_pipelines.requests import Request, answer, failure
@@ -14,15 +16,21 @@ from immich_pipelines.requests import Request, answer, failure
 class TritonPythonModel:
     """One instance of the pipeline."""
 
-    def initialize(self, _args: dict[str, str]) -> None:
+    def initialize(self, args: dict[str, str]) -> None:
         """Prepare; the models are named by each request."""
-        self._pipeline = FacesPipeline(_detector, _recognizer)
+        self._images = DecodingPool.of(json.loads(args["model_config"]))
+        self._pipeline = FacesPipeline(_detector, _recognizer, self._images.decode)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch, each on its own account."""
         jobs = [_job(request) for request in requests]
         answers = iter(self._pipeline.run([job for job in jobs if isinstance(job, Job)]))
         return [_response(next(answers) if isinstance(job, Job) else job) for job in jobs]
+
+    def finalize(self) -> None:
+        """Stop the threads and leave the processes that decode."""
+        self._pipeline.close()
+        self._images.close()
 
 
 def _job(triton_request: Any) -> Job | BadInput:
