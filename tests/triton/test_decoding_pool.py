@@ -18,6 +18,7 @@ import pytest
 from embedded_triton import eventually
 from PIL import Image
 from toolbox import poison, processes
+from triton.decoders import decoders
 
 from immich_pipelines.clip_transform import image_transform, normalise
 from immich_pipelines.decode import decode_rgb, open_rgb
@@ -62,17 +63,6 @@ def triton() -> Iterator[subprocess.Popen[bytes]]:
 def pool(triton: subprocess.Popen[bytes]) -> Iterator[DecodingPool]:
     with contextlib.closing(DecodingPool(2, triton=triton.pid)) as pool:
         yield pool
-
-
-def members(triton: subprocess.Popen[bytes]) -> list[int]:
-    """The pool's process and below it those that decode."""
-    found = []
-    for pid in processes.pids():
-        with contextlib.suppress(OSError):
-            arguments = (processes.PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
-            if b"immich_pipelines.decoding.server" in arguments and arguments[-2] == str(triton.pid).encode():
-                found.append(pid)
-    return sorted(found, key=lambda pid: (processes.parent(pid) in found, pid))
 
 
 MODES = {
@@ -121,11 +111,11 @@ def test_what_is_no_whole_image_is_bad_input(shared: DecodingPool) -> None:
 def test_an_image_that_outruns_its_time_takes_nothing_along(triton: subprocess.Popen[bytes]) -> None:
     with contextlib.closing(DecodingPool(2, seconds=0.5, triton=triton.pid)) as pool:
         pool.start()
-        before = members(triton)
+        before = decoders(triton.pid)
         with pytest.raises(BadInput, match=r"takes more than the 0\.5 s of CPU time"):
             pool.decode(slow())
         assert pool.decode(saved(picture(), "PNG")).shape == (47, 61, 3)
-        after = members(triton)
+        after = decoders(triton.pid)
     assert after[0] == before[0]
     assert len(set(after) - set(before)) == 1  # one was replaced
 
@@ -152,7 +142,7 @@ def test_a_process_that_crashes_is_the_images_fault_and_one_that_is_killed_is_no
     for number, outcome in ((signal.SIGSEGV, BadInput), (signal.SIGKILL, None)):
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
             pool.start()
-            known = members(triton)
+            known = decoders(triton.pid)
             answer = thread.submit(pool.squeeze, poison.jpeg_scans(3000, 60), 32)
             assert eventually(lambda known=known: any(working(pid) for pid in known[1:]))  # type: ignore[misc]
             os.kill(next(pid for pid in known[1:] if working(pid)), number)
@@ -179,27 +169,27 @@ def working(pid: int) -> bool:
 def test_a_pool_that_is_killed_is_started_again(pool: DecodingPool, triton: subprocess.Popen[bytes]) -> None:
     data = saved(picture(), "PNG")
     pool.decode(data)
-    before = members(triton)
+    before = decoders(triton.pid)
     os.kill(before[0], signal.SIGKILL)
     np.testing.assert_array_equal(pool.decode(data), decode_rgb(data))
-    assert eventually(lambda: not set(before) & set(members(triton)))  # those below it ended with it
+    assert eventually(lambda: not set(before) & set(decoders(triton.pid)))  # those below it ended with it
 
 
 def test_pipelines_share_one_pool_of_the_size_that_most_is_wished(triton: subprocess.Popen[bytes]) -> None:
     pools = [DecodingPool(size, triton=triton.pid) for size in (2, 3, 2, 2)]
     with concurrent.futures.ThreadPoolExecutor(len(pools)) as threads:
         list(threads.map(DecodingPool.start, pools))
-    assert eventually(lambda: len(members(triton)) == 1 + 3)
+    assert eventually(lambda: len(decoders(triton.pid)) == 1 + 3)
     for pool in pools:
         pool.close()
 
 
 def test_it_ends_with_triton(pool: DecodingPool, triton: subprocess.Popen[bytes]) -> None:
     pool.start()
-    assert len(members(triton)) == 3
+    assert len(decoders(triton.pid)) == 3
     triton.kill()
     triton.wait()
-    assert eventually(lambda: not members(triton))
+    assert eventually(lambda: not decoders(triton.pid))
 
 
 def test_an_ordinary_photo_does_not_wait_for_heavy_ones(triton: subprocess.Popen[bytes]) -> None:
@@ -212,9 +202,9 @@ def test_an_ordinary_photo_does_not_wait_for_heavy_ones(triton: subprocess.Popen
             for _ in range(3):
                 assert pool.decode(saved(picture(), "JPEG")).shape == (47, 61, 3)
             assert not ended.is_set()
-            for pid in members(triton)[1:]:
-                os.kill(pid, signal.SIGSEGV)
-            triton.kill()
+            while not all(one.done() for one in waiting):  # they need not be finished
+                for pid in filter(working, decoders(triton.pid)[1:]):
+                    os.kill(pid, signal.SIGSEGV)
 
 
 def test_whose_turn_it_is() -> None:

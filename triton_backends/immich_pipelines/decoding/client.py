@@ -32,6 +32,9 @@ START_SECONDS: Final = 60.0
 ATTEMPTS: Final = 3
 """The pool, or the process that decoded, was killed from outside: another one will do it."""
 
+RETRY_SECONDS: Final = 0.2
+"""A process that was killed takes a moment to hang up everywhere."""
+
 
 class PoolError(RuntimeError):
     """An image could not be decoded, and the server is to blame."""
@@ -84,7 +87,7 @@ class DecodingPool:
                 except OSError as error:  # it ended at this very moment, or could not start
                     if time.monotonic() > deadline:
                         raise PoolError(f"the processes that decode images do not start: {error}") from error
-                    time.sleep(0.2)
+                    time.sleep(RETRY_SECONDS)
 
     def close(self) -> None:
         """Leave the pool; it ends when nobody is left."""
@@ -114,6 +117,7 @@ class DecodingPool:
                 raise PoolError(f"no process decoded the image within {ANSWER_SECONDS:.0f} s") from None
             except OSError as error:
                 failure = f"the pool ended: {error}"
+                time.sleep(RETRY_SECONDS)
                 continue
             if "error" not in answer:
                 return _map(answer, descriptors[0], side)
