@@ -30,7 +30,7 @@ def samples() -> dict[str, bytes]:
         "jpeg-fill": jpeg_fill(),
         "png-chunks": png_chunks(),
         "tiff-tile": tiff_tile(),
-        "tiff-overlap": tiff_overlap(),
+        "tiff-strips": tiff_strips(),
         "gif-comments": gif_comments(),
         "fits-gzip": fits_gzip(),
         "ppm": ppm(),
@@ -74,13 +74,11 @@ def tiff_tile(side: int = 64, width: int = 16_384, height: int = 36_000) -> byte
     )
 
 
-def tiff_overlap(strips: int = 20_000, size: int = 200_000) -> bytes:
-    """Return a TIFF of one-row strips that all hold the same *size* bytes."""
-    arrays = struct.pack(f"<{strips}I", *[8] * strips), struct.pack(f"<{strips}I", *[size] * strips)
-    packed = zlib.compress(bytes(64 * 3)).ljust(size, b"\0")
-    places = 8 + size, 8 + size + 4 * strips
-    tags = {256: 64, 257: strips, 258: 8, 259: 8, 262: 2, 273: places[0], 277: 3, 278: 1, 279: places[1]}
-    return _tiff(tags, packed + arrays[0] + arrays[1], counts={273: strips, 279: strips})
+def tiff_strips(strips: int = 2_000_000) -> bytes:
+    """Return a TIFF of 64x64 pixels with far more strips than it has rows, each a step in Pillow's Python."""
+    offsets = struct.pack(f"<{strips}I", *[8] * strips)
+    tags = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 273: 8 + 64, 277: 1, 278: 1}
+    return _tiff(tags, bytes(64) + offsets, counts={273: strips})
 
 
 def gif_comments(size: int = 20_000_000) -> bytes:
@@ -90,7 +88,7 @@ def gif_comments(size: int = 20_000_000) -> bytes:
     return data[:frame] + b"\x21\xfe" + (b"\x01c") * (size // 2) + b"\0" + data[frame:]
 
 
-def fits_gzip(side: int = 12_000) -> bytes:
+def fits_gzip(side: int = 9_000) -> bytes:
     """Return a FITS file with a gzip-compressed table of *side* x *side* zeros, which Pillow inflates in Python."""
     packed = gzip.compress(bytes(side * side), 9)
     primary = _fits_header(SIMPLE="T", BITPIX="8", NAXIS="0", EXTEND="T")
@@ -115,7 +113,7 @@ def fits_gzip(side: int = 12_000) -> bytes:
     return primary + table + bytes(8) + packed
 
 
-def ppm(side: int = 2000) -> bytes:
+def ppm(side: int = 1000) -> bytes:
     """Return a plain PPM of *side* x *side* pixels, whose numbers Pillow reads in Python."""
     return f"P3\n{side} {side}\n255\n".encode() + b"0 " * (3 * side * side)
 

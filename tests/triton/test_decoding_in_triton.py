@@ -54,9 +54,9 @@ def test_poison_is_the_fault_of_its_image_and_ordinary_photos_are_answered_besid
     for seed, answer in enumerate(ordinary):
         np.testing.assert_allclose(answer.result(), alone[seed % 4], atol=1e-6)
     for name in poison.samples():
-        answer = refused[name].result()
-        assert isinstance(answer, Refused), name
-        assert answer.bad_input, (name, answer)
+        refusal = refused[name].result()
+        assert isinstance(refusal, Refused), name
+        assert refusal.bad_input, (name, refusal)
     assert decoders(server.pid)[0] == before[0]
     assert children(server.pid) == stubs  # no process of a model was lost
 

@@ -173,7 +173,11 @@ def test_the_same_person_ranks_above_all_others(nets: Nets) -> None:
 def test_equals_what_stock_answered(face_models: Path, recorded: Path) -> None:
     expected = json.loads(recorded.read_text(encoding="utf-8"))
     folder = {"face_det": "face_det_standin_recorded", "face_rec": "face_rec_standin_recorded"}
-    pipeline = FacesPipeline(*[lambda name: cpu_session(face_models / folder[name] / "1/model.onnx")] * 2)
+
+    def session(name: str) -> Session:
+        return cpu_session(face_models / folder[name] / "1/model.onnx")
+
+    pipeline = FacesPipeline(session, session)
     image = (DATA / "images" / recorded.name.removesuffix(".faces.json")).read_bytes()
     (answer,) = pipeline.run([Job(image, 0.7, "face_det", "face_rec")])
     assert isinstance(answer, Faces)

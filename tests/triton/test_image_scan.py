@@ -24,7 +24,7 @@ REASONS = {
     "jpeg-fill": "more than 4096 stray bytes",
     "png-chunks": "or 256 others",
     "tiff-tile": "stored in tiles of 16384x36000",
-    "tiff-overlap": "whose parts hold 4000000000",
+    "tiff-strips": "2000000 strips or tiles; 64 make up the picture",
     "gif-comments": "more than 4096 blocks",
     "fits-gzip": "no image in a known format",
     "ppm": "no image in a known format",

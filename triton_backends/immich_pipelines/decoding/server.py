@@ -104,7 +104,7 @@ def _prepare() -> None:
     Image.init()  # all of Pillow's modules, so that the processes share them
     with contextlib.suppress(ImportError):  # an older Pillow has none
         # One thread for an image: parallelism is that of the processes, and a thread's stack counts as memory.
-        importlib.import_module("PIL.AvifImagePlugin").DEFAULT_MAX_THREADS = 1
+        vars(importlib.import_module("PIL.AvifImagePlugin"))["DEFAULT_MAX_THREADS"] = 1
 
 
 def _is_running(pid: int) -> bool:
