@@ -88,6 +88,16 @@ def test_all_that_is_behind_a_jpegs_only_scan_is_nobodys_concern() -> None:
     assert scan(data[:-2] + bytes(range(256)) * 2000).passes == 1
 
 
+@pytest.mark.parametrize("more", range(-2, 3))
+def test_a_marker_is_found_across_the_border_of_what_is_searched_at_a_time(
+    more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = saved("JPEG", (300, 200), progressive=True)
+    passes = scan(data).passes
+    monkeypatch.setattr(jpeg, "_WINDOW", 64 + more)
+    assert scan(data).passes == passes
+
+
 @pytest.mark.parametrize(("scans", "reason"), [(90, None), (130, "more than 100 scans")])
 def test_scans_are_bounded(scans: int, reason: str | None) -> None:
     data = poison.jpeg_scans(64, scans)

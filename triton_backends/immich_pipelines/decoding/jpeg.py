@@ -22,6 +22,8 @@ MAX_FILL: Final = 4096
 
 _MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """What ends coded data: neither a stuffed zero, nor a restart, nor fill bytes."""
+_WINDOW: Final = 262_144
+"""Bytes that are searched at a time: Python's other threads stand still meanwhile, for 2 ms at most."""
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Start of frame; the three between are tables and a reserved code."""
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -32,10 +34,10 @@ def look(data: bytes) -> Scan:
     """Return what the JPEG file *data* says of itself; raises `BadInput` when it has more pieces than a photo has."""
     position, fill, segments, exif, scans = 2, 0, 0, 0, 0
     width = height = components = frame = 0
-    while found := _MARKER.search(data, position):
-        fill += found.start() - position if not scans else 0
-        marker = data[found.start() + 1]
-        position = found.end()
+    while (place := _marker(data, position, anywhere=scans > 0)) >= 0:
+        fill += place - position if not scans else 0
+        marker = data[place + 1]
+        position = place + 2
         if marker == _EOI:
             break
         if marker == _SOI:  # has no length
@@ -55,8 +57,20 @@ def look(data: bytes) -> Scan:
             exif += 1
         _bound(scans, segments, exif, fill)
         position += max(length, 2)
+    if not scans and len(data) - position > MAX_FILL:
+        fill = MAX_FILL + 1
     _bound(scans, segments, exif, fill)
     return Scan("JPEG", width, height, passes=max(scans, 1))
+
+
+def _marker(data: bytes, position: int, *, anywhere: bool) -> int:
+    """Return where the next marker is; -1 when there is none, or, unless *anywhere*, none close by."""
+    end = len(data) if anywhere else min(len(data), position + MAX_FILL + 2)
+    while position < end:
+        if found := _MARKER.search(data, position, min(position + _WINDOW + 1, end)):
+            return found.start()
+        position += _WINDOW
+    return -1
 
 
 def _bound(scans: int, segments: int, exif: int, fill: int) -> None:
