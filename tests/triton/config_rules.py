@@ -31,7 +31,14 @@ FIELDS: Final = {
 errors), ``platform`` (the old form of ``backend``), decoupled policies, sequence batching."""
 
 ONNX_PARAMETERS: Final = DOCUMENTED_PARAMETERS | OWN_PARAMETERS.keys()
-PIPELINE_PARAMETERS: Final = {"FORCE_CPU_ONLY_INPUT_TENSORS", "EXECUTION_ENV_PATH", "cache_size", "nice"}
+PIPELINE_PARAMETERS: Final = {
+    "FORCE_CPU_ONLY_INPUT_TENSORS",
+    "EXECUTION_ENV_PATH",
+    "cache_size",
+    "decode_seconds",
+    "decoders",
+    "nice",
+}
 """Two of Triton's Python backend, and those that our pipelines read themselves; a pipeline may have any."""
 
 SMALLEST_PIPELINE_BATCH: Final = 8

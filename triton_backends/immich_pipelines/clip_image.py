@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from immich_pipelines.clip_encoders import Call, Encoder, Encoders, embed
-from immich_pipelines.clip_transform import image_transform
-from immich_pipelines.decode import MAX_PIXELS, open_rgb
+from immich_pipelines.clip_transform import normalise
+from immich_pipelines.decode import MAX_PIXELS
+from immich_pipelines.decoding.client import Picture
+from immich_pipelines.decoding.pillow import open_rgb, squeeze
 from immich_pipelines.large import ordinary_first
 from immich_pipelines.stragglers import PATIENCE, in_groups
 
@@ -43,14 +45,35 @@ class _Prepared:
     width: int
 
 
-class ClipImage:
-    """The pipeline: *call* runs an encoder, *threads* images are decoded at a time; *patience*: see `stragglers`."""
+Squeeze = Callable[[bytes, int, int], Picture]
+"""Decodes a file, of at most so many pixels (the last), and squeezes it to a square with the given side."""
 
-    def __init__(self, encoders: Encoders, call: Call, threads: int, patience: float = PATIENCE) -> None:
+
+def squeeze_here(data: bytes, side: int, max_pixels: int) -> Picture:
+    """Do it in this process."""
+    image = open_rgb(data, max_pixels=max_pixels)
+    return Picture(np.asarray(squeeze(image, side)), image.height, image.width)
+
+
+class ClipImage:
+    """The pipeline: *call* runs an encoder, *squeeze* decodes up to *threads* images at a time.
+
+    *patience*: see `stragglers`.
+    """
+
+    def __init__(
+        self,
+        encoders: Encoders,
+        call: Call,
+        threads: int,
+        squeeze: Squeeze = squeeze_here,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._squeeze = squeeze
         self._patience = patience
         self._encoders = encoders
         self._call = call
-        # Pillow releases the GIL while it decodes and resizes: threads are enough.
+        # They wait for the processes that decode (Pillow releases the GIL, too).
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def run(self, jobs: Sequence[ImageJob]) -> Iterator[tuple[int, ImageEmbedding | Exception]]:
@@ -78,8 +101,8 @@ class ClipImage:
     def _prepare(self, job: ImageJob) -> _Prepared | Exception:
         try:
             encoder = self._encoders.find(job.encoder)
-            image = open_rgb(job.image, max_pixels=job.max_pixels)
-            return _Prepared(encoder, image_transform(image, encoder.image_size), image.height, image.width)
+            picture = self._squeeze(job.image, encoder.image_size, job.max_pixels)
+            return _Prepared(encoder, normalise(picture.pixels), picture.height, picture.width)
         except Exception as error:  # noqa: BLE001 - becomes the answer of this request alone
             return error
 

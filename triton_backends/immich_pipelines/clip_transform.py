@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from immich_pipelines.decoding.pillow import squeeze
+
 _MEAN: Final = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD: Final = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 """Of the pixels that CLIP was trained on, per channel R, G, B, in 0..1 (``cn_clip/clip/utils.py``)."""
@@ -28,8 +30,12 @@ def image_transform(image: Image.Image, size: int) -> npt.NDArray[np.float32]:
     """
     if image.mode != "RGB":
         raise ValueError(f"expected an RGB image, got {image.mode}")
-    pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
-    tensor = np.empty((3, size, size), np.float32)
+    return normalise(np.asarray(squeeze(image, size)))
+
+
+def normalise(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return *pixels* uint8 [height, width, 3], RGB, as float32 [3, height, width], as CLIP was trained on them."""
+    tensor = np.empty((3, *pixels.shape[:2]), np.float32)
     for channel in range(3):
         np.take(_LEVELS[channel], pixels[..., channel], out=tensor[channel], mode="clip")
     return tensor

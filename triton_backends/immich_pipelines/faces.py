@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from immich_pipelines.decode import MAX_PIXELS, decode_rgb
+from immich_pipelines.decode import MAX_PIXELS, Decode, decode_rgb
 from immich_pipelines.faces_detection import MAX_FACES, Bounds, Detections, Detector, Floats, Pixels, Session
 from immich_pipelines.faces_recognition import DIMENSION, Recognizer, align
 from immich_pipelines.large import ordinary_first
@@ -60,16 +60,18 @@ class Faces:
 class FacesPipeline:
     """Answers batches of jobs; *open_detector* and *open_recognizer* give the session for a model's name.
 
-    *threads* images are decoded at a time: Pillow releases the GIL. *patience*: see `stragglers`.
+    *decode* is called for up to *threads* images at a time. *patience*: see `stragglers`.
     """
 
     def __init__(
         self,
         open_detector: Callable[[str], Session],
         open_recognizer: Callable[[str], Session],
-        threads: int = 1,
+        decode: Decode = decode_rgb,
+        threads: int = 8,
         patience: float = PATIENCE,
     ) -> None:
+        self._decode = decode
         self._patience = patience
         self._open_detector = open_detector
         self._open_recognizer = open_recognizer
@@ -85,7 +87,7 @@ class FacesPipeline:
         """
         ordinary, large = ordinary_first(jobs, lambda job: job.image)
         ordered = [(index, jobs[index]) for index in ordinary + large]
-        for ready in in_groups(self._pool, _decode, ordered, self._patience):
+        for ready in in_groups(self._pool, self._open, ordered, self._patience):
             groups: dict[tuple[str, str | None], dict[int, Pixels]] = defaultdict(dict)
             for index, image in ready:
                 if isinstance(image, Exception):
@@ -100,6 +102,12 @@ class FacesPipeline:
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown()
+
+    def _open(self, job: Job) -> Pixels | Exception:
+        try:
+            return self._decode(job.image, max_pixels=job.max_pixels)
+        except Exception as error:  # noqa: BLE001 - becomes the answer of this job alone
+            return error
 
     def _analyse_or_fail(
         self, images: Sequence[Pixels], bounds: Sequence[Bounds], detector: str, recognizer: str | None
@@ -133,13 +141,6 @@ class FacesPipeline:
             _faces(image, own, vectors)
             for image, (own, _), vectors in zip(images, aligned, np.split(embeddings, ends), strict=True)
         ]
-
-
-def _decode(job: Job) -> Pixels | Exception:
-    try:
-        return decode_rgb(job.image, max_pixels=job.max_pixels)
-    except Exception as error:  # noqa: BLE001 - becomes the answer of this request alone
-        return error
 
 
 def _align(image: Pixels, found: Detections) -> tuple[Detections, list[Pixels]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from PIL import Image
+from immich_pipelines.decode import size_of
+from immich_pipelines.errors import BadInput
 
 PIXELS: Final = 8_000_000
 """More pixels than that make an image large; Immich's previews have 2 to 5 million."""
@@ -16,17 +16,11 @@ RATIO: Final = 6
 because its shorter side is what the detector's resolution is about."""
 
 
-def size_of(data: bytes) -> tuple[int, int]:
-    """Return height and width in pixels as the header of the image *data* states them; nothing is decoded."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.height, image.width
-
-
 def is_large(data: bytes) -> bool:
     """Tell whether the image *data* is large. What is no image is not: it is soon refused."""
     try:
         height, width = size_of(data)
-    except Exception:  # noqa: BLE001 - Pillow's plugins raise whatever they like; the decoder will say what is wrong
+    except BadInput:  # the decoder will say what is wrong
         return False
     return height * width > PIXELS or max(height, width) > RATIO * min(height, width)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from immich_pipelines.decode import MAX_PIXELS, decode_rgb
+from immich_pipelines.decode import MAX_PIXELS, Decode, decode_rgb
 from immich_pipelines.errors import BadInput
 from immich_pipelines.ocr_detection import Boxes, detection_size, detector_input, find_boxes
 from immich_pipelines.ocr_order import reading_order
@@ -74,10 +74,12 @@ class Page:
     size: tuple[int, int]
 
 
-async def read(data: bytes, knobs: Knobs, networks: Networks, *, max_pixels: int = MAX_PIXELS) -> Page:
+async def read(
+    data: bytes, knobs: Knobs, networks: Networks, *, max_pixels: int = MAX_PIXELS, decode: Decode = decode_rgb
+) -> Page:
     """Find and read the text in the image *data*. Raises `BadInput` when it is no image."""
     # In a thread: the other images of the batch go on meanwhile.
-    pixels = await asyncio.to_thread(decode_rgb, data, max_pixels=max_pixels)
+    pixels = await asyncio.to_thread(decode, data, max_pixels=max_pixels)
     size = pixels.shape[0], pixels.shape[1]
     boxes = await detect(pixels, knobs, networks.detect)
     if not knobs.recognition:

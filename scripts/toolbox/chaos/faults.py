@@ -19,6 +19,7 @@ from toolbox.chaos.load import CUT, TIMEOUT, Load, Outcome, Verdict, count, desc
 from toolbox.chaos.long_screenshots import DEADLINE as LONG_DEADLINE
 from toolbox.chaos.long_screenshots import long_screenshots
 from toolbox.chaos.model_faults import broken, garbage, unload
+from toolbox.chaos.poison_faults import poison
 from toolbox.chaos.world import World
 
 GAUGES: Final = ("requests_in_flight", "requests_waiting", "triton_calls", "held_bytes")
@@ -192,6 +193,7 @@ TRIALS: Final[Mapping[str, Trial]] = {
     "unload": Trial("one model unloaded", "only its task is 503; the others are answered", unload),
     "broken": Trial("one model fails to load", "only its task is 503; the others are answered", broken),
     "garbage": Trial("Triton answers NaN, wrong length, nothing", "5xx to Immich, never a wrong vector", garbage),
+    "poison": Trial("images that cost too much", "400; beside them p95 at most 3 x; at most 2 reloads", poison),
     "upstream": Trial("the stock ML resets, hangs", "routed tasks untouched; what passes through 502/504", upstream),
     "long screenshots": Trial(
         "four screenshots of 1080 x 53,000 at once beside eight clients",

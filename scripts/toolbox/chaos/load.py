@@ -73,6 +73,11 @@ def picture(seed: int, size: tuple[int, int] = (320, 240)) -> bytes:
     return data.getvalue()
 
 
+def with_image(kind: Kind, image: bytes) -> Kind:
+    """Return the same request as *kind*, one of `kinds`, for another image."""
+    return Kind(f"{kind.name} of another image", kind.content_type, kind.body.replace(picture(1), image))
+
+
 def kinds(table: RouteTable) -> dict[str, Kind]:
     """Return every kind of request that *table* has a route for, and two that pass through or are bad."""
     found = {"pass": Kind("pass")}

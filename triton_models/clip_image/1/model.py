@@ -12,6 +12,7 @@ import numpy as np
 from immich_pipelines.bls import call
 from immich_pipelines.clip_encoders import Encoders
 from immich_pipelines.clip_image import ClipImage, ImageEmbedding, ImageJob
+from immich_pipelines.decoding.client import DecodingPool
 from immich_pipelines.requests import Request, serve
 
 
@@ -22,16 +23,18 @@ class TritonPythonModel:
         """Prepare; the encoder is named by each request."""
         config = json.loads(args["model_config"])
         os.nice(int(config["parameters"]["nice"]["string_value"]))
-        threads = min(len(os.sched_getaffinity(0)), config["max_batch_size"])
-        self._pipeline = ClipImage(Encoders(Path(args["model_repository"]).parent), call, threads)
+        self._images = DecodingPool.of(config)
+        encoders = Encoders(Path(args["model_repository"]).parent)
+        self._pipeline = ClipImage(encoders, call, config["max_batch_size"], self._images.squeeze)
 
     def execute(self, requests: list[Any]) -> None:
         """Answer the requests of one dynamic batch, each on its own account and as soon as it can be."""
         serve(requests, _job, self._pipeline.run, _outputs)
 
     def finalize(self) -> None:
-        """Stop the decoding threads."""
+        """Stop the threads and leave the processes that decode."""
         self._pipeline.close()
+        self._images.close()
 
 
 def _job(request: Request) -> ImageJob:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 from immich_pipelines import faces_detection, faces_recognition
 from immich_pipelines.bls import TritonSession
+from immich_pipelines.decoding.client import DecodingPool
 from immich_pipelines.faces import Faces, FacesPipeline, Job
 from immich_pipelines.faces_detection import MAX_FACES
 from immich_pipelines.requests import Request, serve
@@ -18,16 +18,17 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Prepare; the models are named by each request."""
-        threads = min(len(os.sched_getaffinity(0)), json.loads(args["model_config"])["max_batch_size"])
-        self._pipeline = FacesPipeline(_detector, _recognizer, threads)
+        self._images = DecodingPool.of(json.loads(args["model_config"]))
+        self._pipeline = FacesPipeline(_detector, _recognizer, self._images.decode)
 
     def execute(self, requests: list[Any]) -> None:
         """Answer the requests of one dynamic batch, each on its own account and as soon as it can be."""
         serve(requests, _job, self._pipeline.run, Faces.tensors)
 
     def finalize(self) -> None:
-        """Stop the decoding threads."""
+        """Stop the threads and leave the processes that decode."""
         self._pipeline.close()
+        self._images.close()
 
 
 def _job(request: Request) -> Job:

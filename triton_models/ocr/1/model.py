@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from immich_pipelines.decoding.client import DecodingPool
 from immich_pipelines.large import ordinary_first
 from immich_pipelines.ocr import Knobs, Page, read
 from immich_pipelines.ocr_networks import NetworkPair
@@ -20,10 +22,11 @@ from immich_pipelines.requests import Reply, Request, accept
 class TritonPythonModel:
     """One process of the pipeline."""
 
-    def initialize(self, _args: dict[str, str]) -> None:
+    def initialize(self, args: dict[str, str]) -> None:
         """Prepare; the networks are looked up at the first request that names them."""
         # Parallelism is that of the processes; threads of OpenCV's own would only push theirs aside.
         cv2.setNumThreads(1)
+        self._images = DecodingPool.of(json.loads(args["model_config"]))
         # The version folder lies in the model's, and that in the repository.
         self._networks = NetworkPair(Path(pb_utils.get_model_dir()).parent.parent)
 
@@ -39,10 +42,15 @@ class TritonPythonModel:
         for index in large:
             await self._answer(*accepted[index])
 
+    def finalize(self) -> None:
+        """Leave the processes that decode."""
+        self._images.close()
+
     async def _answer(self, reply: Reply, job: _Job) -> None:
         try:
             networks = self._networks.get(job.detector, job.recognizer)
-            outputs = _tensors(await read(job.image, job.knobs, networks, max_pixels=job.max_pixels))
+            page = await read(job.image, job.knobs, networks, max_pixels=job.max_pixels, decode=self._images.decode)
+            outputs = _tensors(page)
         except BaseException as error:  # noqa: BLE001 - whatever fails becomes the answer of this request alone
             reply.fail(error)
         else:

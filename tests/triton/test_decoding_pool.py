@@ -1,0 +1,237 @@
+"""The processes that decode, for real: same pixels, bounds that end an image and nothing else, nothing left behind."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from embedded_triton import eventually
+from PIL import Image
+from toolbox import poison, processes
+from triton.decoders import decoders
+
+from immich_pipelines.clip_transform import image_transform, normalise
+from immich_pipelines.decode import decode_rgb, open_rgb
+from immich_pipelines.decoding import crew, messages, worker
+from immich_pipelines.decoding.client import DecodingPool, PoolError
+from immich_pipelines.decoding.crew import Task, choose
+from immich_pipelines.decoding.findings import Scan
+from immich_pipelines.decoding.messages import Job
+from immich_pipelines.decoding.scan import FORMATS, scan
+from immich_pipelines.errors import BadInput
+
+RANDOM = np.random.default_rng(5)
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (61, 47)) -> Image.Image:
+    colours = Image.fromarray(RANDOM.integers(0, 255, (4, 5, 4), dtype=np.uint8), "RGBA")
+    if mode == "I;16":
+        return Image.fromarray(RANDOM.integers(0, 65535, size[::-1], dtype=np.uint16))
+    return colours.resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def slow() -> bytes:
+    """A JPEG that every bound lets pass, and that takes seconds to decode."""
+    return poison.jpeg_scans(4000, 90)
+
+
+@pytest.fixture
+def triton() -> Iterator[subprocess.Popen[bytes]]:
+    """Stand in for the server with a process that ends when it is told to."""
+    with subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def pool(triton: subprocess.Popen[bytes]) -> Iterator[DecodingPool]:
+    with contextlib.closing(DecodingPool(2, triton=triton.pid)) as pool:
+        yield pool
+
+
+MODES = {
+    "JPEG": ["RGB", "L", "1", "CMYK"],
+    "PNG": ["RGB", "L", "P", "1", "LA", "RGBA", "I;16"],
+    "WEBP": ["RGB", "L", "P", "RGBA"],
+    "GIF": ["RGB", "L", "P", "1", "RGBA"],
+    "BMP": ["RGB", "L", "P", "1", "RGBA"],
+    "TIFF": ["RGB", "L", "P", "1", "LA", "RGBA", "CMYK", "I;16"],
+    "AVIF": ["RGB", "L", "RGBA"],
+}
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind in FORMATS for mode in MODES[kind]])
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+def test_pixels_are_those_of_this_process(kind: str, mode: str, shared: DecodingPool) -> None:
+    data = saved(picture(mode), kind)
+    pixels = shared.decode(data)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, decode_rgb(data))
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[DecodingPool]:
+    with contextlib.closing(DecodingPool(2, triton=os.getpid())) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("size", [(1440, 1920), (1, 1), (3000, 2)])
+def test_clip_gets_the_tensor_of_the_whole_image(size: tuple[int, int], shared: DecodingPool) -> None:
+    data = saved(picture(size=size), "JPEG")
+    found = shared.squeeze(data, 224)
+    assert (found.width, found.height) == size
+    np.testing.assert_array_equal(normalise(found.pixels), image_transform(open_rgb(data), 224))
+
+
+def test_what_is_no_whole_image_is_bad_input(shared: DecodingPool) -> None:
+    for data in (b"", b"a text", saved(picture(), "PNG")[:-40], saved(picture(), "JPEG")[:300]):
+        with pytest.raises(BadInput, match="the "):
+            shared.decode(data)
+    with pytest.raises(BadInput, match="61x47 pixels, more than the allowed 99"):
+        shared.decode(saved(picture(), "PNG"), max_pixels=99)
+
+
+def test_an_image_that_outruns_its_time_takes_nothing_along(triton: subprocess.Popen[bytes]) -> None:
+    with contextlib.closing(DecodingPool(2, seconds=0.5, triton=triton.pid)) as pool:
+        pool.start()
+        before = decoders(triton.pid)
+        with pytest.raises(BadInput, match=r"takes more than the 0\.5 s of CPU time"):
+            pool.decode(slow())
+        assert pool.decode(saved(picture(), "PNG")).shape == (47, 61, 3)
+        after = decoders(triton.pid)
+    assert after[0] == before[0]
+    assert len(set(after) - set(before)) == 1  # one was replaced
+
+
+def test_an_image_that_takes_more_memory_than_its_size_allows_is_refused(shared: DecodingPool) -> None:
+    data = saved(Image.new("RGB", (9000, 9000)), "PNG")
+    modest = Job(Scan("PNG", 8, 8), max_pixels=10**8, seconds=60)
+    shared.start()
+    answer, _ = shared._ask(modest, data)
+    assert answer["kind"] == messages.BAD_INPUT
+    assert "takes more than the 96 MiB" in answer["error"]
+
+
+def test_what_an_image_may_take_grows_with_its_size() -> None:
+    small, large = (Job(Scan("JPEG", side, side), 10**9, 10.0) for side in (500, 14_000))
+    assert worker.cpu_seconds(small) < 2.1
+    assert worker.cpu_seconds(large) == 10
+    assert worker.memory_bytes(small.scan, 0) < 120 << 20
+
+
+def test_a_process_that_crashes_is_the_images_fault_and_one_that_is_killed_is_not(
+    pool: DecodingPool, triton: subprocess.Popen[bytes]
+) -> None:
+    for number, outcome in ((signal.SIGSEGV, BadInput), (signal.SIGKILL, None)):
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            pool.start()
+            known = decoders(triton.pid)
+            answer = thread.submit(pool.squeeze, poison.jpeg_scans(3000, 60), 32)
+            assert eventually(lambda known=known: any(working(pid) for pid in known[1:]))  # type: ignore[misc]
+            os.kill(next(pid for pid in known[1:] if working(pid)), number)
+            if outcome:
+                with pytest.raises(outcome, match="SIGSEGV"):
+                    answer.result()
+            else:
+                assert answer.result().width == 3000  # another one did it
+
+
+def working(pid: int) -> bool:
+    """Whether it has taken CPU time in the last moments."""
+
+    def ticks() -> int:
+        with contextlib.suppress(OSError):
+            return int((processes.PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[11])
+        return 0
+
+    before = ticks()
+    time.sleep(0.1)
+    return ticks() > before + 2
+
+
+def test_a_pool_that_is_killed_is_started_again(pool: DecodingPool, triton: subprocess.Popen[bytes]) -> None:
+    data = saved(picture(), "PNG")
+    pool.decode(data)
+    before = decoders(triton.pid)
+    os.kill(before[0], signal.SIGKILL)
+    np.testing.assert_array_equal(pool.decode(data), decode_rgb(data))
+    assert eventually(lambda: not set(before) & set(decoders(triton.pid)))  # those below it ended with it
+
+
+def test_pipelines_share_one_pool_of_the_size_that_most_is_wished(triton: subprocess.Popen[bytes]) -> None:
+    pools = [DecodingPool(size, triton=triton.pid) for size in (2, 3, 2, 2)]
+    with concurrent.futures.ThreadPoolExecutor(len(pools)) as threads:
+        list(threads.map(DecodingPool.start, pools))
+    assert eventually(lambda: len(decoders(triton.pid)) == 1 + 3)
+    for pool in pools:
+        pool.close()
+
+
+def test_it_ends_with_triton(pool: DecodingPool, triton: subprocess.Popen[bytes]) -> None:
+    pool.start()
+    assert len(decoders(triton.pid)) == 3
+    triton.kill()
+    triton.wait()
+    assert eventually(lambda: not decoders(triton.pid))
+
+
+def test_an_ordinary_photo_does_not_wait_for_heavy_ones(triton: subprocess.Popen[bytes]) -> None:
+    with contextlib.closing(DecodingPool(2, triton=triton.pid)) as pool:
+        heavy, ended = slow(), threading.Event()
+        assert scan(heavy).heavy
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            waiting = [threads.submit(pool.squeeze, heavy, 32) for _ in range(3)]
+            waiting[0].add_done_callback(lambda _: ended.set())
+            for _ in range(3):
+                assert pool.decode(saved(picture(), "JPEG")).shape == (47, 61, 3)
+            assert not ended.is_set()
+            while not all(one.done() for one in waiting):  # they need not be finished
+                for pid in filter(working, decoders(triton.pid)[1:]):
+                    os.kill(pid, signal.SIGSEGV)
+
+
+def test_whose_turn_it_is() -> None:
+    def task(heavy: bool) -> Task:
+        side = 9000 if heavy else 90
+        return Task(Job(Scan("JPEG", side, side), 10**9, 10.0), -1, None)  # type: ignore[arg-type]
+
+    first, second, third = task(True), task(False), task(True)
+    waiting = [first, second, third]
+    assert choose(waiting, heavy_at_work=0, size=2) is first
+    assert choose(waiting, heavy_at_work=1, size=2) is second
+    assert choose([third], heavy_at_work=1, size=2) is None
+    assert choose(waiting, heavy_at_work=1, size=4) is first
+    assert choose(waiting, heavy_at_work=2, size=5) is second
+    assert crew.SMALLEST >= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("decoders", "many"), ("decoders", "65"), ("decode_seconds", "0"), ("decode_seconds", "nan")]
+)
+def test_a_wrong_parameter_says_so(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a number from"):
+        DecodingPool.of({"parameters": {name: {"string_value": value}}})
+
+
+def test_no_interpreter_is_the_servers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(PoolError, match="no python3 on the PATH"):
+        DecodingPool(2, triton=os.getpid() + 10_000_000).start()
