@@ -48,8 +48,17 @@ IN_USE = (
             Event(Kind.ERROR, "failed to start HTTP service: Unavailable - Socket '127.0.0.1:18100' already in use"),
         ),
         (
-            "| onnxruntime | /run/backends/onnxruntime/model.py | {} |",
-            Event(Kind.BACKEND, "/run/backends/onnxruntime/model.py"),
+            'I1127 01:14:00.476207 13990 model.py:74] "model det: served by the embedded Python-based backend with '
+            'openvino on CPU, 2 threads"',
+            Event(Kind.BACKEND, "model.py"),
+        ),
+        (
+            'I1127 01:14:00.476207 13990 onnxruntime.cc:2899] "TRITONBACKEND_Initialize: onnxruntime"',
+            Event(Kind.BACKEND, "libtriton_onnxruntime.so"),
+        ),
+        (
+            "E1127 01:14:00.476207 13990 bls.py:44] \"model ocr_rec failed: Stub process 'ocr_rec_0_1' is not healthy.\"",
+            Event(Kind.UNHEALTHY, "model ocr_rec failed: Stub process 'ocr_rec_0_1' is not healthy.", "ocr_rec_0_1"),
         ),
         ("  /models/echo/1/model.py(2): <module>", None),
         ("", None),
