@@ -48,8 +48,7 @@ IN_USE = (
             Event(Kind.ERROR, "failed to start HTTP service: Unavailable - Socket '127.0.0.1:18100' already in use"),
         ),
         (
-            'I1127 01:14:00.476207 13990 model.py:74] "model det: served by the embedded Python-based backend with '
-            'openvino on CPU, 2 threads"',
+            'I1127 01:14:00.476207 1 model.py:74] "model det: served by the embedded Python-based backend on CPU"',
             Event(Kind.BACKEND, "model.py"),
         ),
         (
@@ -57,8 +56,8 @@ IN_USE = (
             Event(Kind.BACKEND, "libtriton_onnxruntime.so"),
         ),
         (
-            "E1127 01:14:00.476207 13990 bls.py:44] \"model ocr_rec failed: Stub process 'ocr_rec_0_1' is not healthy.\"",
-            Event(Kind.UNHEALTHY, "model ocr_rec failed: Stub process 'ocr_rec_0_1' is not healthy.", "ocr_rec_0_1"),
+            "E1127 01:14:00.476207 1 bls.py:44] \"model rec failed: Stub process 'rec_0_1' is not healthy.\"",
+            Event(Kind.UNHEALTHY, "model rec failed: Stub process 'rec_0_1' is not healthy.", "rec_0_1"),
         ),
         ("  /models/echo/1/model.py(2): <module>", None),
         ("", None),

@@ -93,6 +93,11 @@ def arguments(pid: int) -> list[str]:
     return line.decode("utf-8", "surrogateescape").split("\0")[:-1]
 
 
+def how_it_ended(code: int) -> str:
+    """Return an exit code of `subprocess` in words."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
 def kill_tree(root: int) -> None:
     """Kill *root* and its descendants at once; what was stopped is no exception."""
     for pid in tree(root):

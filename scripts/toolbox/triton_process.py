@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import signal
 import subprocess
 import time
 import urllib.error
@@ -14,9 +13,11 @@ from pathlib import Path
 from typing import TextIO
 
 from toolbox import die_with_parent, preflight, triton_install, triton_log
+from toolbox.back_off import BackOff
 from toolbox.own_time import OwnTime
 from toolbox.pid_file import PidFile, kill_session
 from toolbox.preflight import StartError, is_loopback
+from toolbox.processes import how_it_ended
 from toolbox.triton_care import Caretaker
 from toolbox.triton_control import ModelControl
 from toolbox.triton_log import Kind
@@ -28,10 +29,6 @@ from toolbox.triton_stubs import StubWatch
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
 EXIT_SECONDS = 10
 """What Triton is given to finish requests in flight; after that it ends by itself."""
-BACK_OFF = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Seconds before the next start when the server died n times in a row."""
-STABLE_SECONDS = 60.0
-"""A server that lived this long was well: the next death counts as the first again."""
 
 
 class TritonProcess:
@@ -57,7 +54,7 @@ class TritonProcess:
         self._caretaker: Caretaker | None = None
         self._clock = OwnTime()
         self._order: list[str] = []
-        self._deaths = 0
+        self._back_off = BackOff()
         self._began = 0.0
         self._start_again = 0.0
         self._last_answer = 0.0
@@ -166,11 +163,10 @@ class TritonProcess:
             triton_install.prepare(settings.run_dir, settings.onnxruntime_backend)
             self._spawn()
         except (OSError, StartError) as error:
-            self._plan_start(f"Triton cannot be started: {error}")
+            self._plan_start(f"Triton cannot be started: {error}", lived=0.0)
 
-    def _plan_start(self, reason: str) -> None:
-        self._deaths += 1
-        delay = BACK_OFF[min(self._deaths, len(BACK_OFF)) - 1]
+    def _plan_start(self, reason: str, lived: float) -> None:
+        delay = self._back_off.after(lived)
         self._start_again = time.monotonic() + delay
         self._say(f"{reason}; starting it again in {delay:g} s (log: {self.log_path})")
 
@@ -244,15 +240,13 @@ class TritonProcess:
             kill_session(process.pid)
         self._remove_shared_memory()
         self._pid_file.remove()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = how_it_ended(code)
         if not self.was_ready:
             self._release_run_dir()
             reason = f": {self._report.errors[-1]}" if self._report.errors else ""
             raise StartError(f"Triton {how} while starting{reason} (log: {self.log_path})")
-        if self.ready and lived >= STABLE_SECONDS:
-            self._deaths = 0
-        self.live = self.ready = False
-        self._plan_start(f"Triton {how} after {lived:.0f} s")
+        was_well, self.live, self.ready = self.ready, False, False
+        self._plan_start(f"Triton {how} after {lived:.0f} s", lived if was_well else 0.0)
 
     def _read_log(self) -> None:
         for line in self._log.lines():
