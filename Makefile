@@ -14,6 +14,8 @@ OPTIONS ?=
 WEB ?=
 WEB_PORT ?= 8081
 IMMICH ?=
+# Where the key of a Triton that asks for one stands: file:PATH or env:NAME.
+TRITON_KEY ?=
 # Where this machine reaches the gateway that make run started.
 URL ?= http://$(if $(filter 0.0.0.0 ::,$(HOST)),127.0.0.1,$(HOST)):$(PORT)
 AGAINST ?=
@@ -40,9 +42,9 @@ run: setup  ## start Triton and the gateway: UPSTREAM, PORT, HOST, METRICS_PORT,
 		--triton-http-port "$(TRITON_HTTP_PORT)" --triton-metrics-port "$(TRITON_METRICS_PORT)" \
 		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--web --web-port "$(WEB_PORT)")
 
-doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2283 with IMMICH_API_KEY in the environment for Immich's settings too
+doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2283 with IMMICH_API_KEY in the environment for Immich's settings too, TRITON_KEY=file:…
 	@$(BIN)/python scripts/doctor.py --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
-		--models "$(MODELS)" $(if $(IMMICH),--immich "$(IMMICH)")
+		--models "$(MODELS)" $(if $(TRITON_KEY),--triton-key "$(TRITON_KEY)") $(if $(IMMICH),--immich "$(IMMICH)")
 
 test: lint  ## set up, then ruff, mypy and pytest: everything that checks the project
 	$(BIN)/pytest

@@ -18,7 +18,7 @@ from toolbox.immich_api import Immich
 from toolbox.repository import MODELS
 
 from immich_triton.routes import RouteTable
-from immich_triton.settings import default_state_dir
+from immich_triton.settings import default_state_dir, secret
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +27,12 @@ def parser() -> argparse.ArgumentParser:
     text = command.add_argument
     text("--url", default="http://127.0.0.1:3004", help="the gateway (default: %(default)s)")
     text("--triton", default="http://127.0.0.1:8000", metavar="URL", help="Triton (default: %(default)s)")
+    text(
+        "--triton-key",
+        default="",
+        metavar="WHERE",
+        help="where the key of a Triton that asks for one stands: file:PATH or env:NAME, as in immich_triton_key",
+    )
     text("--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)")
     text(
         "--state-dir",
@@ -49,11 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"doctor: {error}", file=sys.stderr)
         return 1
     console = Console(highlight=False)
+    try:
+        key = secret("--triton-key", options.triton_key)
+    except ValueError as error:
+        console.print(f"error: {error}", markup=False)
+        return 1
     tables: list[RouteTable] = []
     seen: list[Finding] = show("Machine", diagnosis.machine(), console)
     seen += show(f"Models in {options.models}", diagnosis.models(options.models, tables), console)
     table = tables[0] if tables else RouteTable()
-    seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table), console)
+    seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, key), console)
     seen += show("Gateway", diagnosis.gateway(options.url.rstrip("/")), console)
     if options.immich:
         server = Immich(options.immich, key)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import argon2  # mitmproxy's own dependency, for this very option
 from toolbox import preflight
+from toolbox.gateway_care import GatewayCare
 from toolbox.gateway_process import GatewayProcess, GatewaySettings, WebInterface, given
 from toolbox.preflight import StartError
 from toolbox.renewal import renew
@@ -35,7 +36,7 @@ DRAIN_SECONDS = 3660.0
 PATIENCE_SECONDS = 3.0
 """When a stop takes longer, we say why."""
 READY_SECONDS = 20.0
-"""How long the gateway may take to answer after its start."""
+"""How long the gateway may take to see that the models are ready."""
 TICK = 0.1
 OURS = {
     "immich_triton_url": "make run starts a Triton of its own. For one elsewhere run the gateway alone: "
@@ -50,7 +51,7 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the program. Returns 0 after a stop that was asked for, 1 when a part could not be started or died."""
+    """Run the program. Returns 0 after a stop that was asked for, 1 when a part cannot be started or kept running."""
     options = _parse(arguments)
     with StopSignals() as asked:
         try:
@@ -107,43 +108,41 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
         routes = load_routes(models)
         print(f"triton: starting over {models} (log: {triton.log_path})", flush=True)
         triton.start()
+        care = GatewayCare(gateway, lambda text: print(f"gateway: {text}", flush=True))
         while not triton.live:
             _tick(triton, asked)
-        gateway.start()
-        unready = _wait_for(gateway, triton, asked)
+        # Before any model is loaded: whoever asks waits in the gateway for what he asked for, and no longer.
+        care.start()
+        while not triton.ready:
+            _tick(triton, asked, care)
+        unready = _wait_for(gateway, triton, asked, care)
         _summary(gateway.settings, triton, routes, time.monotonic() - began)
         if gateway.settings.web:
             print(f"  mitmweb          http://127.0.0.1:{gateway.settings.web.port}/  password {password}", flush=True)
         if unready:
             print(f"warning: not every route is ready: {unready}", flush=True)
         while True:
-            _tick(triton, asked)
-            _check(gateway)
+            _tick(triton, asked, care)
     finally:
         _stop(gateway, triton, asked)
 
 
-def _tick(triton: TritonProcess, asked: StopSignals) -> None:
+def _tick(triton: TritonProcess, asked: StopSignals, care: GatewayCare | None = None) -> None:
     if asked.wait(TICK):
         raise Stopped
     triton.poll()
+    if care is not None:
+        care.poll()
 
 
-def _check(gateway: GatewayProcess) -> None:
-    code = gateway.exit_code()
-    if code is not None:
-        raise StartError(f"the gateway ended with exit code {code}; its last lines above say why. Stopping Triton too")
-
-
-def _wait_for(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals) -> str | None:
+def _wait_for(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals, care: GatewayCare) -> str | None:
     """Wait until every route is ready. Returns what is missing when that does not happen in time."""
     deadline = time.monotonic() + READY_SECONDS
-    while (unready := gateway.why_not_ready()) and time.monotonic() < deadline:
+    while ((unready := gateway.why_not_ready()) or not care.up) and time.monotonic() < deadline:
         # A model that failed to load does not come by waiting.
-        if triton.failed and "does not answer" not in unready:
+        if triton.failed and care.up:
             break
-        _tick(triton, asked)
-        _check(gateway)
+        _tick(triton, asked, care)
     return unready
 
 
@@ -153,7 +152,7 @@ def _stop(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals) ->
     gateway.terminate()
     while gateway.running() and time.monotonic() - began < DRAIN_SECONDS and asked.count == signals:
         time.sleep(TICK)
-        if triton.was_live:
+        if triton.was_ready:
             triton.poll()  # one that dies now is started again, for the last requests
         if not told and time.monotonic() - began > PATIENCE_SECONDS:
             print("waiting for requests in flight; Ctrl-C again ends them", flush=True)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
 from toolbox import die_with_parent
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -111,18 +110,12 @@ class TritonServer:
         os.kill(self.pid, signal.SIGKILL)
 
     def started_again(self, before: int) -> bool:
-        """Tell whether another process than *before* answers in its place."""
+        """Tell whether another process than *before* runs in its place, with every model loaded or failed."""
         try:
-            return self.pid != before and self.live()
+            another = self.pid != before
         except (FileNotFoundError, ValueError):  # between two processes there is no pid file, or an empty one
             return False
-
-    def live(self) -> bool:
-        """Tell whether the server answers; it does so only after every model was loaded, or failed to."""
-        try:
-            return requests.get(f"{self.url}/v2/health/live", timeout=2).ok
-        except requests.RequestException:
-            return False
+        return another and "triton: ready in " in self.console.rpartition("starting it again")[2]
 
     def wait_until_live(self) -> None:
         """Wait until it answers and the supervisor has said so, its last line. Fails with what that printed."""

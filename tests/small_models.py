@@ -45,6 +45,16 @@ import pathlib
 """
 """Echoes, and cannot be loaded while there is a file ``no memory`` in its folder."""
 
+PATIENT = f"""
+import pathlib
+import time
+{ECHO}
+    def initialize(self, args):
+        while not (pathlib.Path(args["model_repository"]) / "go").exists():
+            time.sleep(0.1)
+"""
+"""Echoes, and is not loaded before there is a file ``go`` in its folder."""
+
 
 def write_model(models: Path, name: str, backend: str = "python", code: str | None = ECHO) -> Path:
     """Write ``models/name`` and return it; without *code* there is no model file."""

@@ -6,18 +6,23 @@ real one was seen to give.
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import doctor
 import pytest
+import requests
+from aiohttp import web
 from embedded_triton import free_ports
 from gateway_process import PROJECT, GatewayProcess, kept, running_gateway
 from immich_server import KEY, Immich, running_immich
 from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
-from toolbox import diagnosis
+from toolbox import bounded_http, diagnosis
+from toolbox.chaos.servers import serving
 from toolbox.findings import Finding
 from toolbox.repository import Pipeline, Route, write_route
 from toolbox.triton_settings import TritonSettings
@@ -172,6 +177,85 @@ def test_another_service_is_not_taken_for_triton(run: Doctor, stock: Recorder) -
     for answer in (b"[]", b'{"from":"upstream"}'):
         stock.answer = (200, answer)
         assert f"✗ what answers at {stock.url} is no Triton" in run("--triton", stock.url)[1]
+
+
+TRITON_KEY = "open=sesame"
+
+
+@contextmanager
+def guarded_triton(hanging: str = "") -> Iterator[str]:
+    """Run what answers like a Triton with a key, and hangs where the path ends with *hanging*; give its address."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if hanging and request.path.endswith(hanging):
+            await asyncio.sleep(3600)
+        if request.path.endswith("/index"):
+            if request.headers.get("x-triton-key") != TRITON_KEY:
+                return web.json_response({"error": "restricted"}, status=403)
+            return web.json_response([{"name": "ocr", "state": "UNAVAILABLE", "reason": "no memory"}])
+        if request.path == "/v2":
+            return web.json_response({"name": "triton", "version": "2.51.0"})
+        return web.Response(status=400)
+
+    with serving(handle) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("hanging", "says"),
+    [
+        ("/v2", "does not answer within 1 s: it hangs"),
+        ("/ready", "✗ Triton does not say whether"),
+        ("/index", "✗ ocr is not ready"),
+    ],
+)
+def test_a_triton_that_hangs_is_a_finding(
+    run: Doctor, monkeypatch: pytest.MonkeyPatch, hanging: str, says: str
+) -> None:
+    monkeypatch.setattr(bounded_http, "SECONDS", 1.0)
+    with guarded_triton(hanging) as url:
+        code, printed = run("--triton", url)
+    assert code == 1
+    assert says in printed
+    assert "Gateway" in printed  # it looked at the rest
+
+
+def test_who_sends_a_byte_now_and_then_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x")
+            await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(bounded_http, "SECONDS", 1.0)
+    with serving(drip) as url, pytest.raises(requests.Timeout):
+        bounded_http.ask("GET", url)
+
+
+def test_the_key_of_triton(run: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{TRITON_KEY}\n")
+    (tmp_path / "wrong").write_text("another\n")
+    with guarded_triton() as url:
+        assert "! Triton at http://127.0.0.1" in run("--triton", url)[1]
+        assert "✗ ocr is not ready: no memory" in run("--triton", url, "--triton-key", f"file:{tmp_path / 'key'}")[1]
+        printed = run("--triton", url, "--triton-key", f"file:{tmp_path / 'wrong'}")[1]
+        assert "does not accept this key" in printed
+        assert "another" not in printed
+    code, printed = run("--triton-key", TRITON_KEY)
+    assert code == 1
+    assert "error: --triton-key must be file:PATH or env:NAME" in printed
+    assert TRITON_KEY not in printed
+
+
+def test_an_immich_that_answers_something_else_is_a_finding(run: Doctor) -> None:
+    async def strange(_request: web.Request) -> web.StreamResponse:
+        return web.json_response(["something else"])
+
+    with serving(strange) as url:
+        code, printed = run("--immich", url, "--api-key", KEY)
+    assert code == 1
+    assert "✗ what answers there says something else than Immich does" in printed
 
 
 def test_a_repository_that_cannot_be_read(run: Doctor, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -119,12 +120,46 @@ def test_the_gateway_survives_a_killed_triton(instance: Instance) -> None:
     assert instance.gateway_pid == gateway
 
 
-def test_a_gateway_that_dies_ends_everything_with_an_error(launch: Launch) -> None:
+def test_a_gateway_that_dies_is_started_again_and_catches_up_while_triton_goes_on(launch: Launch) -> None:
     instance = launch()
     instance.program.wait_until(instance.up)
-    os.kill(instance.gateway_pid, signal.SIGKILL)
+    gateway, triton = instance.gateway_pid, instance.triton_pid
+    os.kill(gateway, signal.SIGKILL)
+    console = instance.program
+    console.wait_until(lambda: "gateway: answers again after" in console.console)
+    assert "gateway: was killed by SIGKILL; starting it again in 0.5 s, Triton goes on" in console.console
+    assert instance.gateway_pid != gateway
+    assert eventually(lambda: requests.get(f"{instance.url}/ping", timeout=5).text == "pong")
+    # What Immich sent meanwhile is lost to it.
+    assert eventually(lambda: "ocr: to be caught up on: the last run did not end in peace" in console.console)
+    assert instance.triton_pid == triton
+    assert console.console.count("triton: echo loaded") == 1
+    assert instance.program.stop() == 0
+
+
+def test_a_gateway_that_dies_again_and_again_ends_everything_with_an_error(launch: Launch) -> None:
+    instance = launch()
+    instance.program.wait_until(instance.up)
+    killed: set[int] = set()
+
+    def kill_what_comes() -> bool:
+        with contextlib.suppress(OSError, ValueError):  # between two of them there is none
+            if (pid := instance.gateway_pid) not in killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        return instance.program.process.poll() is not None
+
+    assert eventually(kill_what_comes, 120)
     assert instance.program.process.wait(60) == 1
-    assert "error: the gateway ended" in instance.program.console
+    assert "error: the gateway was killed by SIGKILL, the 5th time within 60 s" in instance.program.console
+    assert len(killed) == 5
+    assert refuses(instance.triton_url)
+
+
+def test_a_gateway_that_never_came_up_ends_everything_with_an_error(launch: Launch) -> None:
+    instance = launch("--options=--set immich_deadline=0")
+    assert instance.program.process.wait(120) == 1
+    assert "error: the gateway ended with exit code 1 before it was ever ready" in instance.program.console
     assert refuses(instance.triton_url)
 
 

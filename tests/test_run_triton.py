@@ -14,7 +14,7 @@ import pytest
 import requests
 import tritonclient.http
 from embedded_triton import StartTriton, TritonServer, eventually, free_ports, launch
-from small_models import BROKEN, ECHO, FORGETFUL, write_model, write_ocr_route
+from small_models import BROKEN, ECHO, FORGETFUL, PATIENT, write_model, write_ocr_route
 from toolbox.repository import Pipeline, Route, write_route
 from toolbox.triton_install import site_packages
 from toolbox.triton_process import TritonProcess
@@ -205,6 +205,39 @@ def test_models_that_appear_change_and_vanish_are_followed(tmp_path: Path, trito
         assert eventually(lambda: requests.get(f"{server.url}/v2/models/broken/ready", timeout=5).ok)
         shutil.rmtree(fresh)
         assert eventually(lambda: not requests.get(f"{server.url}/v2/models/echo/ready", timeout=5).ok)
+
+
+def test_a_search_does_not_wait_for_the_other_models(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_model(models, "textual")
+    write_model(models, "clip_text")
+    gate = write_model(models, "ocr", code=PATIENT) / "go"
+    write_ocr_route(models / "ocr")
+    text = Pipeline("clip_text", ["textual"], ["textual"])
+    write_route(models / "textual", Route("clip", ["ViT-B-32__openai"], [text], "0" * 64))
+    server = launch(models, tmp_path / "run")
+
+    def ready(model: str) -> bool:
+        try:
+            return requests.get(f"{server.url}/v2/models/{model}/ready", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    try:
+        assert eventually(lambda: ready("textual") and ready("clip_text"), 120)
+        assert not ready("ocr")
+        assert "ready in" not in server.console
+        gate.touch()
+        server.wait_until_live()
+        assert ready("ocr")
+        gate.unlink()
+        server.kill()
+        assert eventually(lambda: "starting it again" in server.console)
+        assert eventually(lambda: ready("textual") and ready("clip_text"), 120)
+        assert not ready("ocr")
+    finally:
+        gate.touch()
+        server.stop()
 
 
 def test_pipelines_without_a_route_can_be_left_out(tmp_path: Path) -> None:

@@ -48,8 +48,16 @@ IN_USE = (
             Event(Kind.ERROR, "failed to start HTTP service: Unavailable - Socket '127.0.0.1:18100' already in use"),
         ),
         (
-            "| onnxruntime | /run/backends/onnxruntime/model.py | {} |",
-            Event(Kind.BACKEND, "/run/backends/onnxruntime/model.py"),
+            'I1127 01:14:00.476207 1 model.py:74] "model det: served by the embedded Python-based backend on CPU"',
+            Event(Kind.BACKEND, "model.py"),
+        ),
+        (
+            'I1127 01:14:00.476207 13990 onnxruntime.cc:2899] "TRITONBACKEND_Initialize: onnxruntime"',
+            Event(Kind.BACKEND, "libtriton_onnxruntime.so"),
+        ),
+        (
+            "E1127 01:14:00.476207 1 bls.py:44] \"model rec failed: Stub process 'rec_0_1' is not healthy.\"",
+            Event(Kind.UNHEALTHY, "model rec failed: Stub process 'rec_0_1' is not healthy.", "rec_0_1"),
         ),
         ("  /models/echo/1/model.py(2): <module>", None),
         ("", None),

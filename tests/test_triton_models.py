@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from small_models import write_model, write_ocr_route
-from toolbox.triton_models import PIPELINES, RepositoryWatch, routed_pipelines, wanted_models
+from toolbox.repository import Pipeline, Route, write_route
+from toolbox.triton_models import PIPELINES, RepositoryWatch, loading_order, routed_pipelines, wanted_models
 
 
 @pytest.fixture
@@ -32,6 +33,31 @@ def test_pipelines_without_a_route_are_not_when_only_routed_ones_are(models: Pat
 def test_an_unreadable_route_names_no_pipeline(models: Path, text: str) -> None:
     (models / "mine/route.toml").write_text(text)
     assert routed_pipelines(models) == {"ocr"}
+
+
+def test_a_search_is_loaded_first_then_ocr_and_faces_and_the_networks_before_their_pipeline(tmp_path: Path) -> None:
+    image = Pipeline("clip_image", ["visual"], ["visual"])
+    text = Pipeline("clip_text", ["textual"], ["textual"])
+    ocr = Pipeline("ocr", ["detection", "recognition"], ["ocr_rec", "ocr_det"])
+    faces = Pipeline("faces", ["detection", "recognition"], ["scrfd", "arcface"])
+    routes = {"visual": ("clip", [image, text]), "ocr_det": ("ocr", [ocr]), "arcface": ("facial-recognition", [faces])}
+    for name in (*PIPELINES, "visual", "textual", "ocr_det", "ocr_rec", "scrfd", "arcface", "mine"):
+        write_model(tmp_path, name)
+    for name, (task, pipelines) in routes.items():
+        write_route(tmp_path / name, Route(task, ["name"], pipelines, "0" * 64))
+    wanted = wanted_models(tmp_path, only_routed=True)
+    order = ["textual", "clip_text", "ocr_det", "ocr_rec", "ocr", "arcface", "scrfd", "faces", "visual", "clip_image"]
+    assert loading_order(tmp_path, wanted) == [*order, "mine"]
+    assert loading_order(tmp_path, wanted - {"textual", "faces"}) == [
+        name for name in [*order, "mine"] if name not in ("textual", "faces")
+    ]
+
+
+@pytest.mark.parametrize("models_of_it", ["3", "[3, [4]]", "'ocr'", "{a = 1}"])
+def test_a_strange_route_spoils_no_order(models: Path, models_of_it: str) -> None:
+    (models / "mine/route.toml").write_text(f"pipelines = [{{name = 'ocr', models = {models_of_it}}}]")
+    wanted = {"mine", "ocr", "ocr_det"}
+    assert set(loading_order(models, wanted)) == wanted
 
 
 def test_a_change_is_told_once_and_only_when_it_has_settled(models: Path) -> None:

@@ -15,13 +15,13 @@ from immich_triton.clip_names import dimension_of, names_of
 from immich_triton.ledger import Ledger, LedgerError
 from immich_triton.protocol import clean_name
 from immich_triton.routes import RouteError, RouteTable, load_routes
-from toolbox import preflight
+from toolbox import bounded_http, preflight
+from toolbox.bounded_http import Reply
 from toolbox.client import cause, shown
 from toolbox.findings import Finding, error, note, ok, warning
 from toolbox.immich_api import Immich, ImmichError
+from toolbox.triton_install import KEY_HEADER
 from toolbox.triton_settings import TritonSettings
-
-TIMEOUT: Final = 10.0
 
 LEAST_MIB: Final = TritonSettings.shared_memory_mib
 """Size of /dev/shm below which the embedded Triton does not start; OCR alone takes about 250 MiB."""
@@ -96,11 +96,18 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
             yield note(f"{TASKS[task]} is not routed: it stays with the stock ML ({script} would change that)")
 
 
-def triton(url: str, table: RouteTable) -> Iterator[Finding]:
-    """Check that Triton runs and has every model that the routes need ready."""
+def triton(url: str, table: RouteTable, key: str = "") -> Iterator[Finding]:
+    """Check that Triton runs and has every model that the routes need ready. *key* is for one that asks for it."""
     start = "start it with make run, or say where it is: --triton URL (option immich_triton_url of the gateway)"
+    headers = {KEY_HEADER: key} if key else {}
     try:
-        about = requests.get(f"{url}/v2", timeout=TIMEOUT).json()
+        about = bounded_http.ask("GET", f"{url}/v2", headers=headers).json()
+    except requests.Timeout:
+        yield error(
+            f"Triton at {url} does not answer within {bounded_http.SECONDS:g} s: it hangs, or is not reached",
+            "make run ends one that hangs after a minute and starts another; else start it again, see its log",
+        )
+        return
     except (requests.RequestException, ValueError) as problem:
         yield error(f"no Triton answers at {url}: {cause(problem)}", start)
         return
@@ -108,31 +115,48 @@ def triton(url: str, table: RouteTable) -> Iterator[Finding]:
         yield error(f"what answers at {url} is no Triton", start)
         return
     yield ok(f"{about.get('name')} {about.get('version')} answers at {url}")
-    reasons = _reasons(url)
+    reasons = _reasons(url, headers)
+    if reasons is None:
+        yield _locked(url, given=bool(key))
     for model in sorted({model for pipeline in table.pipelines() for model in pipeline.all_models}):
-        answer = requests.get(f"{url}/v2/models/{model}/ready", timeout=TIMEOUT)
-        if answer.ok:
+        try:
+            ready = bounded_http.ask("GET", f"{url}/v2/models/{model}/ready", headers=headers).ok
+        except requests.RequestException as problem:
+            yield error(f"Triton does not say whether {model} is ready: {cause(problem)}", "see Triton's log")
+            return  # it would be the same with each of them, and take as long
+        if ready:
             yield ok(f"{model} is ready")
         else:
-            why = reasons.get(model, "Triton does not know it")
+            why = "Triton does not say why" if reasons is None else reasons.get(model, "Triton does not know it")
             yield error(f"{model} is not ready: {why}", "see Triton's log; does it serve the repository checked above?")
 
 
-def _reasons(url: str) -> dict[str, str]:
-    """Return what Triton says about models that are not ready; nothing when it keeps that to itself."""
+def _locked(url: str, *, given: bool) -> Finding:
+    if given:
+        return error(f"Triton at {url} does not accept this key", "give the one it was started with: --triton-key")
+    return warning(
+        f"Triton at {url} wants a key for inference and for what it has loaded",
+        "--triton-key file:PATH or env:NAME; the gateway needs it as immich_triton_key",
+    )
+
+
+def _reasons(url: str, headers: Mapping[str, str]) -> dict[str, str] | None:
+    """Return what Triton says about models that are not ready; None when it wants another key."""
     try:
-        answer = requests.post(f"{url}/v2/repository/index", json={}, timeout=TIMEOUT)
+        answer = bounded_http.ask("POST", f"{url}/v2/repository/index", json={}, headers=headers)
+        if answer.status in (requests.codes.unauthorized, requests.codes.forbidden):
+            return None
         listed: list[dict[str, Any]] = answer.json() if answer.ok else []
-    except (requests.RequestException, ValueError):
+        return {model["name"]: model.get("reason") or model.get("state", "") for model in listed}
+    except (requests.RequestException, ValueError, LookupError, TypeError, AttributeError):
         return {}
-    return {model["name"]: model.get("reason") or model.get("state", "") for model in listed}
 
 
 def gateway(url: str) -> Iterator[Finding]:
     """Check that the gateway answers, is ready, and reaches the stock ML. *url* has no trailing slash."""
     start = "start it with make run, or say where it is: --url URL"
     try:
-        answer = requests.get(f"{url}/ping", timeout=TIMEOUT)
+        answer = bounded_http.ask("GET", f"{url}/ping")
     except requests.RequestException as problem:
         yield error(f"nothing answers at {shown(url)}: {cause(problem)}", start)
         return
@@ -155,7 +179,7 @@ def gateway(url: str) -> Iterator[Finding]:
             f"the gateway at {shown(url)} is not ready: {_detail(answer)}", "Immich gets 503 until then; see above"
         )
     try:
-        through = requests.get(f"{url}/", timeout=TIMEOUT)
+        through = bounded_http.ask("GET", f"{url}/")
     except requests.RequestException as problem:
         yield error(f"{shown(url)} does not answer: {cause(problem)}", "see the gateway's log")
         return
@@ -176,12 +200,12 @@ def who_answers(ping: str) -> Literal["gateway", "locked", "stranger"]:
     """
     mark = f"doctor-{secrets.token_hex(4)}"
     try:
-        answer = requests.get(ping, headers={"X-Request-ID": mark}, timeout=TIMEOUT)
+        answer = bounded_http.ask("GET", ping, headers={"X-Request-ID": mark})
     except requests.RequestException:
         return "stranger"
     if answer.headers.get("X-Request-ID") != mark:
         return "stranger"
-    return "locked" if answer.status_code == requests.codes.not_found else "gateway"
+    return "locked" if answer.status == requests.codes.not_found else "gateway"
 
 
 def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Finding]:
@@ -192,6 +216,12 @@ def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Findi
         urls, names = server.ml_settings().urls, server.ml_models()
     except ImmichError as problem:
         yield error(str(problem), "--immich http://immich-server:2283 and an administrator's API key")
+        return
+    except (LookupError, TypeError, ValueError, AttributeError) as problem:
+        yield error(
+            f"what answers there says something else than Immich does ({problem!r})",
+            "--immich http://immich-server:2283, Immich 2.2 or later",
+        )
         return
     yield from addresses(urls, version, routes_clip=any(route.task == "clip" for route in table.routes))
     for task, title in TASKS.items():
@@ -269,8 +299,8 @@ def _owned(state_dir: Path) -> Mapping[str, str]:
         return {}
 
 
-def _detail(answer: requests.Response) -> str:
+def _detail(answer: Reply) -> str:
     try:
         return str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):
-        return f"status {answer.status_code}"
+        return f"status {answer.status}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,13 +49,23 @@ def error(text: str, fix: str) -> Finding:
 
 
 def show(title: str, findings: Iterable[Finding], console: Console) -> list[Finding]:
-    """Print findings as they are made, and return them."""
+    """Print findings as they are made, and return them. What cannot be looked at is a finding as well."""
     console.print(Text(title, style="bold"))
     seen = []
-    for finding in findings:
+    for finding in _to_the_end(findings):
         sign, style = SIGNS[finding.level]
         console.print(Text.assemble("  ", (sign, style), " ", finding.text), soft_wrap=True)
         if finding.fix:
             console.print(Text(f"      → {finding.fix}"), soft_wrap=True)
         seen.append(finding)
     return seen
+
+
+def _to_the_end(findings: Iterable[Finding]) -> Iterator[Finding]:
+    try:
+        yield from findings
+    except Exception as problem:  # noqa: BLE001 - whatever it is, the other parts are to be looked at
+        yield error(
+            f"this could not be looked at to the end: {problem!r}",
+            "something answered what nobody expects; correct the address, or report it as a fault of this program",
+        )

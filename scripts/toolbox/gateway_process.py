@@ -112,7 +112,8 @@ class GatewayProcess:
         check_ports(self.settings.ports)
 
     def start(self) -> None:
-        """Start it; `why_not_ready` tells when it answers."""
+        """Start it; `answers` tells when it does. Raises OSError when this machine does not let us."""
+        self.settings.run_dir.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             die_with_parent.wrap(self.settings.command),
             # mitmproxy prints without flushing: under systemd or in a pipe warnings would come 8 kB late, or never.
@@ -131,6 +132,14 @@ class GatewayProcess:
         """Tell whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    def answers(self) -> bool:
+        """Tell whether it answers, be it that not every route is ready. Raises `StartError` like `why_not_ready`."""
+        try:
+            self._ping()
+        except (OSError, http.client.HTTPException):
+            return False
+        return True
+
     def why_not_ready(self) -> str | None:
         """Ask ``/ping``: None when every route is ready, else what is missing.
 
@@ -138,13 +147,17 @@ class GatewayProcess:
         when the script was being written at the moment of the start.
         """
         try:
-            status, body, request_id = _get(reachable(self.settings.host), self.settings.port, "/ping")
-            if request_id != PING_ID:
-                raise StartError(f"mitmproxy runs without {ADDON}, and would pass everything through; start again")
+            status, body = self._ping()
             # It does not tell us more than other strangers where a path token is set.
             return self._why_not_healthy() if status == 404 else None if status == 200 else body
         except (OSError, http.client.HTTPException) as error:
             return f"it does not answer: {error}"
+
+    def _ping(self) -> tuple[int, str]:
+        status, body, request_id = _get(reachable(self.settings.host), self.settings.port, "/ping")
+        if request_id != PING_ID:
+            raise StartError(f"mitmproxy runs without {ADDON}, and would pass everything through; start again")
+        return status, body
 
     def _why_not_healthy(self) -> str | None:
         """Ask ``/readyz``, where there is one: beside the port that a token guards."""

@@ -7,6 +7,9 @@ from typing import Any, Final
 
 import requests
 
+from toolbox import bounded_http
+from toolbox.bounded_http import Reply
+
 _TIMEOUT: Final = 30.0
 
 
@@ -42,20 +45,19 @@ class Immich:
 
     def __init__(self, url: str, key: str) -> None:
         self._base = url.rstrip("/").removesuffix("/api") + "/api"
-        self._session = requests.Session()
-        self._session.headers["x-api-key"] = key
+        self._headers = {"x-api-key": key}
 
     def version(self) -> str:
         """Return the server's version, such as ``2.7.5``."""
         answer = self._ask("GET", "/server/version")
-        return ".".join(str(answer[part]) for part in ("major", "minor", "patch"))
+        return ".".join(str(int(answer[part])) for part in ("major", "minor", "patch"))
 
     def ml_settings(self) -> MlSettings:
         """Return the machine-learning settings."""
         settings = self._ask("GET", "/system-config", "systemConfig.read")["machineLearning"]
         clip = settings["clip"]
         return MlSettings(
-            tuple(settings["urls"]), bool(settings["enabled"] and clip["enabled"]), str(clip["modelName"])
+            tuple(map(str, settings["urls"])), bool(settings["enabled"] and clip["enabled"]), str(clip["modelName"])
         )
 
     def ml_models(self) -> dict[str, str]:
@@ -84,25 +86,25 @@ class Immich:
     def _ask(self, method: str, path: str, permission: str = "", **options: Any) -> Any:
         url = self._base + path
         try:
-            response = self._session.request(method, url, timeout=_TIMEOUT, **options)
+            response = bounded_http.ask(method, url, seconds=_TIMEOUT, headers=self._headers, **options)
         except requests.RequestException as error:
             raise ImmichError(f"{url} cannot be reached: {error}") from error
-        if response.status_code == requests.codes.unauthorized:
+        if response.status == requests.codes.unauthorized:
             raise ImmichError(f"{url}: Immich does not accept the API key")
-        if response.status_code == requests.codes.forbidden:
+        if response.status == requests.codes.forbidden:
             raise ImmichError(
                 f"{url}: the API key may not do this; it must be an administrator's, with the permission {permission}"
             )
         if not response.ok:
-            raise ImmichError(f"{url}: Immich answered {response.status_code}: {_message(response)}")
+            raise ImmichError(f"{url}: Immich answered {response.status}: {_message(response)}")
         try:
             return response.json()
         except ValueError:
             raise ImmichError(f"{url} answered no JSON: is that an Immich server?") from None
 
 
-def _message(response: requests.Response) -> str:
+def _message(response: Reply) -> str:
     try:
         return str(response.json()["message"])
     except (ValueError, KeyError, TypeError):
-        return response.text[:200]
+        return response.body[:200].decode("utf-8", "replace")

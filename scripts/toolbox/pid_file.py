@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+from toolbox import processes
+
 
 class PidFile:
     """*path* holds the process id of the leader of a session whose command line contains the argument *mark*."""
@@ -51,6 +53,13 @@ class PidFile:
 
 
 def kill_session(leader: int) -> None:
-    """Kill the process group that *leader* leads, children that outlived it included."""
+    """Kill all of the session that *leader* began, what outlived it and what made a process group of its own included.
+
+    The group comes first: it is killed in one step, so that nothing in it can start something else meanwhile.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
+    for pid in processes.pids():
+        if processes.session(pid) == leader:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

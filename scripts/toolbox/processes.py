@@ -1,9 +1,11 @@
-"""Processes: who listens on a port, whose child one is, what one and all below it hold in memory. Reads ``/proc``."""
+"""Processes: who listens on a port, whose child one is, what it does and holds in memory. Reads ``/proc``."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +73,38 @@ def parent(pid: int) -> int | None:
     return _stat(pid, 1)
 
 
+def session(pid: int) -> int | None:
+    """Return the session of a process, named after the one that began it; None when it has ended."""
+    return _stat(pid, 3)
+
+
+def state(pid: int) -> str | None:
+    """Return the kernel's letter for what a process does (``T`` stopped, ``Z`` a zombie, see proc(5)); None if gone."""
+    fields = _fields(pid)
+    return fields[0].decode() if fields else None
+
+
+def arguments(pid: int) -> list[str]:
+    """Return the command line of a process; empty when it has ended, also when nobody has waited for it yet."""
+    try:
+        line = (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return []
+    return line.decode("utf-8", "surrogateescape").split("\0")[:-1]
+
+
+def how_it_ended(code: int) -> str:
+    """Return an exit code of `subprocess` in words."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def kill_tree(root: int) -> None:
+    """Kill *root* and its descendants at once; what was stopped is no exception."""
+    for pid in tree(root):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _rollup(pid: int) -> tuple[int, int, int] | None:
     try:
         text = (PROC / str(pid) / "smaps_rollup").read_text()
@@ -93,6 +127,12 @@ def _started(pid: int) -> int:
 
 def _stat(pid: int, index: int) -> int | None:
     """Read a field of ``/proc/PID/stat``, counted from the state, which follows the name in parentheses."""
-    with contextlib.suppress(OSError, IndexError):
-        return int((PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[index])
-    return None
+    fields = _fields(pid)
+    return int(fields[index]) if fields else None
+
+
+def _fields(pid: int) -> list[bytes]:
+    try:
+        return (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:  # ended meanwhile
+        return []

@@ -1,31 +1,28 @@
-"""What a running Triton does not do by itself: replace a model's dead process, notice new and changed models."""
+"""What a running Triton does not do by itself.
+
+Load the models in a useful order, replace a model's dead or hanging process and end what it leaves behind, notice new
+and changed models.
+"""
 
 from __future__ import annotations
 
 import math
-import queue
-import threading
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from toolbox.triton_install import KEY_HEADER
+from toolbox.triton_control import ModelControl, Outcome
 from toolbox.triton_models import RepositoryWatch
-from toolbox.triton_stubs import StubWatch
+from toolbox.triton_stubs import Stub, StubWatch
 
 LOOK_SECONDS: Final = 1.0
-REQUEST_SECONDS: Final = 1800.0
-"""What loading one model may take: encoders of 4 GB, a slow disk. A server that hangs is ended by its supervisor."""
 AGAIN_SECONDS: Final = (5.0, 10.0, 30.0, 60.0)
 """Pauses before a model is loaded again that could not be, after its process had died."""
 
 
 @dataclass
 class _Lost:
-    """A model whose process died: how often it could not be loaded since, and when to try next (monotonic time)."""
+    """A model whose process died: how often it could not be loaded since, and when to try next (own time)."""
 
     failures: int = 0
     due: float = math.inf
@@ -39,105 +36,129 @@ class _Lost:
 
 
 class Caretaker:
-    """Looks after one server from its first second; ``say`` gets a line for the terminal when something happens."""
+    """Looks after one server; ``say`` gets a line for the terminal when something happens.
+
+    ``starting`` are the models of `load` that were not tried yet, ``errors`` says which of them could not be loaded
+    and why. A process that served a model before it was loaded again has *leave_seconds* for its last requests.
+    *clock* as in `StubWatch`.
+    """
 
     def __init__(
-        self, stubs: StubWatch, repository: RepositoryWatch, control: ModelControl, say: Callable[[str], None]
+        self,
+        stubs: StubWatch,
+        repository: RepositoryWatch,
+        control: ModelControl,
+        say: Callable[[str], None],
+        leave_seconds: float,
+        clock: Callable[[], float],
     ) -> None:
+        self.starting: set[str] = set()
+        self.errors: dict[str, str] = {}
         self._stubs = stubs
         self._repository = repository
         self._control = control
         self._say = say
-        self._died: set[str] = set()
+        self._leave_seconds = leave_seconds
+        self._clock = clock
+        self._dead: set[Stub] = set()
+        self._former: dict[str, set[Stub]] = {}
+        self._leaving: dict[Stub, float] = {}
         self._lost: dict[str, _Lost] = {}
+        self._changes: dict[str, str] = {}
         self._next = 0.0
 
-    def poll(self, healthy: Callable[[str], bool] | None) -> None:
-        """Look, once a second when the server runs.
+    def load(self, models: Iterable[str]) -> None:
+        """Have the models of a server that has just started loaded, in this order."""
+        for model in models:
+            if self._control.ask(model, "load", urgent=False):
+                self.starting.add(model)
 
-        *healthy* tells which models were loaded, None while the server is still starting. Only those are loaded again:
-        one that crashes while it loads would do so for ever.
+    def poll(self, healthy: Callable[[str], bool]) -> None:
+        """Look, once a second.
+
+        *healthy* tells which models were loaded. Only those are loaded again: one that crashes while it loads would do
+        so for ever.
         """
-        if healthy is None:
-            # At every call: a stub has to be seen alive to know later whose it was.
-            self._died |= self._stubs.died()
-            return
-        now = time.monotonic()
+        now = self._clock()
+        for outcome in self._control.outcomes():
+            self._take(outcome, now)
         if now < self._next:
             return
         self._next = now + LOOK_SECONDS
-        self._died |= self._stubs.died()
-        for model in sorted(filter(healthy, self._died)):
-            if self._control.ask(model, "unload", "load"):
-                self._lost.setdefault(model, _Lost())
-                self._say(f"a process of model {model} died (out of memory? see dmesg); loading the model again")
-        self._died.clear()
-        self._try_again(now)
-        for model, action in sorted(self._repository.changes().items()):
-            if self._control.ask(model, action):
-                self._say(f"the files of model {model} {'changed' if action == 'load' else 'are gone'}; {action}ing it")
-
-    def _try_again(self, now: float) -> None:
-        """Load what was lost once more: a lack of memory that killed a process may last for a while."""
-        for model, done in self._control.outcomes():
-            if done:
-                self._lost.pop(model, None)
-            elif model in self._lost:
-                pause = self._lost[model].failed(now)
-                self._say(f"model {model} could not be loaded again; next attempt in {pause:g} s")
+        self._stubs.look()
+        self._end_what_hangs()
+        self._replace_the_dead(healthy)
+        self._end_what_was_replaced(now)
         for model, lost in self._lost.items():
+            # A lack of memory that killed a process may last for a while.
             if now >= lost.due and self._control.ask(model, "load"):
                 lost.due = math.inf
+        self._follow_the_files()
+
+    def complain(self, instance: str) -> None:
+        """Take note that Triton called the process of an instance unhealthy."""
+        self._stubs.complain(instance)
 
     def close(self) -> None:
         """Forget the server."""
         self._control.close()
 
+    def _take(self, outcome: Outcome, now: float) -> None:
+        model = outcome.model
+        self._stubs.look()  # a process has to be seen alive to know later whose it was
+        former = self._former.pop(model, set())
+        if outcome.unloaded:
+            self._leaving |= dict.fromkeys(former, now + self._leave_seconds)
+        if model in self.starting:
+            self.starting.remove(model)
+            if outcome.error:
+                self.errors[model] = outcome.error
+        if not outcome.error:
+            self._lost.pop(model, None)
+        elif model in self._lost:
+            pause = self._lost[model].failed(now)
+            self._say(f"model {model} could not be loaded again; next attempt in {pause:g} s")
 
-class ModelControl:
-    """Loads and unloads models one after the other, in the background: Triton answers when it is done, seconds later.
+    def _end_what_hangs(self) -> None:
+        for stub in self._stubs.hung():
+            self._say(f"process {stub.pid} of model {stub.model} is stopped or does not answer; ending it")
+            self._stubs.end(stub)
+            self._dead.add(stub)
+            # When that was while the model was being loaded, it is no fault of the model.
+            self._lost.setdefault(stub.model, _Lost())
 
-    Why a model could not be loaded is in Triton's log.
-    """
+    def _replace_the_dead(self, healthy: Callable[[str], bool]) -> None:
+        self._dead |= self._stubs.died()
+        self._dead -= self._leaving.keys() | set().union(*self._former.values())
+        for model in sorted({stub.model for stub in self._dead}):
+            dead = {stub for stub in self._dead if stub.model == model}
+            if healthy(model):
+                # All that serves the model now is replaced. Triton waits for the requests that the dead one never
+                # answers before it ends the others, that is for ever: so a lack of memory would cost more memory.
+                former = self._stubs.of(model) | dead
+                if not self._control.ask(model, "unload", "load"):
+                    continue  # something is being done to it: at the next look
+                self._former[model] = former
+                self._lost.setdefault(model, _Lost())
+                self._say(f"a process of model {model} died (out of memory? see dmesg); loading the model again")
+            self._dead -= dead
 
-    def __init__(self, url: str, key: str) -> None:
-        self._url = url
-        self._headers = {KEY_HEADER: key} if key else {}
-        self._pending: set[str] = set()
-        self._work: queue.SimpleQueue[tuple[str, tuple[str, ...]] | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="model control", daemon=True).start()
+    def _end_what_was_replaced(self, now: float) -> None:
+        for stub, deadline in list(self._leaving.items()):
+            if stub not in self._stubs.of(stub.model):
+                del self._leaving[stub]
+            elif now >= deadline:
+                self._say(f"process {stub.pid} stayed when model {stub.model} was unloaded; ending it")
+                self._stubs.end(stub)
+                del self._leaving[stub]
 
-    def ask(self, model: str, *actions: str) -> bool:
-        """Have *actions* (``load``, ``unload``) done to *model*; returns False when something is being done to it."""
-        if model in self._pending:
-            return False
-        self._pending.add(model)
-        self._work.put((model, actions))
-        return True
-
-    def outcomes(self) -> Iterator[tuple[str, bool]]:
-        """Yield each model that something was done to since the last call, and whether all of it could be done."""
-        while not self._done.empty():
-            yield self._done.get()
-
-    def close(self) -> None:
-        """End the thread when it has done what it was asked."""
-        self._work.put(None)
-
-    def _run(self) -> None:
-        while (item := self._work.get()) is not None:
-            model, actions = item
-            try:
-                for action in actions:
-                    self._request(f"{self._url}/v2/repository/models/{urllib.parse.quote(model, safe='')}/{action}")
-                done = True
-            except Exception:  # noqa: BLE001 - whatever it was, the thread has to be there for the next model
-                done = False
-            self._pending.discard(model)
-            self._done.put((model, done))
-
-    def _request(self, address: str) -> None:
-        request = urllib.request.Request(address, data=b"{}", headers=self._headers, method="POST")
-        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS):
-            pass
+    def _follow_the_files(self) -> None:
+        self._changes |= self._repository.changes()
+        for model, action in sorted(self._changes.items()):
+            former = self._stubs.of(model)
+            if not self._control.ask(model, action):
+                continue  # something is being done to it, perhaps with the old files: at the next look
+            del self._changes[model]
+            if action == "unload":
+                self._former[model] = former
+            self._say(f"the files of model {model} {'changed' if action == 'load' else 'are gone'}; {action}ing it")

@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterable
 from pathlib import Path
 
 from toolbox.preflight import StartError
@@ -92,7 +91,6 @@ GUARDED = "inference,model-repository,shared-memory,trace,logging"
 
 def command(
     models: Path,
-    names: Iterable[str],
     backends: Path,
     *,
     host: str,
@@ -102,7 +100,10 @@ def command(
     shm_prefix: str,
     exit_seconds: int,
 ) -> list[str]:
-    """Return Triton's command line. Each flag that is not a default says why."""
+    """Return Triton's command line. Each flag that is not a default says why.
+
+    No model is loaded at the start, so that it answers at once: whoever starts it loads them, in a useful order.
+    """
     door = [f"--http-restricted-api={GUARDED}:{KEY_HEADER}={key}"] if key else []
     return [
         str(site_packages() / "pytriton/tritonserver/bin/tritonserver"),
@@ -110,7 +111,6 @@ def command(
         f"--backend-directory={backends}",
         # Loading and unloading by request is refused outside explicit mode.
         "--model-control-mode=explicit",
-        *(f"--load-model={name}" for name in names),
         # One broken model must not take the others down.
         "--exit-on-error=false",
         "--strict-readiness=true",

@@ -19,8 +19,10 @@ FAILED = (
     re.compile(r"failed to load model '(?P<model>.+?)': (?P<reason>.*)", re.DOTALL),
     re.compile(r"Poll failed for model directory '(?P<model>.+?)': (?P<reason>.*)", re.DOTALL),
 )
-# The table of backends, printed once all models were tried.
-BACKEND = re.compile(r"\| onnxruntime +\| (?P<path>\S+) ")
+# Said by the C++ backend when it is initialised, by ours for each model.
+CPP_BACKEND = "TRITONBACKEND_Initialize: onnxruntime"
+OUR_BACKEND = "served by the embedded Python-based backend"
+UNHEALTHY = re.compile(r"Stub process '(?P<instance>[^']+)' is not healthy")
 
 NOISE = (
     # A machine without an NVIDIA GPU.
@@ -39,13 +41,17 @@ class Kind(Enum):
     LOADED = auto()
     FAILED = auto()
     BACKEND = auto()
+    UNHEALTHY = auto()
     WARNING = auto()
     ERROR = auto()
 
 
 @dataclass(frozen=True)
 class Event:
-    """One noteworthy line. ``model`` is set for LOADED and FAILED; ``text`` is the reason, path or message."""
+    """One noteworthy line; ``text`` is the reason, the message, or the file of the ONNX backend.
+
+    ``model`` is set for LOADED and FAILED, for UNHEALTHY it is the instance whose process that is.
+    """
 
     kind: Kind
     text: str = ""
@@ -54,19 +60,21 @@ class Event:
 
 def interpret(line: str) -> Event | None:
     """Return what *line* tells, or None when it need not leave the file."""
-    if table := BACKEND.match(line):
-        return Event(Kind.BACKEND, table["path"])
     match = LINE.match(line)
     if not match:
         return None
     text = _unquote(match["text"])
     if loaded := LOADED.match(text):
         return Event(Kind.LOADED, model=loaded["model"])
+    if text == CPP_BACKEND or OUR_BACKEND in text:
+        return Event(Kind.BACKEND, "model.py" if OUR_BACKEND in text else "libtriton_onnxruntime.so")
     if match["level"] == "I" or any(noise in text for noise in NOISE):
         return None
     for pattern in FAILED:
         if failed := pattern.match(text):
             return Event(Kind.FAILED, short_reason(failed["reason"], failed["model"]), failed["model"])
+    if unhealthy := UNHEALTHY.search(text):
+        return Event(Kind.UNHEALTHY, short_reason(text), unhealthy["instance"])
     return Event(Kind.WARNING if match["level"] == "W" else Kind.ERROR, short_reason(text))
 
 

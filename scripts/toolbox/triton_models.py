@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import stat
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PIPELINES = ("ocr", "clip_image", "clip_text", "faces")
 """The project's own pipelines. They do nothing without the ONNX models that a route names."""
+
+URGENCY = ("clip_text", "ocr", "faces")
+"""The pipelines for which somebody or something waits, the most urgent one first."""
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
@@ -23,14 +27,32 @@ def wanted_models(models: Path, *, only_routed: bool) -> set[str]:
 
 def routed_pipelines(models: Path) -> set[str]:
     """Return the pipelines that a ``route.toml`` names. Whether a route is valid is the gateway's business."""
-    routed: set[str] = set()
-    for path in models.glob("[!.]*/route.toml"):
+    return {pipeline for pipeline, _ in _routed(models)}
+
+
+def loading_order(models: Path, wanted: Iterable[str]) -> list[str]:
+    """Return *wanted* in the order in which to load them: what a person waits for first.
+
+    That is a search; then come OCR, faces and the rest, of each pipeline its networks first. A pipeline reports ready
+    whether its networks are there or not, and asks for none while it loads.
+    """
+    networks: dict[str, set[str]] = {}
+    for pipeline, named in _routed(models):
+        networks.setdefault(pipeline, set()).update(named)
+    urgent = [name for name in URGENCY if name in networks] + sorted(networks.keys() - set(URGENCY))
+    order = [model for pipeline in urgent for model in (*sorted(networks[pipeline]), pipeline)]
+    left = set(wanted)
+    return [model for model in dict.fromkeys([*order, *sorted(left)]) if model in left]
+
+
+def _routed(models: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield each pipeline that a route names, with the networks that the route says it calls."""
+    for path in sorted(models.glob("[!.]*/route.toml")):
         try:
             pipelines = tomllib.loads(path.read_text(encoding="utf-8"))["pipelines"]
-            routed |= {pipeline["name"] for pipeline in pipelines}
-        except (OSError, ValueError, KeyError, TypeError):
+            yield from [(str(one["name"]), set(map(str, one.get("models", ())))) for one in pipelines]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             continue
-    return routed
 
 
 def fingerprint(folder: Path) -> Fingerprint:

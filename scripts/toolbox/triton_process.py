@@ -4,58 +4,57 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
 from toolbox import die_with_parent, preflight, triton_install, triton_log
+from toolbox.back_off import BackOff
+from toolbox.own_time import OwnTime
 from toolbox.pid_file import PidFile, kill_session
 from toolbox.preflight import StartError, is_loopback
-from toolbox.triton_care import Caretaker, ModelControl
-from toolbox.triton_log import Event, Kind
-from toolbox.triton_models import RepositoryWatch, wanted_models
+from toolbox.processes import how_it_ended
+from toolbox.triton_care import Caretaker
+from toolbox.triton_control import ModelControl
+from toolbox.triton_log import Kind
+from toolbox.triton_models import RepositoryWatch, loading_order, wanted_models
+from toolbox.triton_report import Report
 from toolbox.triton_settings import TritonSettings
 from toolbox.triton_stubs import StubWatch
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
 EXIT_SECONDS = 10
 """What Triton is given to finish requests in flight; after that it ends by itself."""
-BACK_OFF = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Seconds before the next start when the server died n times in a row."""
-STABLE_SECONDS = 60.0
-"""A server that lived this long was well: the next death counts as the first again."""
-REPEAT_SECONDS = 60.0
-"""A warning that comes again within this time is written to the log only."""
 
 
 class TritonProcess:
     """One embedded server. Single-threaded: call `poll` several times a second between `start` and `stop`.
 
     ``say`` gets one line at a time for the terminal: progress, models that failed with their reason, warnings, deaths.
-    ``live`` tells whether the server answers, ``was_live`` whether it ever did.
+    ``live`` tells whether the server answers, which it does before any model is loaded; ``ready`` whether every model
+    was loaded or has failed, ``was_ready`` whether that was ever so.
     """
 
     def __init__(self, settings: TritonSettings, say: Callable[[str], None]) -> None:
         self.settings = settings
         self.live = False
-        self.was_live = False
-        self.loaded: list[str] = []
-        self.failed: dict[str, str] = {}
+        self.ready = False
+        self.was_ready = False
         self._say = say
+        self._report = Report(settings, say)
         self._log = triton_log.LogFollower(settings.run_dir / "triton.log")
         backends = settings.run_dir / "backends"
         self._pid_file = PidFile(settings.run_dir / "triton.pid", f"--backend-directory={backends}")
         self._lock: TextIO | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._caretaker: Caretaker | None = None
-        self._errors: list[str] = []
-        self._said: dict[str, float] = {}
-        self._deaths = 0
+        self._clock = OwnTime()
+        self._order: list[str] = []
+        self._back_off = BackOff()
         self._began = 0.0
         self._start_again = 0.0
         self._last_answer = 0.0
@@ -65,6 +64,11 @@ class TritonProcess:
     def log_path(self) -> Path:
         """Where everything that Triton and its models print goes."""
         return self._log.path
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The models that could not be loaded, and why."""
+        return self._report.failed
 
     def reserve(self) -> None:
         """Check this machine, the run directory and the ports, and end what a killed supervisor left behind.
@@ -101,7 +105,8 @@ class TritonProcess:
             raise
 
     def poll(self) -> None:
-        """Pass on what happened since the last call. Raises `StartError` when the server ended before it was live."""
+        """Pass on what happened since the last call. Raises `StartError` when the server ended before it was ready."""
+        self._clock()
         self._read_log()
         if self._process is None:
             if time.monotonic() >= self._start_again:
@@ -114,13 +119,18 @@ class TritonProcess:
             return
         if not self.live:
             if self._answers():
-                self._read_log()
-                self._became_live()
+                self.live = True
+                self._last_answer = self._clock()
+                if self._caretaker is not None:
+                    self._caretaker.load(self._order)
         elif self._hangs():
             self._say(f"Triton has not answered for {self.settings.hang_seconds:.0f} s; ending it")
             self.kill()
-        if self._caretaker is not None:
-            self._caretaker.poll(self._healthy if self.live else None)
+        if self.live and self._caretaker is not None:
+            self._caretaker.poll(self._healthy)
+            if not self.ready and not self._caretaker.starting:
+                self._read_log()
+                self._became_ready(self._caretaker.errors)
 
     def stop(self) -> None:
         """End the server: requests in flight get ten seconds. Afterwards nothing of it is left but the log.
@@ -139,7 +149,7 @@ class TritonProcess:
         self._remove_shared_memory()
         self._pid_file.remove()
         self._release_run_dir()
-        self.live = False
+        self.live = self.ready = False
 
     def kill(self) -> None:
         """End the server at once; `stop` still has to be called."""
@@ -153,19 +163,20 @@ class TritonProcess:
             triton_install.prepare(settings.run_dir, settings.onnxruntime_backend)
             self._spawn()
         except (OSError, StartError) as error:
-            self._plan_start(f"Triton cannot be started: {error}")
+            self._plan_start(f"Triton cannot be started: {error}", lived=0.0)
 
-    def _plan_start(self, reason: str) -> None:
-        self._deaths += 1
-        delay = BACK_OFF[min(self._deaths, len(BACK_OFF)) - 1]
+    def _plan_start(self, reason: str, lived: float) -> None:
+        delay = self._back_off.after(lived)
         self._start_again = time.monotonic() + delay
         self._say(f"{reason}; starting it again in {delay:g} s (log: {self.log_path})")
 
     def _spawn(self) -> None:
         settings = self.settings
+        # Before the look at the files: what changes in between is loaded twice rather than not at all.
+        repository = RepositoryWatch(settings.models, only_routed=settings.only_routed)
+        self._order = loading_order(settings.models, wanted_models(settings.models, only_routed=settings.only_routed))
         command = triton_install.command(
             settings.models,
-            sorted(wanted_models(settings.models, only_routed=settings.only_routed)),
             settings.run_dir / "backends",
             host=settings.host,
             http_port=settings.http_port,
@@ -174,8 +185,7 @@ class TritonProcess:
             shm_prefix=settings.shm_prefix,
             exit_seconds=EXIT_SECONDS,
         )
-        self.loaded, self.failed, self._errors = [], {}, []
-        repository = RepositoryWatch(settings.models, only_routed=settings.only_routed)
+        self._report.begin()
         self._began = time.monotonic()
         with self._log.path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -188,14 +198,14 @@ class TritonProcess:
                 start_new_session=True,
             )
         self._pid_file.write(self._process.pid)
-        stubs = StubWatch(self._process.pid, settings.models)
-        self._caretaker = Caretaker(stubs, repository, ModelControl(settings.url, settings.key), self._say)
+        stubs = StubWatch(self._process.pid, settings.models, settings.hung_seconds, self._clock)
+        control = ModelControl(settings.url, settings.key)
+        self._caretaker = Caretaker(stubs, repository, control, self._say, settings.leave_seconds, self._clock)
 
     def _healthy(self, model: str) -> bool:
-        return model in self.loaded and model not in self.failed
+        return model in self._report.loaded and model not in self._report.failed
 
     def _answers(self) -> bool:
-        # Triton opens its port only when every model was loaded or has failed.
         try:
             with urllib.request.urlopen(f"{self.settings.url}/v2/health/live", timeout=1) as response:
                 return bool(response.status == 200)
@@ -203,19 +213,22 @@ class TritonProcess:
             return False
 
     def _hangs(self) -> bool:
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._next_question:
             if self._answers():
-                self._last_answer = time.monotonic()
-            self._next_question = time.monotonic() + self.settings.hang_seconds / 6
+                self._last_answer = self._clock()
+            self._next_question = self._clock() + self.settings.hang_seconds / 6
         return now - self._last_answer > self.settings.hang_seconds
 
-    def _became_live(self) -> None:
-        self.live = self.was_live = True
-        self._last_answer = time.monotonic()
+    def _became_ready(self, errors: Mapping[str, str]) -> None:
+        report = self._report
+        for model, error in errors.items():
+            if model not in report.loaded and model not in report.failed:  # the log did not say it
+                report.fail(model, error)
+        self.ready = self.was_ready = True
         seconds = time.monotonic() - self._began
-        text = f"ready in {seconds:.1f} s on {self.settings.url} with {len(self.loaded)} models"
-        self._say(text + (f", {len(self.failed)} could not be loaded" if self.failed else ""))
+        text = f"ready in {seconds:.1f} s on {self.settings.url} with {len(report.loaded)} models"
+        self._say(text + (f", {len(report.failed)} could not be loaded" if report.failed else ""))
 
     def _died(self, code: int) -> None:
         process, self._process = self._process, None
@@ -227,49 +240,20 @@ class TritonProcess:
             kill_session(process.pid)
         self._remove_shared_memory()
         self._pid_file.remove()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        if not self.was_live:
+        how = how_it_ended(code)
+        if not self.was_ready:
             self._release_run_dir()
-            reason = f": {self._errors[-1]}" if self._errors else ""
+            reason = f": {self._report.errors[-1]}" if self._report.errors else ""
             raise StartError(f"Triton {how} while starting{reason} (log: {self.log_path})")
-        if self.live and lived >= STABLE_SECONDS:
-            self._deaths = 0
-        self.live = False
-        self._plan_start(f"Triton {how} after {lived:.0f} s")
+        was_well, self.live, self.ready = self.ready, False, False
+        self._plan_start(f"Triton {how} after {lived:.0f} s", lived if was_well else 0.0)
 
     def _read_log(self) -> None:
         for line in self._log.lines():
             if event := triton_log.interpret(line):
-                self._pass_on(event)
-
-    def _pass_on(self, event: Event) -> None:
-        match event.kind:
-            case Kind.LOADED:
-                self.failed.pop(event.model, None)
-                if event.model not in self.loaded:
-                    self.loaded.append(event.model)
-                elapsed = "" if self.live else f" ({time.monotonic() - self._began:.1f} s)"
-                self._say(f"{event.model} loaded{elapsed}")
-            case Kind.FAILED:
-                reason = preflight.missing_files(self.settings.models / event.model) or event.text
-                if self.failed.get(event.model) != reason:
-                    self.failed[event.model] = reason
-                    self._say(f"model {event.model} could not be loaded: {reason}")
-            case Kind.BACKEND:
-                embedded = event.text.endswith(".py")
-                name = "the embedded Python-based backend" if embedded else "the C++ backend"
-                self._say(f"ONNX models are served by {name}, {Path(event.text).resolve()}")
-            case Kind.WARNING | Kind.ERROR:
-                self._warn(event)
-
-    def _warn(self, event: Event) -> None:
-        if event.kind is Kind.ERROR:
-            self._errors = [*self._errors[-9:], event.text]
-        now = time.monotonic()
-        self._said = {text: when for text, when in self._said.items() if now - when < REPEAT_SECONDS}
-        if event.text not in self._said:
-            self._said[event.text] = now
-            self._say(f"{event.kind.name.lower()}: {event.text}")
+                self._report.take(event, "" if self.ready else f" ({time.monotonic() - self._began:.1f} s)")
+                if event.kind is Kind.UNHEALTHY and self._caretaker is not None:
+                    self._caretaker.complain(event.model)
 
     def _take_run_dir(self) -> None:
         lock = (self.settings.run_dir / "lock").open("a+")

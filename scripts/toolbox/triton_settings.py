@@ -15,7 +15,9 @@ class TritonSettings:
     """Where and what to run.
 
     ``run_dir`` belongs to one server: its log, pid file and backend directory. ``hang_seconds``: a server that answers
-    nothing for so long, not even whether it is live, is ended and started again.
+    nothing for so long, not even whether it is live, is ended and started again. ``hung_seconds``: a model's process
+    that is stopped for so long is ended and its model loaded again. ``leave_seconds``: what served the model before
+    then has so long for requests in flight.
     """
 
     models: Path
@@ -28,6 +30,8 @@ class TritonSettings:
     host: str = "127.0.0.1"
     key: str = field(default="", repr=False)
     hang_seconds: float = 60.0
+    hung_seconds: float = 10.0
+    leave_seconds: float = 30.0
     port_remedy: str = "choose others with --http-port and --metrics-port"
 
     @property

@@ -11,6 +11,9 @@ import triton_python_backend_utils as pb_utils
 
 Array = npt.NDArray[Any]
 
+UNHEALTHY = "is not healthy"
+"""In what Triton says of a model whose process is dead, stopped or stuck."""
+
 
 class ModelCallError(RuntimeError):
     """A model that a pipeline called failed: a fault of the server, never of the request."""
@@ -42,7 +45,11 @@ def _request(model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) ->
 
 def _values(response: pb_utils.InferenceResponse, model: str, outputs: Sequence[str]) -> list[Array]:
     if response.has_error():
-        raise ModelCallError(f"model {model} failed: {response.error().message()}")
+        message = f"model {model} failed: {response.error().message()}"
+        if UNHEALTHY in message:
+            # Triton itself does not log it, and goes on to report the model ready: what runs the server reads this.
+            pb_utils.Logger.log_error(message)
+        raise ModelCallError(message)
     return [_numpy(pb_utils.get_output_tensor_by_name(response, name), model, name) for name in outputs]
 
 

@@ -14,34 +14,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from toolbox import processes
-from toolbox.chaos.installation import Installation, eventually
-from toolbox.chaos.load import CUT, TIMEOUT, Load, Outcome, Verdict, count, describe
+from toolbox.chaos.installation import eventually
+from toolbox.chaos.load import CUT, TIMEOUT, Verdict, count, describe
 from toolbox.chaos.long_screenshots import DEADLINE as LONG_DEADLINE
 from toolbox.chaos.long_screenshots import long_screenshots
 from toolbox.chaos.model_faults import broken, garbage, unload
 from toolbox.chaos.poison_faults import poison
+from toolbox.chaos.process_faults import answered, freeze_one, kill, only
 from toolbox.chaos.world import World
 
 GAUGES: Final = ("requests_in_flight", "requests_waiting", "triton_calls", "held_bytes")
-
-
-def kill(world: World) -> Verdict:
-    """Kill Triton again and again."""
-    verdict, returns = Verdict(), []
-    with world.load() as clients:
-        for _ in range(3):
-            pid = world.site.triton_pid
-            os.kill(pid, signal.SIGKILL)
-            again = eventually(lambda pid=pid: _other_pid(world.site, pid) and world.site.triton_live(), 240)  # type: ignore[misc]
-            verdict.expect(again, "Triton was not started again within 240 s")
-            ready = time.monotonic()
-            eventually(lambda ready=ready: _answered(clients, world, ready), 30)  # type: ignore[misc]
-            returns.append(min((one.ended for one in _good(clients, world) if one.ended > ready), default=1e9) - ready)
-    _only(verdict, world, clients.since(), {200, 503})
-    verdict.expect(world.stock.clip == 0, f"{world.stock.clip} CLIP requests went upstream")
-    verdict.expect(max(returns) <= 10, "not back within 10 s of Triton being ready")
-    verdict.say(f"next 200 after {', '.join(f'{seconds:.1f}' for seconds in returns)} s")
-    return verdict
 
 
 def freeze(world: World) -> Verdict:
@@ -52,9 +34,9 @@ def freeze(world: World) -> Verdict:
         time.sleep(20 * world.pace)
         os.kill(pid, signal.SIGCONT)
         thawed = time.monotonic()
-        back = eventually(lambda: _answered(clients, world, thawed), 30)
+        back = eventually(lambda: answered(clients, world, thawed), 30)
     slowest = max(one.seconds for one in clients.since())
-    _only(verdict, world, clients.since(), {200, 503})
+    only(verdict, world, clients.since(), {200, 503})
     verdict.expect(slowest < world.deadline + 2, f"a request took {slowest:.1f} s, deadline {world.deadline} s")
     verdict.expect(back, "no answer within 30 s after SIGCONT")
     verdict.expect(world.site.triton_pid == pid, "Triton was restarted")
@@ -188,7 +170,16 @@ class Trial:
 TRIALS: Final[Mapping[str, Trial]] = {
     # First: a catch-up after another trial would put this one off, as it is meant to.
     "outage": Trial("outage of 60 s with catch-up", "the right queue is started once, nothing else", outage),
-    "kill": Trial("kill -9 Triton, three times", "every request 200 or 503; 0 CLIP upstream; 200 again in 10 s", kill),
+    "kill": Trial(
+        "kill -9 Triton, three times",
+        "every request 200 or 503; 0 CLIP upstream; all answered again 10 s after all models are ready",
+        kill,
+    ),
+    "freeze-one": Trial(
+        "freeze one process: SIGSTOP one of ocr_rec's",
+        "no request ends in 500, every photo is answered or waits; replaced without help",
+        freeze_one,
+    ),
     "freeze": Trial("SIGSTOP Triton for 20 s", "nobody waits beyond the deadline; recovery without restart", freeze),
     "unload": Trial("one model unloaded", "only its task is 503; the others are answered", unload),
     "broken": Trial("one model fails to load", "only its task is 503; the others are answered", broken),
@@ -209,29 +200,6 @@ TRIALS: Final[Mapping[str, Trial]] = {
 
 FATAL: Final = ("terminate", "interrupt")
 """Trials after which the installation is gone."""
-
-
-def _only(verdict: Verdict, world: World, outcomes: list[Outcome], allowed: set[int]) -> None:
-    routed = [one for one in outcomes if one.kind in world.routed]
-    passed = [one for one in outcomes if one.kind == "pass"]
-    verdict.expect(bool(routed) and {one.status for one in routed} <= allowed, f"routed: {describe(count(routed))}")
-    verdict.expect({one.status for one in passed} == {200}, f"passing: {describe(count(passed))}")
-    verdict.say(f"routed {describe(count(routed))}; passing {describe(count(passed))}")
-
-
-def _good(clients: Load, world: World) -> list[Outcome]:
-    return [one for one in clients.since() if one.kind in world.routed and one.status == 200]
-
-
-def _answered(clients: Load, world: World, since: float) -> bool:
-    return any(one.ended > since for one in _good(clients, world))
-
-
-def _other_pid(site: Installation, pid: int) -> bool:
-    try:
-        return site.triton_pid != pid
-    except (FileNotFoundError, ValueError):
-        return False
 
 
 def _gauges(world: World) -> Mapping[str, float]:

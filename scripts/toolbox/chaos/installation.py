@@ -73,13 +73,6 @@ class Installation:
         except requests.RequestException:
             return False
 
-    def triton_live(self) -> bool:
-        """Whether Triton answers, with all models loaded."""
-        try:
-            return requests.get(f"{self.triton_url}/v2/health/ready", timeout=2).ok
-        except requests.RequestException:
-            return False
-
     def stop(self, number: signal.Signals = signal.SIGTERM, *, group: bool = False) -> int:
         """Stop it, by a signal to the supervisor or to its whole process group; return the exit code."""
         if self.process.poll() is None:
