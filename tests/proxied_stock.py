@@ -31,7 +31,7 @@ class Outcome:
     """What became of a request: the gateway's own answer (0 when it was passed on), and what stock saw, if anything.
 
     ``claimed`` tells whether it was taken for a prediction, ``unchanged`` whether its body was passed on byte for byte;
-    ``split`` is what stock saw of requests that the gateway sent it itself.
+    ``split`` is what stock saw of requests that the gateway sent it itself; ``sent`` and ``answer`` are the bodies.
     """
 
     status: int = 0
@@ -39,6 +39,8 @@ class Outcome:
     split: list[Seen] = field(default_factory=list)
     claimed: bool = False
     unchanged: bool = False
+    sent: bytes = b""
+    answer: bytes = b""
 
     @property
     def ran(self) -> set[tuple[str, ...]]:
@@ -65,12 +67,14 @@ class ProxiedStock:
         flow = tflow.tflow(req=as_read(attack))
         await self._passthrough.requestheaders(flow)
         await self._gateway.request(flow)
-        outcome = Outcome(flow.response.status_code if flow.response else 0, split=self._split)
-        outcome.claimed = kind_of(flow, self._service.id) == "predict"
-        if flow.response is None and may_go_upstream(flow):
+        outcome = Outcome(split=self._split, claimed=kind_of(flow, self._service.id) == "predict")
+        if flow.response:
+            outcome.status = flow.response.status_code
+            outcome.answer = flow.response.raw_content or b""
+        elif may_go_upstream(flow):
             request = flow.request
-            outcome.unchanged = request.raw_content == attack.body
-            content = request.raw_content or b""
+            content = outcome.sent = request.raw_content or b""
+            outcome.unchanged = content == attack.body
             outcome.seen = self._stock.ask(request.data.path, request.headers.fields, content, chunk)
         return outcome
 

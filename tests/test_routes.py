@@ -41,10 +41,21 @@ def test_no_routes_is_fine_but_no_folder_is_not(tmp_path: Path) -> None:
         load_routes(tmp_path / "missing")
 
 
-def test_two_routes_for_one_name_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spelling", ["PP-OCRv5.1", "PP-OCRv51", "some/PP-OCRv5.1."])
+def test_a_name_with_a_dot_is_found_however_it_is_spelt_and_shown_as_it_is_written(
+    tmp_path: Path, spelling: str
+) -> None:
+    add(tmp_path, "a", Route("ocr", ["PP-OCRv5.1"], [OCR], SHA))
+    table = load_routes(tmp_path)
+    assert table.find("ocr", spelling) is table.routes[0]
+    assert table.describe()[0].startswith("ocr PP-OCRv5.1 -> ")
+
+
+@pytest.mark.parametrize("other", ["x", ".x", "y/x"])
+def test_two_routes_for_one_name_are_refused(tmp_path: Path, other: str) -> None:
     add(tmp_path, "a", Route("ocr", ["x"], [OCR], SHA))
-    add(tmp_path, "b", Route("ocr", ["x"], [OCR], SHA))
-    with pytest.raises(RouteError, match="both answer ocr x"):
+    add(tmp_path, "b", Route("ocr", [other], [OCR], SHA))
+    with pytest.raises(RouteError, match=f"both answer ocr {other}"):
         load_routes(tmp_path)
 
 

@@ -73,6 +73,43 @@ def test_recorded_requests_pass_or_are_answered(gateway: ProxiedStock, name: str
         assert outcome.unchanged
 
 
+def test_what_stock_ignores_goes_along_unchanged_or_rebuilt(gateway: ProxiedStock) -> None:
+    content = form(entries(UNROUTED), (field(b"album"), "猫".encode()))
+    assert gateway.send(post(content)).unchanged
+    for attack in (
+        post(content, types=[MULTIPART + b"; charset=utf-8"]),
+        post(content + b"epilogue"),
+        post(content, extra=[b"Content-Encoding: identity"]),
+    ):
+        outcome = gateway.send(attack)
+        assert outcome.ran == {("clip", "textual", UNROUTED)}
+        assert b'name="album"\r\n\r\n\xe7\x8c\xab\r\n' in outcome.sent
+        assert not outcome.unchanged
+
+
+@pytest.mark.parametrize(
+    ("attack", "reason"),
+    [
+        (ATTACKS["two content types"], b"2 Content-Type headers"),
+        (post(form(entries(UNROUTED), (field(b"a;b"), b""))), b"every parser reads alike"),
+        (post(form(entries(UNROUTED)[:-1] + b"," + entries(CLIP_NAME + ".", "ocr")[1:])), b"Invalid request format"),
+    ],
+    ids=["two content types", "an odd name", "a type that the task has not"],
+)
+def test_what_cannot_be_rebuilt_is_refused(gateway: ProxiedStock, attack: Attack, reason: bytes) -> None:
+    outcome = gateway.send(attack)
+    assert outcome.status in (400, 422)
+    assert reason in outcome.answer
+    assert not outcome.ran
+
+
+def test_an_error_names_the_models_as_they_were_spelt(gateway: ProxiedStock) -> None:
+    both = b'{"ocr":{"detection":{"modelName":"x/PP-OCRv5_mobile."},"recognition":{"modelName":"PP-OCR.9"}}}'
+    outcome = gateway.send(post(form(both)))
+    assert outcome.status == 400
+    assert b"detection x/PP-OCRv5_mobile., recognition PP-OCR.9" in outcome.answer
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[StockServer]:
     with stock_server() as one:
