@@ -175,7 +175,8 @@ def test_equals_what_stock_answered(face_models: Path, recorded: Path) -> None:
     folder = {"face_det": "face_det_standin_recorded", "face_rec": "face_rec_standin_recorded"}
 
     def session(name: str) -> Session:
-        return cpu_session(face_models / folder[name] / "1/model.onnx")
+        found: Session = cpu_session(face_models / folder[name] / "1/model.onnx")
+        return found
 
     pipeline = FacesPipeline(session, session)
     image = (DATA / "images" / recorded.name.removesuffix(".faces.json")).read_bytes()
