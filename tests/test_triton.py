@@ -54,8 +54,6 @@ class FaultyTriton:
         self.answers = list(answers)
         self.requests: list[bytes] = []
         self.ready = True
-        self.config: dict[str, object] = {}
-        self.configs_read = 0
         self.asked: list[str] = []
         self.url = ""
 
@@ -63,9 +61,6 @@ class FaultyTriton:
         if request.path.endswith("/ready"):
             self.asked.append(request.path.split("/")[3])
             return web.Response(status=200 if self.ready else 400)
-        if request.path.endswith("/config") and self.config:
-            self.configs_read += 1
-            return web.json_response(self.config)
         if not request.path.endswith("/infer"):
             return web.Response(status=404)
         self.requests.append(await request.read())
@@ -236,6 +231,21 @@ async def test_not_ready_says_why() -> None:
     assert f"cannot reach Triton at {triton.url}" in reason
 
 
+class WithProcesses(FaultyTriton):
+    """A server whose pipelines have a number of processes; ``told`` is how often it said so."""
+
+    def __init__(self, count: int, answer: Handler) -> None:
+        super().__init__(answer)
+        self.count = count
+        self.told = 0
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if not request.path.endswith("/config"):
+            return await super().handle(request)
+        self.told += 1
+        return web.json_response({"max_batch_size": 8, "instance_group": [{"count": self.count}]})
+
+
 @pytest.mark.parametrize(("processes", "places"), [(1, 1), (3, 1), (6, 2), (8, 2)])
 async def test_large_images_hold_a_third_of_the_processes(processes: int, places: int) -> None:
     """Beyond that they wait in the gateway, and ordinary ones pass them by."""
@@ -249,13 +259,12 @@ async def test_large_images_hold_a_third_of_the_processes(processes: int, places
             await let_go.wait()
         return inference(GOOD)
 
-    triton = FaultyTriton(slow)
-    triton.config = {"max_batch_size": 8, "instance_group": [{"count": processes}]}
+    triton = WithProcesses(processes, slow)
     pipeline = Pipeline("ocr", ("detection",), ())
     ordinary, long = (Call(pipeline, "IMAGE", data, ("EMBEDDING",)) for data in (png(1080, 1920), LONG_PNG))
     async with serving(triton), client_of(triton) as client:
         await client.infer(ordinary, deadline=60)  # reads the capacity
-        await until(lambda: triton.configs_read > 0)
+        await until(lambda: triton.told > 0)
         waiting = [asyncio.create_task(client.infer(long, deadline=60)) for _ in range(places + 3)]
         await until(lambda: sum(body.endswith(LONG_PNG) for body in at_triton) == places)
         await asyncio.gather(*(client.infer(ordinary, deadline=60) for _ in range(20)))
