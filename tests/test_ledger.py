@@ -70,9 +70,9 @@ def test_a_lock_that_is_not_given_back_is_an_error_that_says_so(
     monkeypatch.setattr(state_file, "PATIENCE", 0.05)
     ledger = Ledger(tmp_path)
     with state_file.exclusive(ledger.path):
-        for change in (lambda: ledger.own("a", "1" * 64), lambda: Ledger(tmp_path).own("b", "2" * 64)):
+        for other in (ledger, Ledger(tmp_path)):
             with pytest.raises(LedgerError, match=r"another process holds .*\.owned\.json\.lock"):
-                change()
+                other.own("a", "1" * 64)
         assert ledger.owned() == {}  # to read takes no lock
     ledger.own("a", "1" * 64)
     assert ledger.owned() == {"a": "1" * 64}

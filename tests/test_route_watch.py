@@ -15,7 +15,7 @@ from immich_triton import route_watch
 from immich_triton.gateway import Gateway, _Story
 from immich_triton.protocol import ProtocolError
 from immich_triton.route_watch import RouteWatch
-from immich_triton.routes import RouteError, RouteTable
+from immich_triton.routes import RouteError, RouteTable, load_routes
 from immich_triton.service import Service
 from immich_triton.settings import Settings
 
@@ -85,11 +85,9 @@ def test_a_failed_read_is_repeated(
 def test_what_changes_while_it_is_read_is_not_taken_over(
     watch: RouteWatch, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = route_watch.load_routes
-
     def slow(folder: Path) -> RouteTable:
         (models / "ocr_rec").rename(models / ".old")
-        table = real(folder)
+        table = load_routes(folder)
         (models / ".old").rename(models / "ocr_rec")
         (models / "ocr_rec/route.toml").touch()
         return table
@@ -103,13 +101,13 @@ def test_what_changes_while_it_is_read_is_not_taken_over(
 
 
 def test_a_start_in_the_middle_of_a_replacement_reads_again(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = route_watch.load_routes, []
+    calls: list[Path] = []
 
     def at_first_not(folder: Path) -> RouteTable:
         calls.append(folder)
         if len(calls) == 1:
             raise RouteError("route.toml: No such file or directory")
-        return real(folder)
+        return load_routes(folder)
 
     monkeypatch.setattr(route_watch, "load_routes", at_first_not)
     assert knows_ocr(RouteWatch(settings_of(models)))
