@@ -85,11 +85,9 @@ def test_a_failed_read_is_repeated(
 def test_what_changes_while_it_is_read_is_not_taken_over(
     watch: RouteWatch, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = load_routes
-
     def slow(folder: Path) -> RouteTable:
         (models / "ocr_rec").rename(models / ".old")
-        table = real(folder)
+        table = load_routes(folder)
         (models / ".old").rename(models / "ocr_rec")
         (models / "ocr_rec/route.toml").touch()
         return table
@@ -103,13 +101,13 @@ def test_what_changes_while_it_is_read_is_not_taken_over(
 
 
 def test_a_start_in_the_middle_of_a_replacement_reads_again(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = load_routes, []
+    calls: list[Path] = []
 
     def at_first_not(folder: Path) -> RouteTable:
         calls.append(folder)
         if len(calls) == 1:
             raise RouteError("route.toml: No such file or directory")
-        return real(folder)
+        return load_routes(folder)
 
     monkeypatch.setattr(route_watch, "load_routes", at_first_not)
     assert knows_ocr(RouteWatch(settings_of(models)))

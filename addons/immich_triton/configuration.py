@@ -106,7 +106,10 @@ class Configuration:
         guard.watch(self)
         if not self._service.is_configured:
             # The script was added to a mitmproxy that runs, and `configure` refused its settings.
-            raise self._give_up("its settings were refused when it was loaded")
+            error = self._give_up("its settings were refused when it was loaded")
+            # Raised in a task that nobody awaits, so that no other addon of ours begins to work.
+            logger.error("%s", error)
+            raise error
         self._service.watch()
         self._service.look_after_doubts()
 
