@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 
 import requests
@@ -26,7 +27,7 @@ class Reply:
     @property
     def ok(self) -> bool:
         """Whether the status says success."""
-        return self.status < 400
+        return self.status < HTTPStatus.BAD_REQUEST
 
     def json(self) -> Any:
         """Return the body, parsed. Raises ValueError when it is no JSON."""

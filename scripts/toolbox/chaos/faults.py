@@ -177,7 +177,7 @@ TRIALS: Final[Mapping[str, Trial]] = {
     ),
     "freeze-one": Trial(
         "freeze one process: SIGSTOP one of ocr_rec's",
-        "no request ends in 500, every photo is answered or waits; replaced without help",
+        "every request 200, or 503 at its deadline, never 500; the process is replaced without help",
         freeze_one,
     ),
     "freeze": Trial("SIGSTOP Triton for 20 s", "nobody waits beyond the deadline; recovery without restart", freeze),
