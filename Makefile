@@ -14,8 +14,6 @@ OPTIONS ?=
 WEB ?=
 WEB_PORT ?= 8081
 IMMICH ?=
-# Where the key of a Triton that asks for one stands: file:PATH or env:NAME.
-TRITON_KEY ?=
 # Where this machine reaches the gateway that make run started.
 URL ?= http://$(if $(filter 0.0.0.0 ::,$(HOST)),127.0.0.1,$(HOST)):$(PORT)
 AGAINST ?=
