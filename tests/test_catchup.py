@@ -287,7 +287,11 @@ async def test_nothing_is_asked_while_a_model_is_missing(triton: StandInTriton, 
 async def test_nothing_is_asked_while_triton_has_other_weights(triton: StandInTriton, tmp_path: Path) -> None:
     async with (
         serving(Immich()) as immich,
-        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY) as (service, catch_up, outages),
+        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=kept(tmp_path, KEY)) as (
+            service,
+            catch_up,
+            outages,
+        ),
     ):
         lose(service, "clip", reason="weights")
         assert outages.marks().keys() == {"clip"}
@@ -347,7 +351,9 @@ async def test_a_dead_process_is_well_enough_to_ask_for_photos_when_one_may_try(
     triton.behaviour["ocr"] = "dead process"
     async with (
         serving(Immich()) as immich,
-        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=KEY, immich_deadline=1) as (
+        attending(
+            triton, tmp_path, immich_api_url=immich.url, immich_api_key=kept(tmp_path, KEY), immich_deadline=1
+        ) as (
             service,
             catch_up,
             _,
