@@ -20,8 +20,10 @@ ADDON = PROJECT / "addons" / "immich_web.py"
 def running_web(directory: Path, upstream: str, *, script: Path = ADDON, **options: object) -> Iterator[GatewayProcess]:
     """Start mitmdump, wait until it listens, stop it at the end. *directory* takes its log."""
     (port,) = free_ports(1)
+    directory.mkdir(exist_ok=True)
     log_file = directory / "web.log"
-    line = command(port=port, mode=f"reverse:{upstream}", script=script, confdir=directory / "confdir", **options)
+    options |= {"confdir": directory / "confdir"}
+    line = command(port=port, mode=f"reverse:{upstream}", script=script, program="mitmdump", **options)
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             die_with_parent.wrap(line),
