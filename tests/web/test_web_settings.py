@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import document_options
 import pytest
 from embedded_triton import free_ports
 from gateway_process import command
@@ -87,3 +88,10 @@ def test_an_option_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
     ended = subprocess.run(die_with_parent.wrap(line), capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert "immich-triton: Failed to parse option web_depth: not an integer: deep" in ended.stdout + ended.stderr
+
+
+def test_the_documentation_has_every_option_and_every_way_to_switch_off() -> None:
+    text = document_options.WEB.read_text(encoding="utf-8")
+    assert document_options.updated_web(text) == text, "run: python scripts/document_options.py"
+    for switch in ("web_ocr_prefix", "web_hybrid", "web_keep_host", "web_forwarded"):
+        assert f"`{switch}=off`" in text
