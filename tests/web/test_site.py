@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,21 @@ def test_is_no_open_proxy(web: GatewayProcess, site: ImmichSite) -> None:
         client.sendall(b"GET http://elsewhere.example/photos HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
     assert site.seen[-1].target == "/photos"
+
+
+def test_tls_may_end_here_and_speaks_http_1(web: GatewayProcess, site: ImmichSite) -> None:
+    """HTTP/2 is not offered: mitmproxy would hand on a body without a length as the next request."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(web.address, 60) as plain,
+        context.wrap_socket(plain, server_hostname="photos.example.org") as client,
+    ):
+        assert client.selected_alpn_protocol() == "http/1.1"
+        client.sendall(b"GET /photos HTTP/1.1\r\nHost: photos.example.org\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+    assert site.seen[-1].header("x-forwarded-proto") == "https"
 
 
 async def test_the_websocket_lives_and_its_messages_are_not_kept(web: GatewayProcess, site: ImmichSite) -> None:

@@ -60,8 +60,11 @@ def test_values_in_other_units_and_words() -> None:
 def test_mitmproxy_is_set_for_a_site() -> None:
     with configured() as context:
         options = context.options
-        options.update(web_depth=200, connection_strategy="eager", flow_detail=1)  # as at the start: all are looked at
+        options.update(
+            web_depth=200, connection_strategy="eager", flow_detail=1, http2=True
+        )  # as at the start: all are looked at
         assert (options.keep_host_header, options.connection_strategy, options.flow_detail) == (True, "lazy", 0)
+        assert not options.http2
         options.update(flow_detail=2, web_keep_host="off")
         assert (options.keep_host_header, options.flow_detail) == (False, 2)
 

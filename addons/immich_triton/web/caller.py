@@ -56,8 +56,6 @@ def caller_of(request: Request) -> Caller:
     headers = tuple(
         (name, value) for name, value in request.headers.items(multi=True) if name.lower() not in NOT_PASSED_ON
     )
-    if request.host_header:  # which HTTP/2 has in another place
-        headers = (("host", request.host_header), *headers)
     query = request.path.partition("?")[2]
     credentials = [f"{name}: {request.headers.get(name, '')}" for name in CREDENTIALS]
     credentials += sorted(_cookies_of_immich(request.headers.get_all("cookie")))

@@ -52,6 +52,9 @@ class Configuration:
                 raise OptionsError(f"immich-triton: {error}") from error
             if ctx.options.keep_host_header != self._service.settings.keep_host:
                 ctx.options.update(keep_host_header=self._service.settings.keep_host)
+        if "http2" in updated and ctx.options.http2:
+            # mitmproxy 12.2 hands on a body of HTTP/2 that has no length as if it were the next request.
+            ctx.options.update(http2=False)
         if "connection_strategy" in updated and ctx.options.connection_strategy != "lazy":
             # Eager connects to Immich first, and cuts clients off without an answer while Immich is down.
             ctx.options.update(connection_strategy="lazy")

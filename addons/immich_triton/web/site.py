@@ -58,11 +58,10 @@ def is_search(request: Request) -> bool:
 def normalise(request: Request) -> None:
     """Make a request one for Immich alone.
 
-    An absolute-form target loses its authority: this is no open proxy. (HTTP/2 has the host name there.) Of the
-    upgrades only that to WebSocket passes: behind another one requests would run through the tunnel unseen.
+    An absolute-form target loses its authority: this is no open proxy. Of the upgrades only that to WebSocket passes:
+    behind another one requests would run through the tunnel unseen.
     """
-    if not request.is_http2 and not request.is_http3:
-        request.authority = ""
+    request.authority = ""
     if request.headers.get("upgrade", "websocket").lower() != "websocket":
         for name in ("upgrade", "http2-settings"):
             request.headers.pop(name, None)
