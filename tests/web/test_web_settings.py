@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
+import sys
 from pathlib import Path
 
 import document_options
@@ -98,3 +100,13 @@ def test_the_documentation_has_every_option_and_every_way_to_switch_off() -> Non
     assert document_options.updated_web(text) == text, "run: python scripts/document_options.py"
     for switch in ("web_ocr_prefix", "web_hybrid", "web_keep_host", "web_forwarded"):
         assert f"`{switch}=off`" in text
+
+
+def test_the_gateway_of_the_machine_learning_loads_nothing_of_this() -> None:
+    program = "import sys, immich_ml; print([*sys.modules])"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ADDON.parent, capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = set(ast.literal_eval(ended.stdout))
+    assert "immich_triton.gateway" in loaded
+    assert not [name for name in loaded if name.startswith(("immich_triton.web.", "rjieba", "opencc"))]
