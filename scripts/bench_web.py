@@ -100,7 +100,7 @@ async def measure(
     times: dict[str, list[float]] = {name: [] for name in addresses}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
         for number in range(rounds + 1):
-            names = [*addresses] if number % 2 else [*reversed(addresses)]
+            names = [*addresses] if number % 2 else [*addresses][::-1]
             for name in names:
                 taken = [await ask(session, addresses[name] + path, body, key) for _ in range(requests)]
                 times[name] += taken if number else []

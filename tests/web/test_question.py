@@ -86,6 +86,7 @@ def test_a_prefix_without_words_finds_nothing(query: str) -> None:
         {"query": "   "},
         {"query": None},
         {"query": 7},
+        {"query": "ocr:" + "停" * 1000},
         {},
         {"query": "cat", "page": 0},
         {"query": "cat", "page": "2"},
@@ -141,6 +142,7 @@ def test_knows_a_search_in_albums(body: dict[str, Any], albums: bool) -> None:
 
 def test_pages_of_one_search_have_one_key() -> None:
     one, two = must({"query": "cat", "page": 1, "size": 5}), must({"size": 5, "page": 2, "query": "cat"})
+    assert len(one.key()) == len(must({"query": "cat", "personIds": ["p"] * 9999}).key()) == 64  # a thousand are kept
     assert one.key() == two.key() == must({"query": "cat", "size": 5}).key()
     assert one.key() != must({"query": "cat", "size": 6}).key()
     assert one.key() != must({"query": "cat", "size": 5, "isFavorite": True}).key()

@@ -11,6 +11,7 @@ Immich 3.2 and later also has ``filter``; a mix of both is 400 there, and a smar
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -29,6 +30,8 @@ SMART: Final = "/api/search/smart"
 METADATA: Final = "/api/search/metadata"
 
 LARGEST_PAGE: Final = 1000
+LONGEST_QUERY: Final = 1000
+"""Characters. The machine learning reads 52 to 77 tokens of a query; a longer one is nobody's search for a photo."""
 DEFAULT_SIZE: Final[Mapping[str, int]] = {SMART: 100, METADATA: 250}
 """Immich's own: photos on a page when the request does not say."""
 
@@ -90,8 +93,9 @@ class Question:
         return body
 
     def key(self) -> bytes:
-        """Return what two pages of one search have in common."""
-        return orjson.dumps([self.route, {**self.body, "page": None}], option=orjson.OPT_SORT_KEYS)
+        """Return what two pages of one search have in common, in a few bytes."""
+        common = orjson.dumps([self.route, {**self.body, "page": None}], option=orjson.OPT_SORT_KEYS)
+        return hashlib.blake2b(common).digest()
 
 
 def parse(route: str, content: bytes, *, prefix: bool, hybrid: bool) -> Question | None:
@@ -108,7 +112,7 @@ def parse(route: str, content: bytes, *, prefix: bool, hybrid: bool) -> Question
     if not isinstance(body, dict) or "queryAssetId" in body or _has_text_filter(body):
         return None
     query, page, size = body.get("query"), body.get("page", 1), body.get("size", DEFAULT_SIZE[route])
-    if not isinstance(query, str) or not query.strip() or not _is_of_one_shape(body):
+    if not isinstance(query, str) or not query.strip() or len(query) > LONGEST_QUERY or not _is_of_one_shape(body):
         return None
     if not _whole(page) or not _whole(size) or page < 1 or not 1 <= size <= LARGEST_PAGE:
         return None

@@ -25,6 +25,9 @@ GOOD: Final = 0.6
 MOST_WORDS: Final = 12
 """Words of a query that are looked for; all their sequences are."""
 
+LONGEST: Final = 100
+"""Characters of a query that its words are taken from."""
+
 _TOKEN: Final = re.compile(rf"[{IDEOGRAPHS}]+|[^\W_{IDEOGRAPHS}]+(?:[.,:'/-][^\W_{IDEOGRAPHS}]+)*")
 _BLANK_AT_IDEOGRAPH: Final = re.compile(rf"(?<=[{IDEOGRAPHS}])[^\S\n]+|[^\S\n]+(?=[{IDEOGRAPHS}])")
 _IDEOGRAPH: Final = re.compile(rf"[{IDEOGRAPHS}]")
@@ -40,7 +43,7 @@ class Wanted:
     """A query, taken apart once for all photos."""
 
     def __init__(self, query: str, chinese: Chinese) -> None:
-        self.whole = readable(query.replace("\n", " "), chinese)
+        self.whole = readable(query[:LONGEST].replace("\n", " "), chinese)
         spans = []
         for token in _TOKEN.finditer(self.whole):
             if _IDEOGRAPH.match(token[0]):
