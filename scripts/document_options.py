@@ -1,4 +1,4 @@
-"""Write the tables of options in docs/reference.md from the code, so that they cannot differ; --check only compares."""
+"""Write the tables of options in docs/reference.md and docs/web.md from the code; --check only compares."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import argparse
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
 from toolbox.repository import PROJECT
 
+from immich_triton.options import Setting
 from immich_triton.settings import SETTINGS
+from immich_triton.web.options import SETTINGS as WEB_SETTINGS
 
 REFERENCE = PROJECT / "docs/reference.md"
+WEB = PROJECT / "docs/web.md"
 NOT_PROGRAMS = {"document_options"}
 
 
@@ -44,10 +47,10 @@ def _parser_of(name: str) -> argparse.ArgumentParser:
     raise AssertionError(f"scripts/{name}.py parses no command line in main()")
 
 
-def gateway_table() -> str:
+def settings_table(settings: Sequence[Setting]) -> str:
     """Return the table of mitmproxy options."""
     rows = ["| option | default | what it does |", "|---|---|---|"]
-    for setting in SETTINGS:
+    for setting in settings:
         default = setting.shown_default or _default(setting.default)
         rows.append(f"| `{setting.name}` | {default} | {_cell(setting.help)} |")
     return "\n".join(rows)
@@ -112,29 +115,42 @@ def _first_sentence(text: str | None) -> str:
 
 def updated(reference: str) -> str:
     """Return *reference* with the generated blocks renewed. Raises ValueError when a marker is missing."""
-    for name, table in (("gateway", gateway_table()), ("programs", program_tables())):
+    return _renewed(reference, {"gateway": settings_table(SETTINGS), "programs": program_tables()})
+
+
+def updated_web(text: str) -> str:
+    """Return the text of docs/web.md with its generated block renewed. Raises ValueError when a marker is missing."""
+    return _renewed(text, {"web": settings_table(WEB_SETTINGS)})
+
+
+def _renewed(text: str, tables: Mapping[str, str]) -> str:
+    for name, table in tables.items():
         begin, end = f"<!-- {name} options: made by scripts/document_options.py -->", f"<!-- end of {name} options -->"
-        if begin not in reference or end not in reference:
-            raise ValueError(f"{REFERENCE.name} has no block {begin}")
-        head, rest = reference.split(begin, 1)
+        if begin not in text or end not in text:
+            raise ValueError(f"there is no block {begin}")
+        head, rest = text.split(begin, 1)
         _, tail = rest.split(end, 1)
-        reference = f"{head}{begin}\n\n{table}\n\n{end}{tail}"
-    return reference
+        text = f"{head}{begin}\n\n{table}\n\n{end}{tail}"
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns 1 when --check finds a difference."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when the page differs")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when a table differs")
     options = parser.parse_args(arguments)
-    reference = REFERENCE.read_text(encoding="utf-8")
-    fresh = updated(reference)
-    if options.check:
-        if fresh != reference:
-            print("docs/reference.md is out of date: run .venv/bin/python scripts/document_options.py", file=sys.stderr)
-        return int(fresh != reference)
-    REFERENCE.write_text(fresh, encoding="utf-8")
-    return 0
+    different = False
+    for path, renew in ((REFERENCE, updated), (WEB, updated_web)):
+        text = path.read_text(encoding="utf-8")
+        if (fresh := renew(text)) == text:
+            continue
+        different = True
+        if options.check:
+            name = path.relative_to(PROJECT)
+            print(f"{name} is out of date: run .venv/bin/python scripts/document_options.py", file=sys.stderr)
+        else:
+            path.write_text(fresh, encoding="utf-8")
+    return int(different and options.check)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""One page of a search: from the list that is kept, with its photos asked for anew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from immich_triton.web.immich import Found, Refused, Unreachable
+from immich_triton.web.pages import MOST_STOCK_PAGES, Ranked
+from immich_triton.web.question import METADATA, SMART
+from immich_triton.web.respond import page_of
+
+if TYPE_CHECKING:
+    from mitmproxy.http import Request, Response
+
+    from immich_triton.web.lists import Lists
+    from immich_triton.web.ranking import Outcome, Ranking
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE: Final = 8
+MOST_SINGLE: Final = 64
+"""Photos of a page that are asked for one by one, because the searches do not hold them any more."""
+
+SINGLE_TIMEOUT: Final = 0.5
+
+
+class Pager:
+    """Takes the list of a search from *lists*, or has it made by *ranking* and puts it there."""
+
+    def __init__(self, lists: Lists, ranking: Ranking) -> None:
+        self._lists = lists
+        self._ranking = ranking
+        self._question = ranking.question
+        self._size = ranking.question.size
+
+    async def answer(self, request: Request) -> Response:
+        """Return the page that *request* asks for. Raises what `Ranking.rank` raises."""
+        if self._question.kind == "nothing":
+            return page_of(request, await self._ranking.nothing(), [], None)
+        outcome = await self._outcome()
+        ranked, number = outcome.ranked, self._question.page
+        items: Sequence[Any] = []
+        while not items and number <= ranked.pages(self._size):
+            items = await self._present(outcome, ranked.cut(number, self._size))
+            number += 1
+        if items:
+            return page_of(request, outcome.found, items, await self._next(ranked, number))
+        number, items, found = await self._behind(ranked, number)
+        return page_of(request, found or outcome.found, items, number + 1 if found and found.more else None)
+
+    async def _outcome(self) -> Outcome:
+        page, key = self._question.page, self._ranking.immich.caller.key + self._question.key()
+        if page > 1 and (kept := self._lists.get(key)):
+            return await self._ranking.again(kept)
+        if page > 1:
+            logger.warning(
+                "page %d of a search whose list is not kept any more, after 10 minutes or 1,000 newer ones: it is "
+                "ranked anew, and a photo may come twice or not at all",
+                page,
+            )
+        outcome = await self._ranking.rank()
+        if not self._question.structured:
+            self._lists.put(key, outcome.ranked)
+        return outcome
+
+    async def _present(self, outcome: Outcome, ids: Sequence[str]) -> list[Any]:
+        """Return the photos of *ids* that this caller may still see with these filters, in order."""
+        items = dict(outcome.items)
+        missing = [photo for photo in ids if photo not in items][:MOST_SINGLE]
+        queue = iter(missing)
+
+        async def ask() -> None:
+            for photo in queue:
+                body = self._question.metadata(None, size=1, id=photo)
+                try:
+                    found = await self._ranking.immich.search(METADATA, body, within=SINGLE_TIMEOUT)
+                except (Refused, Unreachable, ValueError):
+                    continue
+                if photo in found.items:
+                    items[photo] = found.items[photo]
+
+        await asyncio.gather(*(ask() for _ in range(min(AT_ONCE, len(missing)))))
+        return [items[photo] for photo in ids if photo in items]
+
+    async def _next(self, ranked: Ranked, number: int) -> int | None:
+        """Return the number of the next page, if anything stands on one: an empty page is a failure to the app."""
+        if self._question.structured:
+            return None
+        if number <= ranked.pages(self._size):
+            return number
+        number, items, _ = await self._behind(ranked, number)
+        return number if items else None
+
+    async def _behind(self, ranked: Ranked, number: int) -> tuple[int, list[Any], Found | None]:
+        """Return the first page from *number* on, behind the list, that has anything new on it, and Immich's answer."""
+        shown, found = set(ranked.ids), None
+        for page in range(number, number + MOST_STOCK_PAGES):
+            if not ranked.tail or self._question.structured or (found and not found.more):
+                break
+            stock = ranked.stock_page(page, self._size)
+            if ranked.tail == SMART:
+                body = self._question.smart(size=self._size, page=stock)
+            else:
+                body = self._question.metadata(self._question.text, size=self._size, page=stock)
+            found = await self._ranking.immich.search(ranked.tail, body)
+            if items := [item for photo, item in found.items.items() if photo not in shown]:
+                return page, items, found
+        return number, [], None

@@ -1,0 +1,62 @@
+"""Answers as Immich gives them: its own headers, its own shape, compressed if the client can read that. Pure."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+from mitmproxy.http import Headers, Request, Response
+
+from immich_triton.web.immich import Answer, Found
+
+OF_THE_BODY: Final = frozenset(
+    {"content-length", "content-encoding", "transfer-encoding", "connection", "keep-alive", "etag"}
+)
+"""Headers that belong to the body, or the connection, that Immich's answer came with."""
+
+WORTH_PACKING: Final = 1024
+"""Bytes; Immich compresses from here on too."""
+
+GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+def page_of(request: Request, found: Found, items: Sequence[Any], next_page: int | None) -> Response:
+    """Return an answer with *items* in the place of those that Immich *found*."""
+    assets = {
+        **found.body["assets"],
+        "total": len(items),
+        "count": len(items),
+        "items": items,
+        "nextPage": None if next_page is None else str(next_page),
+    }
+    if "nextCursor" in assets:
+        assets["nextCursor"] = None
+    return as_sent(request, found.answer, orjson.dumps({**found.body, "assets": assets}))
+
+
+def as_sent(request: Request, answer: Answer, content: bytes | None = None) -> Response:
+    """Return Immich's *answer*, or one with other *content*."""
+    content = answer.content if content is None else content
+    headers = Headers([(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in answer.headers])
+    for name in OF_THE_BODY & {name.lower() for name in headers}:
+        del headers[name]
+    if len(content) >= WORTH_PACKING and _reads_gzip(request):
+        packer = zlib.compressobj(level=1, wbits=GZIP)
+        content = packer.compress(content) + packer.flush()
+        headers["content-encoding"] = "gzip"
+        if "accept-encoding" not in headers.get("vary", "").lower():
+            headers.add("vary", "Accept-Encoding")
+    response = Response.make(answer.status, b"", headers)
+    response.raw_content = content
+    response.headers["content-length"] = str(len(content))
+    return response
+
+
+def _reads_gzip(request: Request) -> bool:
+    for coding in request.headers.get("accept-encoding", "").split(","):
+        name, _, weight = coding.replace(" ", "").partition(";")
+        if name.lower() in ("gzip", "*"):
+            return weight not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False

@@ -1,0 +1,56 @@
+"""Addon: answers searches by the text in photos, and ranks ordinary ones by picture and text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from immich_triton.web.caller import caller_of
+from immich_triton.web.failopen import stock_instead
+from immich_triton.web.immich import Refused
+from immich_triton.web.pager import Pager
+from immich_triton.web.question import parse
+from immich_triton.web.ranking import NotUnderstood, Ranking
+from immich_triton.web.respond import as_sent
+
+if TYPE_CHECKING:
+    from mitmproxy.http import HTTPFlow
+
+    from immich_triton.web.service import Service
+
+
+class Search:
+    """Changes a request only when all that can go wrong has gone well: until then Immich gets it as it came."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def request(self, flow: HTTPFlow) -> None:
+        """Answer a search whose body was kept for us, or let it go on to Immich."""
+        if flow.request.stream or flow.response or flow.error or flow.request.method != "POST":
+            return
+        try:
+            await self._search(flow)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets what stock Immich answers
+            stock_instead("a search", error)
+
+    async def _search(self, flow: HTTPFlow) -> None:
+        settings, request = self._service.settings, flow.request
+        route = request.path.partition("?")[0]
+        question = parse(route, request.raw_content or b"", prefix=settings.ocr_prefix, hybrid=settings.hybrid)
+        if question is None:
+            return
+        if question.kind == "filtered":
+            request.content = orjson.dumps(question.smart())
+            return
+        caller = caller_of(request)
+        if caller.by_link:
+            return  # the visitor of a shared link may not search smartly: Immich says so
+        pager = Pager(self._service.lists, Ranking(self._service, self._service.immich(request, caller), question))
+        try:
+            flow.response = await pager.answer(request)
+        except Refused as refused:
+            flow.response = as_sent(request, refused.answer)
+        except NotUnderstood:
+            return

@@ -1,0 +1,71 @@
+"""What the addons of the site share: settings, the client of Immich, the lists ranked lately."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from mitmproxy import ctx
+from mitmproxy.utils.asyncio_utils import create_task
+
+from immich_triton.web.immich import Immich, client
+from immich_triton.web.lists import Lists
+from immich_triton.web.relevance import chinese
+from immich_triton.web.relevance.by_api import Texts
+
+if TYPE_CHECKING:
+    import aiohttp
+    from mitmproxy.http import Request
+
+    from immich_triton.web.caller import Caller
+    from immich_triton.web.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """State of one loaded script; without settings until `configure`."""
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self.lists = Lists()
+        self.texts = Texts()
+        self.chinese = chinese.Chinese()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings. Raises RuntimeError while there are none."""
+        if self._settings is None:
+            raise RuntimeError("immich_web has no valid configuration; see mitmproxy's log")
+        return self._settings
+
+    def configure(self, settings: Settings) -> None:
+        """Take new settings; what was ranked with the old ones is forgotten."""
+        self._settings = settings
+        self.lists = Lists()
+
+    def immich(self, request: Request, caller: Caller) -> Immich:
+        """Return the API that *request* would go to, for its caller."""
+        if self._session is None:
+            self._session = client(
+                verify=not ctx.options.ssl_insecure, authorities=ctx.options.ssl_verify_upstream_trusted_ca
+            )
+        host = f"[{request.host}]" if ":" in request.host else request.host
+        return Immich(self._session, f"{request.scheme}://{host}:{request.port}", caller)
+
+    def warm_up(self) -> None:
+        """Load the dictionaries in the background; until then the simplest level serves."""
+        create_task(self._warm_up(), name="load the dictionaries", keep_ref=True)
+
+    async def _warm_up(self) -> None:
+        self.chinese = await asyncio.to_thread(chinese.load)
+        self.texts = Texts()  # those read meanwhile were folded by less
+        logger.info("relevance of text: read by Immich's API; %s", self.chinese.level)
+
+    def close(self) -> None:
+        """Close the connections to Immich, once what is under way has had its answer."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            create_task(session.close(), name="close the client of Immich", keep_ref=True)

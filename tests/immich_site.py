@@ -1,0 +1,362 @@
+"""A double of the Immich server for the site: a real HTTP server that answers in the shapes of real ones.
+
+Immich itself (Node, PostgreSQL, Redis) cannot be installed where the tests run. The shapes are those that were recorded
+from 2.7.5 and 3.1.0, and for 3.2 those of its request types: keys of a photo, error bodies, paging, defaults, ranges,
+what is ignored, who gets 401, 403 or 400. Its text search is Immich's: pairs of ideographs, any half of the words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiohttp import WSMsgType, web
+from background_loop import in_background
+
+KEY: Final = "key-of-the-first-user"
+OTHER_KEY: Final = "key-of-the-second-user"
+
+SCRIPT: Final = b"\x1b\x07\x00\xf8" + b"brotli, as built" * 300
+"""Bytes of a script that was compressed when the web app was built: to be passed on as they are."""
+PAGE: Final = (
+    b'<!doctype html><html><head><link rel="stylesheet" href="/custom.css" /></head><body>Immich</body></html>'
+)
+PICTURE: Final = bytes(range(256)) * 4096
+UNKNOWN_TO_SMART: Final = ("id", "description", "originalFileName", "checksum", "order", "withPeople")
+
+
+def photo_id(number: int) -> str:
+    """Return the id of photo *number*: a UUID of version 4, as Immich's are."""
+    return str(uuid.UUID(int=number, version=4))
+
+
+@dataclass
+class Photo:
+    """One photo; *number* is its age too: higher is newer."""
+
+    number: int
+    lines: Sequence[str] = ()
+    owner: str = KEY
+    favorite: bool = False
+    albums: tuple[str, ...] = ()
+    hidden_lines: Sequence[str] = ()
+
+    @property
+    def id(self) -> str:
+        """Return its id."""
+        return photo_id(self.number)
+
+    def as_json(self, *, exif: bool) -> dict[str, Any]:
+        """Return it with the keys that both searches give."""
+        date = f"2025-01-01T{self.number // 3600:02}:{self.number // 60 % 60:02}:{self.number % 60:02}.000Z"
+        photo: dict[str, Any] = {
+            "id": self.id,
+            "createdAt": date,
+            "ownerId": self.owner,
+            "libraryId": None,
+            "type": "IMAGE",
+            "originalPath": f"/data/{self.number}.jpg",
+            "originalFileName": f"图 {self.number}.jpg",
+            "originalMimeType": "image/jpeg",
+            "thumbhash": "1QcSHQRnh493V4dIh4eXh1h4kJUI",
+            "fileCreatedAt": date,
+            "fileModifiedAt": date,
+            "localDateTime": date,
+            "updatedAt": date,
+            "isFavorite": self.favorite,
+            "isArchived": False,
+            "isTrashed": False,
+            "visibility": "timeline",
+            "duration": "0:00:00.00000",
+            "livePhotoVideoId": None,
+            "people": [],
+            "checksum": "3sB0WcjKyVCLMTSDyt6MNvNAUhs=",
+            "isOffline": False,
+            "hasMetadata": True,
+            "duplicateId": None,
+            "resized": True,
+            "width": 1440,
+            "height": 1080,
+            "isEdited": False,
+        }
+        return photo | ({"exifInfo": {"city": None, "fNumber": 1.8, "fileSizeInByte": 90071992547}} if exif else {})
+
+
+@dataclass
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """Return the first header of that name."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    @property
+    def json(self) -> Any:
+        """Return the body."""
+        return json.loads(self.body)
+
+
+@dataclass
+class ImmichSite:
+    """Set the fields at any time. *by_picture* gives the order of a query; else the oldest photo comes first."""
+
+    version: str = "2.7.5"
+    url: str = ""
+    photos: list[Photo] = field(default_factory=list)
+    by_picture: dict[str, list[int]] = field(default_factory=dict)
+    ml_is_down: bool = False
+    slow: dict[str, float] = field(default_factory=dict)
+    """Seconds that requests take, by a piece of their path."""
+    failing: dict[str, int] = field(default_factory=dict)
+    """Statuses that requests get, by a piece of their path."""
+    album_members: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+    uploads: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def new(self) -> bool:
+        """Whether it understands ``filter``."""
+        return self.version >= "3.2"
+
+    def of(self, piece: str) -> list[Seen]:
+        """Return the requests to paths with *piece*."""
+        return [request for request in self.seen if piece in request.target]
+
+    def application(self) -> web.Application:
+        """Return what to serve."""
+        app = web.Application(client_max_size=1 << 40)
+        routes: dict[tuple[str, str], Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+            ("POST", "/api/search/smart"): self._smart,
+            ("POST", "/api/search/metadata"): self._metadata,
+            ("GET", "/api/assets/{id}/ocr"): self._ocr,
+            ("GET", "/api/assets/{id}/original"): self._original,
+            ("POST", "/api/assets"): self._upload,
+            ("GET", "/api/server/version"): self._version,
+            ("GET", "/api/socket.io/"): self._socket,
+            ("GET", "/_app/immutable/{name}"): self._script,
+            ("GET", "/{tail:.*}"): self._page,
+        }
+        for (method, path), handler in routes.items():
+            app.router.add_route(method, path, self._around(handler))
+        return app
+
+    def _around(
+        self, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            body = b"" if request.path == "/api/assets" else await request.read()
+            headers = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in request.raw_headers]
+            self.seen.append(Seen(request.method, request.raw_path, headers, body))
+            for piece, seconds in self.slow.items():
+                if piece in request.path:
+                    await asyncio.sleep(seconds)
+            for piece, status in self.failing.items():
+                if piece in request.path:
+                    return self._error(status, "Failed")
+            return await handler(request)
+
+        return handle
+
+    # Searches
+
+    async def _smart(self, request: web.Request) -> web.StreamResponse:
+        body, refusal = self._checked(request, await request.read())
+        if refusal:
+            return refusal
+        if not (body.get("query") or "").strip():
+            return self._error(400, "Either `query` or `queryAssetId` must be set")
+        if self._by_link(request):
+            return self._error(403, "Forbidden")
+        if self.ml_is_down:
+            return self._error(500, "Failed to search smart")
+        mine = {photo.number: photo for photo in self.photos if photo.owner == self._caller(request)}
+        order = self.by_picture.get(body["query"].strip(), sorted(mine))
+        return self._results(body, [mine[number] for number in order if number in mine], default=100)
+
+    async def _metadata(self, request: web.Request) -> web.StreamResponse:
+        body, refusal = self._checked(request, await request.read())
+        if refusal:
+            return refusal
+        owners = [self._caller(request)]
+        if body.get("albumIds") and self.version >= "3":
+            owners += [member for album in body["albumIds"] for member in self.album_members.get(album, ())]
+        photos = [photo for photo in self.photos if photo.owner in owners]
+        if "id" in body:
+            photos = [photo for photo in photos if photo.id == body["id"]]
+        return self._results(body, sorted(photos, key=lambda photo: -photo.number), default=250)
+
+    def _results(self, body: dict[str, Any], photos: list[Photo], *, default: int) -> web.StreamResponse:
+        filters = body.get("filter") if self.new else None
+        text = (filters or {}).get("ocr", {}).get("matches") if filters is not None else body.get("ocr")
+        favorite = (filters or {}).get("isFavorite", {}).get("eq") if filters is not None else body.get("isFavorite")
+        albums = None if filters is not None else body.get("albumIds")
+        hits = [
+            photo
+            for photo in photos
+            if (not text or finds(text, photo.lines))
+            and (favorite is None or photo.favorite == favorite)
+            and (not albums or set(albums) & set(photo.albums))
+        ]
+        size, page = body.get("size", default), body.get("page", 1)
+        begin, end = (page - 1) * size, page * size
+        items = [photo.as_json(exif=bool(body.get("withExif"))) for photo in hits[begin:end]]
+        assets: dict[str, Any] = {"total": len(items), "count": len(items), "items": items, "facets": []}
+        assets["nextPage"] = str(page + 1) if len(hits) > end and filters is None else None
+        if self.new:
+            assets["nextCursor"] = f"cursor-{end}" if len(hits) > end and filters is not None else None
+        return self._json({"albums": {"total": 0, "count": 0, "items": [], "facets": []}, "assets": assets})
+
+    def _checked(self, request: web.Request, raw: bytes) -> tuple[dict[str, Any], web.StreamResponse | None]:
+        """Return the body, or the refusal of it: login, then form."""
+        if self._caller(request) == "" and not self._by_link(request):
+            return {}, self._error(
+                401, "Invalid API key" if "x-api-key" in request.headers else "Authentication required"
+            )
+        body = json.loads(raw)
+        size, page = body.get("size", 100), body.get("page", 1)
+        if not isinstance(size, int) or not 1 <= size <= 1000:
+            return body, self._invalid("size", "Too big: expected number to be <=1000")
+        if not isinstance(page, int) or page < 1:
+            return body, self._invalid("page", "Too small: expected number to be >=1")
+        flat = set(body) - {
+            "query",
+            "language",
+            "size",
+            "withExif",
+            "withPeople",
+            "withStacked",
+            "filter",
+            "queryAssetId",
+        }
+        if self.new and "filter" in body and flat - {"orderBy", "cursor"}:
+            return body, self._invalid(min(flat), f"Deprecated field {min(flat)} cannot be combined with filter")
+        return body, None
+
+    def _caller(self, request: web.Request) -> str:
+        """Return whose photos are asked for: by key, session or key in the query string; empty for nobody."""
+        cookie = re.search(r"immich_access_token=([^;]+)", request.headers.get("cookie", ""))
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        given = request.headers.get("x-api-key") or request.query.get("apiKey") or (cookie[1] if cookie else bearer)
+        return given if given in (KEY, OTHER_KEY) else ""
+
+    @staticmethod
+    def _by_link(request: web.Request) -> bool:
+        return "key" in request.query
+
+    async def _ocr(self, request: web.Request) -> web.StreamResponse:
+        photo = next((photo for photo in self.photos if photo.id == request.match_info["id"]), None)
+        if photo is None or photo.owner != self._caller(request):
+            return self._error(400, "Not found or no asset.read access")
+        lines = [(line, True) for line in photo.lines] + [(line, False) for line in photo.hidden_lines]
+        corners = dict.fromkeys(("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4"), 0.5)
+        rows = [
+            {"id": str(uuid.uuid4()), "assetId": photo.id, **corners, "boxScore": 0.9, "textScore": 0.9}
+            | {"text": line, "isVisible": visible}
+            for line, visible in lines
+        ]
+        return self._json(rows)
+
+    # The rest of the site
+
+    async def _original(self, request: web.Request) -> web.StreamResponse:
+        headers = {"Accept-Ranges": "bytes", "ETag": '"the-picture"', "Cache-Control": "private, max-age=86400"}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return web.Response(status=304, headers=headers)
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", "")):
+            begin, end = int(wanted[1]), int(wanted[2]) + 1
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(PICTURE)}"
+            return web.Response(status=206, body=PICTURE[begin:end], content_type="image/jpeg", headers=headers)
+        return web.Response(body=PICTURE, content_type="image/jpeg", headers=headers)
+
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("x-api-key") != KEY:
+            return self._error(401, "Invalid API key")  # at once: Immich does not read the file first either
+        digest, size = hashlib.sha256(), 0
+        async for chunk in request.content.iter_any():
+            digest.update(chunk)
+            size += len(chunk)
+        self.uploads.append((size, digest.hexdigest()))
+        return self._json({"id": photo_id(size), "status": "created"}, 201)
+
+    async def _version(self, _request: web.Request) -> web.StreamResponse:
+        return self._json(dict(zip(("major", "minor", "patch"), map(int, self.version.split(".")), strict=True)))
+
+    @staticmethod
+    async def _socket(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str('0{"sid":"1","pingInterval":25000}')
+        async for message in socket:
+            if message.type is WSMsgType.TEXT:
+                await socket.send_str(message.data)
+        return socket
+
+    @staticmethod
+    async def _script(_request: web.Request) -> web.StreamResponse:
+        headers = {"Content-Encoding": "br", "Cache-Control": "public,max-age=31536000,immutable", "ETag": 'W/"1"'}
+        return web.Response(body=SCRIPT, content_type="text/javascript", headers=headers)
+
+    @staticmethod
+    async def _page(_request: web.Request) -> web.StreamResponse:
+        return web.Response(
+            body=PAGE, content_type="text/html", headers={"Cache-Control": "no-store", "ETag": '"page"'}
+        )
+
+    # Answers
+
+    def _json(self, content: Any, status: int = 200) -> web.Response:
+        correlation = "x-immich-cid" if self.version < "3" else "X-Correlation-ID"
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        headers = {correlation: "abc123", "ETag": f'"{hashlib.sha256(text.encode()).hexdigest()[:12]}"'}
+        headers["Vary"] = "Accept-Encoding"
+        response = web.Response(status=status, text=text, content_type="application/json", headers=headers)
+        if len(text) > 1024:
+            response.enable_compression()
+        return response
+
+    def _error(self, status: int, message: Any) -> web.Response:
+        body: dict[str, Any] = {"message": message}
+        if self.version < "3":
+            body |= {"error": "Error", "statusCode": status, "correlationId": "abc123"}
+        return self._json(body, status)
+
+    def _invalid(self, name: str, message: str) -> web.Response:
+        if self.version < "3":
+            return self._error(400, [f"[{name}] {message}"])
+        return self._json({"message": "Validation failed", "errors": [{"path": [name], "message": message}]}, 400)
+
+
+def tokens(text: str) -> list[str]:
+    """Cut a text as Immich does for its search: overlapping pairs of ideographs, all else at blanks."""
+    cut = []
+    for run in re.findall(r"[\u4e00-\u9fff]+|[^\s\u4e00-\u9fff]+", text.lower()):
+        one = "\u4e00" <= run[0] <= "\u9fff" and len(run) > 1
+        cut += [run[at : at + 2] for at in range(len(run) - 1)] if one else [run]
+    return cut
+
+
+def finds(query: str, lines: Sequence[str]) -> bool:
+    """Whether half of the query's tokens, or more, are tokens of the photo."""
+    wanted, there = tokens(query), {token for line in lines for token in tokens(line)}
+    return bool(wanted) and sum(token in there for token in wanted) * 2 >= len(wanted)
+
+
+@contextmanager
+def running_site(**settings: Any) -> Iterator[ImmichSite]:
+    """Run the double on a free port."""
+    site = ImmichSite(**settings)
+    with in_background(site.application()) as url:
+        site.url = url
+        yield site

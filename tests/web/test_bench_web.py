@@ -1,0 +1,38 @@
+"""The benchmark of the site runs against anything that answers like Immich, and says what is missing."""
+
+from __future__ import annotations
+
+import bench_web
+import pytest
+from embedded_triton import free_ports
+from immich_site import KEY, Photo, running_site
+
+
+def arguments(immich: str, *more: str) -> list[str]:
+    bare, site = free_ports(2)
+    return ["--immich", immich, "--ports", str(bare), str(site), "--requests", "10", "--rounds", "1", *more]
+
+
+def test_it_compares_immich_a_bare_mitmdump_and_the_site(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IMMICH_API_KEY", KEY)
+    monkeypatch.setenv("COLUMNS", "200")
+    with running_site(photos=[Photo(1, ["停水"])]) as immich:
+        assert bench_web.main(arguments(immich.url, "--query", "停水", "--options", "--set web_depth=5")) == 0
+        assert {request.json["size"] for request in immich.of("/smart")} == {
+            100
+        }  # never less than the page that is asked
+        assert immich.of("/ocr")  # the site was asked, and ranked
+    printed = capsys.readouterr().out
+    for word in ("Immich itself", "bare mitmdump", "the site", "search 停水", "/api/server/ping", "immich: 2.7.5"):
+        assert word in printed
+
+
+def test_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("IMMICH_API_KEY", raising=False)
+    assert bench_web.main(["--query", "cat"]) == 1
+    assert "needs an API key in IMMICH_API_KEY" in capsys.readouterr().err
+    gone = f"http://127.0.0.1:{free_ports(1)[0]}"
+    assert bench_web.main(arguments(gone)) == 1
+    assert f"there is no Immich at {gone}" in capsys.readouterr().err

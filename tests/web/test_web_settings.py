@@ -1,0 +1,112 @@
+"""The options of the site: what they may be, what a wrong one says, and that the documentation has them all."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import document_options
+import pytest
+from embedded_triton import free_ports
+from gateway_process import command
+from mitmproxy.addons.dumper import Dumper
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.test import taddons
+from site_process import ADDON
+from toolbox import die_with_parent
+
+from immich_triton.web.configuration import Configuration
+from immich_triton.web.options import RANGES, SETTINGS
+from immich_triton.web.service import Service
+
+
+def configured(service: Service | None = None) -> taddons.context:
+    """Give mitmproxy's options with the addons that declare those we set."""
+    return taddons.context(Proxyserver(), Dumper(), Configuration(service or Service()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("web_hybrid", "maybe", "web_hybrid must be on or off, not 'maybe'"),
+        ("web_clip_weight", "much", "web_clip_weight must be a number between 0 and 100, not 'much'"),
+        ("web_clip_weight", "nan", "web_clip_weight must be a number"),
+        ("web_ocr_weight", "-1", "web_ocr_weight must be a number"),
+        ("web_depth", 1001, "web_depth must lie between 1 and 1000, not 1001"),
+        ("web_ocr_timeout", 0, "web_ocr_timeout must lie between 10 and 60000, not 0"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(name: str, value: object, complaint: str) -> None:
+    with configured() as context, pytest.raises(Exception, match=complaint):
+        context.options.update(**{name: value})
+
+
+def test_both_weights_must_not_be_nothing() -> None:
+    with (
+        configured() as context,
+        pytest.raises(Exception, match="must not both be 0"),
+    ):
+        context.options.update(web_clip_weight="0", web_ocr_weight="0")
+
+
+def test_values_in_other_units_and_words() -> None:
+    service = Service()
+    with configured(service) as context:
+        context.options.update(web_hybrid="Off", web_ocr_prefix="true", web_ocr_timeout=250, web_ocr_weight="0.5")
+        settings = service.settings
+    assert (settings.hybrid, settings.ocr_prefix, settings.ocr_timeout, settings.ocr_weight) == (False, True, 0.25, 0.5)
+
+
+def test_mitmproxy_is_set_for_a_site() -> None:
+    with configured() as context:
+        options = context.options
+        options.update(
+            web_depth=200, connection_strategy="eager", flow_detail=1, http2=True
+        )  # as at the start: all are looked at
+        assert (options.keep_host_header, options.connection_strategy, options.flow_detail) == (True, "lazy", 0)
+        assert not options.http2
+        options.update(flow_detail=2, web_keep_host="off")
+        assert (options.keep_host_header, options.flow_detail) == (False, 2)
+
+
+@pytest.mark.parametrize("mode", ["regular", "socks5", "reverse:dns://1.1.1.1"])
+def test_any_mode_but_reverse_is_refused(mode: str) -> None:
+    with (
+        configured() as context,
+        pytest.raises(Exception, match="reverse mode only"),
+    ):
+        context.options.update(mode=[mode])
+
+
+def test_numbers_and_defaults_fit() -> None:
+    defaults = {setting.name: setting.default for setting in SETTINGS}
+    for name, (low, high) in RANGES.items():
+        assert low <= defaults[name] <= high
+    assert all(setting.name.startswith("web_") and setting.help.endswith(".") for setting in SETTINGS)
+
+
+def test_an_option_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    line = command(port=port, mode="reverse:http://127.0.0.1:9", script=ADDON, confdir=tmp_path, web_depth="deep")
+    ended = subprocess.run(die_with_parent.wrap(line), capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "immich-triton: Failed to parse option web_depth: not an integer: deep" in ended.stdout + ended.stderr
+
+
+def test_the_documentation_has_every_option_and_every_way_to_switch_off() -> None:
+    text = document_options.WEB.read_text(encoding="utf-8")
+    assert document_options.updated_web(text) == text, "run: python scripts/document_options.py"
+    for switch in ("web_ocr_prefix", "web_hybrid", "web_keep_host", "web_forwarded"):
+        assert f"`{switch}=off`" in text
+
+
+def test_the_gateway_of_the_machine_learning_loads_nothing_of_this() -> None:
+    program = "import sys, immich_ml; print([*sys.modules])"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ADDON.parent, capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = set(ast.literal_eval(ended.stdout))
+    assert "immich_triton.gateway" in loaded
+    assert not [name for name in loaded if name.startswith(("immich_triton.web.", "rjieba", "opencc"))]
