@@ -50,24 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 1 when something is wrong."""
     options = parser().parse_args(arguments)
     try:
-        key = api_key.read(options.api_key)
+        immich_key = api_key.read(options.api_key)
+        triton_key = secret("--triton-key", options.triton_key)
     except ValueError as error:
         print(f"doctor: {error}", file=sys.stderr)
         return 1
     console = Console(highlight=False)
-    try:
-        key = secret("--triton-key", options.triton_key)
-    except ValueError as error:
-        console.print(f"error: {error}", markup=False)
-        return 1
     tables: list[RouteTable] = []
     seen: list[Finding] = show("Machine", diagnosis.machine(), console)
     seen += show(f"Models in {options.models}", diagnosis.models(options.models, tables), console)
     table = tables[0] if tables else RouteTable()
-    seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, key), console)
+    seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, triton_key), console)
     seen += show("Gateway", diagnosis.gateway(options.url.rstrip("/")), console)
     if options.immich:
-        server = Immich(options.immich, key)
+        server = Immich(options.immich, immich_key)
         seen += show("Immich", diagnosis.immich(server, table, options.state_dir), console)
     else:
         seen += show("Immich", [note("not checked: give --immich URL and IMMICH_API_KEY")], console)

@@ -99,7 +99,7 @@ def run_in_export_environment(script: Path, *arguments: str) -> str:
     return done.stdout
 
 
-_IMPORTABLE: Final = ("scripts", "triton_backends")
+_IMPORTABLE: Final = ("addons", "scripts", "triton_backends")
 
 
 def _ask_the_original(folder: Path, result: Path) -> None:
