@@ -70,7 +70,8 @@ def run(gateway: GatewayProcess, models: Path, tmp_path: Path, capsys: pytest.Ca
         nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
         line = ["--url", gateway.url, "--triton", nobody, "--models", str(models), "--state-dir", str(tmp_path)]
         code = doctor.main([*line, *map(str, arguments)])
-        return code, capsys.readouterr().out
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
 
     return examine
 
@@ -244,7 +245,7 @@ def test_the_key_of_triton(run: Doctor, tmp_path: Path) -> None:
         assert "another" not in printed
     code, printed = run("--triton-key", TRITON_KEY)
     assert code == 1
-    assert "error: --triton-key must be file:PATH or env:NAME" in printed
+    assert "doctor: --triton-key must be file:PATH or env:NAME" in printed
     assert TRITON_KEY not in printed
 
 
@@ -253,7 +254,7 @@ def test_an_immich_that_answers_something_else_is_a_finding(run: Doctor) -> None
         return web.json_response(["something else"])
 
     with serving(strange) as url:
-        code, printed = run("--immich", url, "--api-key", KEY)
+        code, printed = run("--immich", url)
     assert code == 1
     assert "✗ what answers there says something else than Immich does" in printed
 
