@@ -2,9 +2,9 @@
 # check.sh: build the image from nothing and prove that it works, as .ci/run does; nothing stays, however it ends.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
-source scripts/lab/image/storage.sh
 IMAGE_WORK=$(mktemp -d "${TMPDIR:-/tmp}/immich-triton-image.XXXXXX")
 export IMAGE_WORK
+source scripts/lab/image/storage.sh
 trap 'rm -rf --one-file-system "$IMAGE_WORK"' EXIT
 tag=localhost/immich-triton:proof
 scripts/lab/image/base.sh

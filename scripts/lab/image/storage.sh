@@ -2,9 +2,9 @@
 #
 # The storage is one of our own, so that the machine's images stay as they are and everything can be removed at once.
 # The driver vfs needs no kernel support, hence runs inside containers too; it keeps whole copies, 2 GB for each image.
-IMAGE_WORK=${IMAGE_WORK:-${XDG_CACHE_HOME:-$HOME/.cache}/immich-triton/image}
+IMAGE_WORK=${IMAGE_WORK:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/immich-triton/image}
 BASE=docker.io/library/python:3.12-slim-bookworm
-TOOLS=(buildah debootstrap tini)
+TOOLS=(buildah debootstrap tini-static)
 
 # A signal waits for the command that runs, which Ctrl-C reaches too: only then is it time to clean up.
 trap 'exit 130' INT TERM
@@ -27,5 +27,5 @@ require_tools() {
         fail "missing: ${missing[*]}. As root on Debian or Ubuntu they are installed by themselves; elsewhere install them, or use Docker"
     fi
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]%-static}" >/dev/null
 }

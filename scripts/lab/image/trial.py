@@ -27,11 +27,11 @@ LINES: Final = json.loads((PROJECT / "tests/data/stock/zh_receipt.jpg.ocr.json")
 """What the stock ML reads in it."""
 INIT: Final = "/sbin/docker-init"
 """Where Docker puts its init, which is tini."""
-AT_ONCE: Final = 4
-"""Requests in flight when the stop comes."""
+AT_ONCE: Final = 8
+"""Requests under way when the stop comes; at least half of them are in flight then, however fast the machine is."""
 START_SECONDS: Final = 600.0
 """For the first start, which downloads and makes the models; generous, since other work may run on the machine."""
-STOP_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 270.0
 """What docker-compose.yml gives as stop_grace_period."""
 
 
@@ -95,7 +95,7 @@ class Trial:
         """Send SIGTERM while requests are in flight; return the seconds until the end."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             answers = [pool.submit(self._ask) for _ in range(AT_ONCE)]
-            self._until(lambda: self._in_flight() == AT_ONCE, 60, "the requests do not arrive")
+            self._until(lambda: self._in_flight() >= AT_ONCE / 2, 60, "the requests do not arrive")
             began = time.monotonic()
             os.kill(self.running.main(), signal.SIGTERM)
             self._until(lambda: self.running.ended() is not None, STOP_SECONDS, "SIGTERM does not end it in time")
