@@ -21,4 +21,6 @@ def json_response(status: int, body: object) -> Response:
 
 def error_response(status: int, detail: object) -> Response:
     """Return an error: ``{"detail": …}``."""
+    if isinstance(detail, str):  # a lone surrogate, quoted from a request, cannot be written as JSON
+        detail = detail.encode("utf-8", "replace").decode()
     return json_response(status, {"detail": detail})

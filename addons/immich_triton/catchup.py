@@ -115,14 +115,14 @@ class CatchUp(Observer):
     def _routed(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(route.task for route in self._service.table.routes))
 
-    def _mark(self, tasks: Iterable[str], why: str) -> None:
-        marked = self._outages().marks()
+    def _mark(self, tasks: Iterable[str], why: str, *, told: bool = False) -> None:
+        # What could not be written is tried again each second: not by every photo, which would wait for the lock.
+        marked = self._outages().marks().keys() | self._unwritten.keys()
         new = tuple(task for task in tasks if task in QUEUES and task not in marked)
         try:
             self._outages().mark(new)
         except OSError as error:
-            told = self._unwritten.keys()
-            if not told >= set(new):
+            if new and not told:
                 logger.error("cannot remember an outage of %s now: %s", ", ".join(new), error)  # noqa: TRY400
             self._unwritten |= dict.fromkeys(new, why)
             return
@@ -134,7 +134,8 @@ class CatchUp(Observer):
     def _mark_again(self) -> None:
         """Write what could not be written, because another gateway was writing or the disk was full."""
         for task, why in list(self._unwritten.items()):
-            self._mark([task], why)
+            del self._unwritten[task]
+            self._mark([task], why, told=True)
 
     async def _look(self) -> None:
         while True:

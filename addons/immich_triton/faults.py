@@ -80,10 +80,14 @@ LOOKED_AT: Final = 1000
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How a call failed, and of which model (empty where the text names none) when it lost its process."""
+    """How a call failed, and of which model (empty where the text names none) when it lost its process.
+
+    ``renewed``: the server started that process again by itself, as older ones do; the model may never look unready.
+    """
 
     kind: FaultKind
     model: str = ""
+    renewed: bool = False
 
 
 def diagnose(status: str, text: str, pipeline: str) -> Diagnosis:
@@ -91,7 +95,8 @@ def diagnose(status: str, text: str, pipeline: str) -> Diagnosis:
     text = text[:LOOKED_AT]
     if found := _PROCESS.match(text):
         process = found["process"] or found["instance"] or ""
-        return Diagnosis("process", found["called"] or _PLACE.sub("", process) or pipeline)
+        model = found["called"] or _PLACE.sub("", process) or pipeline
+        return Diagnosis("process", model, renewed="restarted" in found[0])
     if found := _UNLOADED.match(text):
         return Diagnosis("unloaded", found["missing"] or found["called"] or pipeline)
     if _MEMORY.match(text) or _NO_ROOM.match(text) or _NET_MEMORY.match(text):

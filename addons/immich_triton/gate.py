@@ -70,6 +70,8 @@ class Gate:
         self._trial_pause = TRIAL_FIRST
         self._trial_at = 0.0
         self._since = 0.0
+        self.suspects = asyncio.Lock()
+        """For those requests one at a time over which a process died."""
         self.state: State = "closed"
         self.reason = ""
 

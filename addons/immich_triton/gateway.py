@@ -28,6 +28,7 @@ from immich_triton.protocol import (
     require_payload,
 )
 from immich_triton.redaction import where
+from immich_triton.tasks import TASKS
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Client
@@ -85,11 +86,12 @@ class Gateway:
         settings = self._service.settings
         form = parse_form(content_type_of(flow.request), flow.request.raw_content or b"", max_parts=settings.max_parts)
         entries = parse_entries(form.entries)
+        # A photo that is refused before it is known whose it is has to be caught up on too.
+        story.tasks, story.has_image = tuple(task for task in entries if task in TASKS), form.image is not None
         await self._service.settled()
         ours, others = dispatch.split(self._service, entries)
         note_split(flow, ((part.route, part.entries) for part in ours), others)
         story.tasks = tuple(part.route.task for part in ours)
-        story.has_image = form.image is not None
         if not ours:
             make_exact(flow.request, form, entries)
             story.route, story.reason = "upstream", "released"

@@ -46,13 +46,15 @@ class WrongWeights(TritonError):  # noqa: N818 - the counterpart of BadInput
 class ServerFault(TritonError):  # noqa: N818 - the counterpart of BadInput
     """Triton failed, was not reachable, or answered something else than promised.
 
-    *kind* says how (`FaultKind`), *model* which model's process was lost, or is not loaded, where that is known.
+    *kind* says how (`FaultKind`), *model* which model's process was lost, or is not loaded, where that is known;
+    *renewed*: Triton says that it started the process again by itself.
     """
 
-    def __init__(self, message: str, *, kind: FaultKind = "garbage", model: str = "") -> None:
+    def __init__(self, message: str, *, kind: FaultKind = "garbage", model: str = "", renewed: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
         self.model = model
+        self.renewed = renewed
 
     @property
     def answered(self) -> bool:

@@ -184,7 +184,7 @@ class Limits:
             # No error: mitmproxy would quote all of it, and answer in its own words.
             one.upstream_tap.hold()
             self._service.observers.upstream_failed(502)
-            detail = f"The stock Immich ML sent headers, or the line before a chunk, of more than {AHEAD} bytes"
+            detail = f"The stock Immich ML sent headers of more than {AHEAD} bytes"
             self._answer(one, 502, detail)
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:

@@ -55,7 +55,6 @@ class Line:
         self._fixed = places
         self._capacity = places or PLACES_UNTIL_KNOWN
         self._places = Places(self._capacity, lambda _, taken: observer.at_triton(name, taken))
-        self._suspects = asyncio.Lock()
         self._abandoned: set[asyncio.Task[dict[str, Array]]] = set()
         self._learning: asyncio.Task[None] | None = None
         self._learned = -math.inf
@@ -67,13 +66,15 @@ class Line:
     ) -> AsyncIterator[Passage]:
         """Wait until the gate lets pass and a place is free; inside the block one call may be sent.
 
-        Of the *suspect* requests one at a time. Raises `Unavailable` when the gate is closed, or closes meanwhile, and
-        the caller is not *patient*.
+        Of the *suspect* requests one at a time. Raises `Unavailable` when the caller is not *patient* and the gate is
+        closed, or closes meanwhile, or the request is suspect.
         """
         async with contextlib.AsyncExitStack() as stack:
             with self._waits(clock):
+                if suspect and not patient:
+                    raise Unavailable(f"{self._name} waits for Triton: {gate.reason or 'a process died'}")
                 if suspect:
-                    await stack.enter_async_context(self._suspects)
+                    await stack.enter_async_context(gate.suspects)
                 passage = await self._take(gate, ticket, patient=patient)
             stack.callback(gate.leave, passage)
             yield passage
@@ -117,7 +118,10 @@ class Line:
                 await asyncio.wait({exchange}, timeout=patience)
                 if exchange.done():
                     break
+                # Twice: a busy Triton may be late once, and a call that is given up is worked on all the same.
                 unready = await self._not_ready(call.pipeline.all_models)
+                if unready and not exchange.done():
+                    unready = await self._not_ready(call.pipeline.all_models)
                 if unready and not exchange.done():
                     exchange.cancel()
                     why = "; ".join(f"{model}: {reason}" for model, reason in unready.items())

@@ -94,10 +94,12 @@ class Transport:
                 raise Refused(self._refusal()) from error
             if error.status() in ("400", "404") and f"output '{weights.OUTPUT}'" in message:
                 raise WrongWeights(weights.no_proof(name, self.url)) from error
+            if weights.OUTPUT in call.outputs and weights.STALE in message:
+                raise WrongWeights(weights.stale(name, self.url)) from error
             about = redact(message, call.payload if call.tensor == "TEXT" else b"")
             found = diagnose(error.status() or "", message, name)
             text = f"{name} failed with status {error.status()}: {about}"
-            raise ServerFault(text, kind=found.kind, model=found.model) from error
+            raise ServerFault(text, kind=found.kind, model=found.model, renewed=found.renewed) from error
         except aiohttp.ClientConnectorError as error:
             raise ServerFault(f"cannot connect to {self.url}: {error.os_error.strerror}", kind="unreachable") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -119,7 +121,7 @@ class Transport:
         try:
             async with asyncio.timeout(within):
                 return bool(await self._http.is_server_live(headers=dict(self._headers)))
-        except (aiohttp.ClientError, InferenceServerException, OSError):
+        except (aiohttp.ClientError, InferenceServerException, OSError, *GARBAGE):
             return False
 
     async def why_not_ready(self, model: str, within: float) -> str:
@@ -131,6 +133,8 @@ class Transport:
             return f"Triton at {self.url} did not answer within {within:g} s"
         except (aiohttp.ClientError, InferenceServerException, OSError) as error:
             return f"cannot reach Triton at {self.url}: {error}"
+        except GARBAGE as error:  # whatever this raises would leave a breaker open for ever
+            return f"Triton at {self.url} answered what says nothing about a model ({type(error).__name__})"
         return "" if ready else "not ready in Triton"
 
     async def why_refused(self, within: float) -> str:

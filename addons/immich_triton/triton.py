@@ -139,7 +139,7 @@ class TritonClient:
         """Remember who is away: whatever comes back is not what it was."""
         if fault.kind == "unreachable":
             self._generations.missed(SERVER)
-        elif fault.kind == "unloaded":
+        elif fault.kind == "unloaded" or fault.renewed:
             self._generations.missed(fault.model)
 
     async def _probe(self, models: Iterable[str]) -> dict[str, str]:
@@ -158,8 +158,9 @@ class TritonClient:
 
     def waiting(self, pipelines: Iterable[Pipeline]) -> dict[str, str]:
         """Return the pipelines whose breaker is not closed, with the reason."""
-        gates = {pipeline.name: self.gate(pipeline) for pipeline in pipelines}
-        return {name: gate.reason for name, gate in gates.items() if not gate.is_open}
+        # Two encoders share a pipeline and have two gates: one that is well must not hide the other.
+        gates = [(pipeline.name, self.gate(pipeline)) for pipeline in pipelines]
+        return {name: gate.reason for name, gate in gates if not gate.is_open}
 
     async def is_live(self, *, within: float) -> bool:
         """Return whether Triton answers at all; takes at most *within* seconds."""

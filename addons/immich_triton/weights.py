@@ -91,6 +91,18 @@ def no_proof(pipeline: str, url: str) -> str:
     )
 
 
+STALE: Final = "has other weights than in its folder"
+"""How a pipeline's error says that an export replaced an encoder which Triton has not loaded anew yet."""
+
+
+def stale(pipeline: str, url: str) -> str:
+    """Return what is wrong when Triton goes on with the weights before an export, and what to do."""
+    return (
+        f"{pipeline} in Triton at {url} has an encoder in memory whose files an export has replaced, so nothing is "
+        "answered. `make run` and scripts/run_triton.py load it anew within seconds; restart any other Triton"
+    )
+
+
 class Doubts:
     """Pipelines that did not answer with their route's weights, until they do: found out by asking again."""
 

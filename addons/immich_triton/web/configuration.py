@@ -6,10 +6,11 @@ import logging
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from mitmproxy import ctx
+from mitmproxy import ctx, version
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
+from immich_triton import http1, wire
 from immich_triton.web.options import SETTINGS, declare
 from immich_triton.web.settings import Settings
 
@@ -33,12 +34,14 @@ class Configuration:
         One that is no number where one belongs would let mitmproxy go on without the script and without a word. An
         error in the log makes it end.
         """
-        declare(loader)
         try:
+            wire.check_version(version.VERSION)
+            http1.install()
+            declare(loader)
             ctx.options.process_deferred()
-        except OptionsError as error:
+        except (OptionsError, ValueError) as error:
             logger.error("immich-triton: %s", error)  # noqa: TRY400 - the message says it all
-            raise
+            raise OptionsError(str(error)) from error
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""
