@@ -31,7 +31,7 @@ ORT = "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bfc_arena.cc:342 Failed to a
             "Failed to process the request(s) for model instance 'ocr_0', message: Stub process is not healthy.",
             Diagnosis("process", "ocr"),
         ),
-        ("500", "Stub process is unhealthy and it will be restarted.", Diagnosis("process", "ocr")),
+        ("500", "Stub process is unhealthy and it will be restarted.", Diagnosis("process", "ocr", renewed=True)),
         ("500", "The stub process has exited unexpectedly.", Diagnosis("process", "ocr")),
         ("404", "Request for unknown model: 'ocr' has no available versions", Diagnosis("unloaded", "ocr")),
         ("400", "Request for unknown model: 'ocr' is not found", Diagnosis("unloaded", "ocr")),

@@ -535,3 +535,12 @@ def png(width: int, height: int) -> bytes:
 
 
 LONG_PNG = png(1080, 53_000)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_an_open_breaker_shows_beside_a_closed_one_of_the_same_pipeline(order: int) -> None:
+    """Two encoders share ``clip_image`` and have a breaker each."""
+    first, second = (Pipeline("clip_image", ("visual",), (name,)) for name in ("encoder_a", "encoder_b"))
+    async with serving(FaultyTriton()) as triton, client_of(triton) as client:
+        client.gate(first).shut("a process died", stuck=True)
+        assert client.waiting([first, second][::order]) == {"clip_image": "a process died"}

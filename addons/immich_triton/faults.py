@@ -35,6 +35,7 @@ _PROCESS: Final = re.compile(
     r"(?:is\snot\shealthy|is\sunhealthy|has\s(?:exited|been\srestarted)|.{0,40}\brestarted)",
     re.VERBOSE,
 )
+_RENEWED: Final = re.compile(_BEFORE + r".{0,80}\brestarted\b", re.VERBOSE)
 _UNLOADED: Final = re.compile(
     _BEFORE
     + r"""(?:
@@ -96,7 +97,7 @@ def diagnose(status: str, text: str, pipeline: str) -> Diagnosis:
     if found := _PROCESS.match(text):
         process = found["process"] or found["instance"] or ""
         model = found["called"] or _PLACE.sub("", process) or pipeline
-        return Diagnosis("process", model, renewed="restarted" in found[0])
+        return Diagnosis("process", model, renewed=_RENEWED.match(text, found.start()) is not None)
     if found := _UNLOADED.match(text):
         return Diagnosis("unloaded", found["missing"] or found["called"] or pipeline)
     if _MEMORY.match(text) or _NO_ROOM.match(text) or _NET_MEMORY.match(text):

@@ -74,9 +74,9 @@ def test_the_tensor_equals_the_originals(model: str, clip_standins: ClipStandins
         seen.append(inputs["IMAGE"])
         raise RuntimeError("seen")
 
-    pipeline = ClipImage(Encoders(clip_standins.models), call, threads=2)
+    pipeline = ClipImage(Encoders(clip_standins.models), call, threads=2, patience=60)
     jobs = [ImageJob(path.read_bytes(), CLIP_MODELS[model].visual) for path in clip_standins.images]
-    pipeline.run(jobs)
+    list(pipeline.run(jobs))
     pipeline.close()
     (tensors,) = seen
     difference = np.abs(tensors - clip_standins.expected(model, "tensor")).max()
