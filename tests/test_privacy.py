@@ -261,7 +261,7 @@ def test_what_mitmproxy_quotes_is_filtered_in_bounded_memory(caplog: pytest.LogC
     try:
         privacy.error(flow)
         log.warning("Unexpected data from server: %s", quoted)
-        assert tracemalloc.get_traced_memory()[1] < 4 * len(quoted)
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(quoted)  # what other threads do counts too
     finally:
         tracemalloc.stop()
         log.removeFilter(privacy._filter)
