@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +20,11 @@ from toolbox.triton_log import short_reason
 
 REQUEST_SECONDS: Final = 1800.0
 """What loading one model may take: encoders of 4 GB, a slow disk. A server that hangs is ended by its supervisor."""
+
+GAP_SECONDS: Final = 1.0
+"""Between an unload and the load after it. A gateway looks five times a second, and tells by a model that was away that
+its processes are new: a request over which the new ones die as well is poison."""
+
 AT_A_TIME: Final = min(max(len(os.sched_getaffinity(0)), 2), 4)
 """Models that are loaded beside each other. On two cores two had all tasks ready as soon as Triton's own start of all
 at once (29 s beside 33 s on a busy machine), and the first search answered after 4 s instead of 33 s."""
@@ -87,6 +93,8 @@ class ModelControl:
             error = ""
             try:
                 for action in task.actions:
+                    if done:
+                        time.sleep(GAP_SECONDS)
                     self._request(task.model, action)
                     done.append(action)
             except Exception as problem:  # noqa: BLE001 - whatever it was, the thread has to be there for the next model
