@@ -56,9 +56,7 @@ def freeze_one(world: World) -> Verdict:
         back = eventually(lambda: answered(clients, world, recovered, "ocr"), 30)
     photos = [one for one in clients.since() if one.kind == "ocr"]
     if not photos:
-        verdict.expect(
-            False, "no photo was sent for OCR: export it with scripts/export_ocr.py, or leave this out"
-        )
+        verdict.expect(False, "no photo was sent for OCR: export it with scripts/export_ocr.py, or leave this out")
         return verdict
     slowest = max(one.seconds for one in photos)
     verdict.expect(replaced, f"the processes of {FROZEN} were not replaced within 120 s")
