@@ -23,6 +23,7 @@ from typing import Any
 
 import requests
 from rich.console import Console
+from toolbox import direct_requests
 from toolbox.bench import clip, crowd, environment, growth, overhead, throughput
 from toolbox.bench.load import Clients, Contender
 from toolbox.bench.network import as_configured, in_onnxruntime
@@ -199,7 +200,7 @@ def file_of(gateway: Gateway, model: str) -> Path:
 def config_of(gateway: Gateway, model: str) -> dict[str, Any]:
     """Return the config of a model as Triton completed it. Raises `BenchError`."""
     try:
-        answer = requests.get(f"{gateway.triton}/v2/models/{model}/config", timeout=10)
+        answer = direct_requests.get(f"{gateway.triton}/v2/models/{model}/config", timeout=10)
         answer.raise_for_status()
         config: dict[str, Any] = answer.json()
     except requests.RequestException as error:

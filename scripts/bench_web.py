@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.metadata
 import os
 import platform
 import shlex
@@ -21,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,10 +30,14 @@ from rich.table import Table
 from toolbox import die_with_parent
 from toolbox.repository import PROJECT
 
+from immich_triton import versions
+
 SEARCH: Final = "/api/search/smart"
 ADDON: Final = PROJECT / "addons/immich_web.py"
 START: Final = 60.0
 """Seconds that mitmdump may take to start."""
+END: Final = 30.0
+"""Seconds that it may take to end; after that it is killed."""
 
 
 class BenchError(Exception):
@@ -79,7 +82,10 @@ def running(mode: str, port: int, more: Sequence[str]) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(30)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END)
+        process.kill()  # one that has ended takes no notice
+        process.wait()
 
 
 async def ask(session: aiohttp.ClientSession, url: str, body: Any, key: str) -> float:
@@ -114,7 +120,7 @@ def facts() -> dict[str, str]:
         "command": shlex.join([".venv/bin/python", *sys.argv]),
         "machine": f"{os.cpu_count()} logical CPUs, {platform.machine()}, load average {os.getloadavg()[0]:.2f}",
         "python": platform.python_version(),
-    } | {name: importlib.metadata.version(name) for name in packages}
+    } | {name: versions.of(name) for name in packages}
 
 
 async def immich_version(base: str) -> str:

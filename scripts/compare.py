@@ -16,7 +16,7 @@ from pathlib import Path
 import requests
 from rich.console import Console
 from rich.progress import track
-from toolbox import comparisons, previews
+from toolbox import comparisons, direct_requests, previews
 from toolbox.client import NOT_FOUND, cause, shown
 from toolbox.comparison_report import render
 
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace, files: Sequence[Path], console: Console) ->
 def reach(name: str, url: str) -> None:
     """Raise OSError when nobody answers at *url*, or nobody who knows machine learning."""
     try:
-        answer = requests.get(f"{url.rstrip('/')}/ping", timeout=10)
+        answer = direct_requests.get(f"{url.rstrip('/')}/ping", timeout=10)
     except requests.RequestException as error:
         raise OSError(f"{name} does not answer at {shown(url)}: {cause(error)}") from error
     if answer.status_code == requests.codes.not_found:

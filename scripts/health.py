@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 import urllib.error
-import urllib.request
 from pathlib import Path
 
+from toolbox import loopback
 from toolbox.gateway_process import given
 from toolbox.preflight import reachable
 from toolbox.repository import PROJECT
@@ -62,7 +62,7 @@ def ask(address: str, timeout: float) -> str:
     host = reachable(host.strip("[]"))
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/readyz"
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as answer:
+        with loopback.OPENER.open(url, timeout=timeout) as answer:
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         raise UnhealthyError(error.read().decode("utf-8", "replace")) from error

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import requests
+from toolbox import direct_requests
 from toolbox.browser import BrowserError, Page, page
 from toolbox.client import entries_for, predict
 
@@ -72,7 +72,7 @@ def ask(url: str, images: Path) -> None:
     """Ask what an Immich server asks, and what goes wrong now and then."""
     receipt, portrait = (images / "zh_receipt.jpg").read_bytes(), (images / "astronaut.jpg").read_bytes()
     url = url.rstrip("/")
-    requests.get(f"{url}/ping", timeout=5)
+    direct_requests.get(f"{url}/ping", timeout=5)
     predict(url, entries_for("clip"), image=portrait)
     predict(url, entries_for("faces"), image=portrait)
     predict(url, entries_for("ocr"), image=receipt)
@@ -80,7 +80,7 @@ def ask(url: str, images: Path) -> None:
     predict(url, entries_for("clip-text"), text="戴头盔的宇航员")
     predict(url, entries_for("ocr"), image=b"no image")
     predict(url, {"pet-detection": {"detection": {"modelName": "some-model"}}}, image=portrait)
-    requests.get(f"{url}/docs", timeout=5)
+    direct_requests.get(f"{url}/docs", timeout=5)
 
 
 async def take(options: argparse.Namespace) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import tiny_encoders
+from google.protobuf import text_format
+from toolbox.kept_config import complete
 from toolbox.renewal import renew
-from toolbox.repository import Pipeline, Route, write_route
+from toolbox.repository import MODELS, Pipeline, Route, install_pipelines, write_route
+from toolbox.triton_models import PIPELINES
+from tritonclient.grpc import model_config_pb2
 
 from immich_triton.routes import load_routes
 
@@ -69,6 +74,49 @@ def test_a_route_that_is_not_valid_is_left_to_the_gateway(models: Path, text: st
     (models / "see/route.toml").write_text(text)
     assert renew(models) == []
     assert (models / "see/route.toml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("where", "whose"),
+    [("task =", "the route has the unknown key 'colour'"), ("name =", "the pipeline clip_image has the unknown key")],
+)
+def test_an_unknown_key_is_told(models: Path, where: str, whose: str) -> None:
+    path = models / "see/route.toml"
+    text = path.read_text().replace(f"\n{where}", f'\ncolour = "red"\n{where}', 1)
+    path.write_text(text)
+    (told,) = renew(models)
+    assert told.startswith(f"warning: the fingerprints are not added to {path}: {whose}")
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+@pytest.mark.parametrize("name", ["clip_image", "clip_text"])
+def test_an_edited_config_of_an_older_version_gets_the_new_output(tmp_path: Path, name: str, *, renewed: bool) -> None:
+    install_pipelines(tmp_path, [name])
+    config, record = tmp_path / name / "config.pbtxt", tmp_path / name / "installed.json"
+    old = re.sub(r',\n  \{ name: "FINGERPRINT".*', "", config.read_text())
+    edited = re.sub(r"count: \d", "count: 5", old).rstrip() + ' # no "FINGERPRINT" yet'
+    config.write_text(edited)
+    if not renewed:  # as an older version left it
+        record.write_text(record.read_text().replace("1/model.py", "1/old.py"))
+    assert renew(tmp_path) == [f"renewed the pipeline {name}"]
+    assert config.read_text().startswith(edited)
+    parsed = text_format.Parse(config.read_text(), model_config_pb2.ModelConfig())
+    shipped = text_format.Parse((MODELS / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert list(parsed.output) == list(shipped.output)
+    assert parsed.instance_group[0].count == 5
+    assert renew(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_all_outputs_of_a_pipeline_are_found_in_its_config(name: str) -> None:
+    shipped = (MODELS / name / "config.pbtxt").read_bytes()
+    assert complete(shipped, shipped) == shipped
+    edited = "# caf\xe9\n".encode("latin-1")
+    completed = complete(edited, shipped)
+    assert completed.startswith(edited)
+    parsed = text_format.Parse(completed.decode("latin-1"), model_config_pb2.ModelConfig())
+    assert list(parsed.output) == list(text_format.Parse(shipped.decode(), model_config_pb2.ModelConfig()).output)
 
 
 def test_a_repository_that_cannot_be_written_is_a_warning(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import requests
 
+from toolbox import direct_requests
+
 SECONDS: Final = 10.0
 LARGEST: Final = 4 << 20
 """Bytes of an answer that are read."""
@@ -47,7 +49,7 @@ def ask(method: str, url: str, *, seconds: float | None = None, **options: Any) 
 
     def send() -> None:
         try:
-            with requests.request(method, url, timeout=seconds, stream=True, **options) as answer:
+            with direct_requests.request(method, url, timeout=seconds, stream=True, **options) as answer:
                 body = answer.raw.read(LARGEST, decode_content=True) or b""
                 found.append(Reply(answer.status_code, body, answer.headers))
         except requests.RequestException as error:

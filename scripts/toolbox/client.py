@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import requests
 from requests_toolbelt import MultipartEncoder
+
+from toolbox import direct_requests
 
 ENTRIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "ocr": {
@@ -89,7 +90,7 @@ def predict(
     """POST to *url*/predict. Raises ``requests.RequestException`` when nobody answers within *timeout* seconds."""
     content_type, body = encode(entries, image=image, text=text)
     started = time.perf_counter()
-    response = requests.post(
+    response = direct_requests.post(
         f"{url.rstrip('/')}/predict", data=body, headers={"Content-Type": content_type}, timeout=timeout
     )
     seconds = time.perf_counter() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def add_fingerprints(models: Path) -> list[str]:
         try:
             raw = tomllib.loads(path.read_text(encoding="utf-8"))
             route = _completed(raw, models)
+        except _UnknownKeyError as error:
+            told.append(
+                f"warning: the fingerprints are not added to {path}: {error}. Remove it, or run scripts/export_clip.py "
+                "again, and start again"
+            )
+            continue
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue
         if route is None:
@@ -54,10 +61,22 @@ def add_fingerprints(models: Path) -> list[str]:
     return told
 
 
+class _UnknownKeyError(Exception):
+    """A route says something that would be lost when it is written again; the text says what."""
+
+
+def _check_keys(raw: Mapping[str, Any], kind: type[Route | Pipeline], whose: str) -> None:
+    if unknown := raw.keys() - {field.name for field in fields(kind)}:
+        raise _UnknownKeyError(f"{whose} has the unknown key {min(unknown)!r}")
+
+
 def _completed(raw: Mapping[str, Any], models: Path) -> Route | None:
     """Return the route with what can be found out; None when it lacks nothing."""
     if raw["task"] != "clip" or all("fingerprint" in pipeline for pipeline in raw["pipelines"]):
         return None
+    _check_keys(raw, Route, "the route")
+    for pipeline in raw["pipelines"]:
+        _check_keys(pipeline, Pipeline, f"the pipeline {pipeline['name']}")
     sha256 = raw["weights_sha256"]
     pipelines = [
         Pipeline(

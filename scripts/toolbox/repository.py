@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from toolbox.kept_config import complete
+
 PROJECT = Path(__file__).resolve().parents[2]
 MODELS = PROJECT / "triton_models"
 """The default model repository; the pipelines in it are part of the project."""
@@ -115,8 +117,8 @@ def workshop(models: Path, purpose: str) -> Iterator[Path]:
 def install_pipelines(models: Path, names: Sequence[str]) -> list[str]:
     """Put the project's pipelines into another model repository, or renew them there.
 
-    A ``config.pbtxt`` that somebody edited there stays. Returns the pipelines that were written: none where all are
-    up to date, or *models* is the project's own repository.
+    A ``config.pbtxt`` that somebody edited there stays, completed with the outputs that are new. Returns the pipelines
+    that were written: none where all are up to date, or *models* is the project's own repository.
     """
     if models.resolve() == MODELS:
         return []
@@ -129,16 +131,18 @@ def install_pipelines(models: Path, names: Sequence[str]) -> list[str]:
             if path.is_file() and "__pycache__" not in path.parts
         }
         before = _installed(target)
-        if before == shipped and all((target / path).is_file() for path in shipped):
-            continue
         config = target / "config.pbtxt"
         edited = (
             config.read_bytes() if before and config.is_file() and sha256(config) != before.get(config.name) else None
         )
+        completed = None if edited is None else complete(edited, (source / config.name).read_bytes())
+        # An earlier renewal may have kept a config without completing it.
+        if before == shipped and completed == edited and all((target / path).is_file() for path in shipped):
+            continue
         with new_model(models, name) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-            if edited is not None:
-                (folder / config.name).write_bytes(edited)
+            if completed is not None:
+                (folder / config.name).write_bytes(completed)
             (folder / INSTALLED).write_text(json.dumps(shipped, indent=2) + "\n", encoding="utf-8")
         written.append(name)
     return written

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from toolbox import loopback
 from toolbox.triton_install import KEY_HEADER
 from toolbox.triton_log import short_reason
 
@@ -104,7 +105,7 @@ class ModelControl:
     def _request(self, model: str, action: str) -> None:
         address = f"{self._url}/v2/repository/models/{urllib.parse.quote(model, safe='')}/{action}"
         request = urllib.request.Request(address, data=b"{}", headers=self._headers, method="POST")
-        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS):
+        with loopback.OPENER.open(request, timeout=REQUEST_SECONDS):
             pass
 
 

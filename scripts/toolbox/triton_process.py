@@ -7,12 +7,11 @@ import fcntl
 import subprocess
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from toolbox import die_with_parent, preflight, triton_install, triton_log
+from toolbox import die_with_parent, loopback, preflight, triton_install, triton_log
 from toolbox.back_off import BackOff
 from toolbox.own_time import OwnTime
 from toolbox.pid_file import PidFile, kill_session
@@ -146,6 +145,7 @@ class TritonProcess:
             kill_session(self._process.pid)
             self._process.wait()
             self._process = None
+        self._dismiss_caretaker()  # after the server's end: what its threads wait for has failed
         self._remove_shared_memory()
         self._pid_file.remove()
         self._release_run_dir()
@@ -207,7 +207,7 @@ class TritonProcess:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.settings.url}/v2/health/live", timeout=1) as response:
+            with loopback.OPENER.open(f"{self.settings.url}/v2/health/live", timeout=1) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -232,9 +232,7 @@ class TritonProcess:
 
     def _died(self, code: int) -> None:
         process, self._process = self._process, None
-        if self._caretaker is not None:
-            self._caretaker.close()
-            self._caretaker = None
+        self._dismiss_caretaker()
         lived = time.monotonic() - self._began
         if process is not None:
             kill_session(process.pid)
@@ -247,6 +245,11 @@ class TritonProcess:
             raise StartError(f"Triton {how} while starting{reason} (log: {self.log_path})")
         was_well, self.live, self.ready = self.ready, False, False
         self._plan_start(f"Triton {how} after {lived:.0f} s", lived if was_well else 0.0)
+
+    def _dismiss_caretaker(self) -> None:
+        if self._caretaker is not None:
+            self._caretaker.close()
+            self._caretaker = None
 
     def _read_log(self) -> None:
         for line in self._log.lines():

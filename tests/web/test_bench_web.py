@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import bench_web
 import pytest
 from embedded_triton import free_ports
@@ -27,6 +30,26 @@ def test_it_compares_immich_a_bare_mitmdump_and_the_site(
     printed = capsys.readouterr().out
     for word in ("Immich itself", "bare mitmdump", "the site", "search 停水", "/api/server/ping", "immich: 2.7.5"):
         assert word in printed
+
+
+def test_packages_that_are_missing_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])  # where packages are looked for
+    assert [bench_web.facts()[name] for name in ("rjieba", "opencc")] == ["unknown", "unknown"]
+
+
+def test_a_mitmdump_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    stubborn = tmp_path / "mitmdump"
+    stubborn.write_text(
+        f"#!{sys.executable}\nimport signal, socket, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"with socket.create_server(('127.0.0.1', {port})):\n    time.sleep(600)\n"
+    )
+    stubborn.chmod(0o755)
+    monkeypatch.setattr(bench_web, "END", 0.5)
+    monkeypatch.setattr("toolbox.die_with_parent.wrap", lambda _line: [str(stubborn)])
+    with bench_web.running("regular", port, []):
+        assert bench_web.listens(port)
+    assert not bench_web.listens(port)
 
 
 def test_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

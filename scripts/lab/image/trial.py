@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-import requests
 from lab.image.container import Container, Image, Running
-from toolbox import processes
+from toolbox import direct_requests, processes
 from toolbox.client import Answer, entries_for, predict
 from toolbox.repository import PROJECT
 
@@ -110,7 +109,7 @@ class Trial:
         return predict(f"http://127.0.0.1:{self._port}", entries_for("ocr"), image=RECEIPT)
 
     def _in_flight(self) -> float:
-        text = requests.get(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=10).text
+        text = direct_requests.get(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=10).text
         (value,) = re.findall(r"^immich_gateway_requests_in_flight (.*)$", text, re.MULTILINE)
         return float(value)
 

@@ -15,6 +15,7 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
+from toolbox import direct_requests
 from toolbox.bench.load import Clients, Contender, Run, Summary
 from toolbox.bench.samples import Sample, queries
 from toolbox.bench.targets import BenchError, Target
@@ -128,7 +129,7 @@ async def _settled(metrics: str, model: str) -> tuple[float, float]:
 def counters(metrics: str, model: str) -> tuple[float, float]:
     """Return Triton's nv_inference_count and nv_inference_exec_count of *model*. Raises `BenchError`."""
     try:
-        text = requests.get(f"{metrics}/metrics", timeout=10).text
+        text = direct_requests.get(f"{metrics}/metrics", timeout=10).text
     except requests.RequestException as error:
         raise BenchError(f"Triton's metrics at {metrics} cannot be read: {error}") from error
     sums = []

@@ -13,6 +13,7 @@ from typing import Final
 import requests
 
 from immich_triton import versions
+from toolbox import direct_requests
 from toolbox.bench.service import Gateway
 
 PACKAGES: Final = (
@@ -57,6 +58,6 @@ def _cpu_model() -> str:
 
 def _triton_version(url: str) -> str:
     try:
-        return str(requests.get(f"{url}/v2", timeout=5).json()["version"])
+        return str(direct_requests.get(f"{url}/v2", timeout=5).json()["version"])
     except (requests.RequestException, ValueError, KeyError) as error:
         return f"unknown ({error})"

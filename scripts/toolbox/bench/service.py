@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from toolbox import die_with_parent, processes
+from toolbox import die_with_parent, direct_requests, processes
 from toolbox.bench.targets import BenchError
 from toolbox.repository import PROJECT
 
@@ -92,7 +92,7 @@ def own(models: Path, options: str, log: Path) -> Iterator[Gateway]:
 
 def _unready(url: str) -> str:
     try:
-        response = requests.get(f"{url}/ping", timeout=5)
+        response = direct_requests.get(f"{url}/ping", timeout=5)
     except requests.RequestException as error:
         return f"nobody answers: {error}"
     return "" if response.ok else response.text

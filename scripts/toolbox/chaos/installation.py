@@ -15,7 +15,7 @@ from pathlib import Path
 
 import requests
 
-from toolbox import die_with_parent
+from toolbox import die_with_parent, direct_requests
 from toolbox.repository import PROJECT
 
 START_SECONDS = 240.0
@@ -69,7 +69,7 @@ class Installation:
     def ready(self) -> bool:
         """Whether every route is ready."""
         try:
-            return requests.get(f"{self.url}/ping", timeout=5).ok
+            return direct_requests.get(f"{self.url}/ping", timeout=5).ok
         except requests.RequestException:
             return False
 
@@ -86,7 +86,7 @@ class Installation:
     def gauges(self, *names: str) -> Mapping[str, float]:
         """Return the gateway's metrics whose name is one of *names* (summed over their labels)."""
         sums = dict.fromkeys(names, 0.0)
-        for line in requests.get(f"{self.metrics_url}/metrics", timeout=5).text.splitlines():
+        for line in direct_requests.get(f"{self.metrics_url}/metrics", timeout=5).text.splitlines():
             name, _, value = line.rpartition(" ")
             if name.partition("{")[0] in sums:
                 sums[name.partition("{")[0]] += float(value)

@@ -9,6 +9,7 @@ from typing import Final
 
 import requests
 
+from toolbox import direct_requests
 from toolbox.chaos.installation import Installation, eventually
 from toolbox.chaos.load import Kind, Load, Outcome, ask, count, describe, load
 from toolbox.chaos.repository import Repository
@@ -54,7 +55,7 @@ class World:
     def control(self, model: str, action: str) -> None:
         """Load or unload a model in Triton."""
         address = f"{self.site.triton_url}/v2/repository/models/{model}/{action}"
-        requests.post(address, timeout=120).raise_for_status()
+        direct_requests.post(address, timeout=120).raise_for_status()
 
     def loads(self, model: str) -> bool:
         """Have a model loaded, and tell whether that could be done."""
