@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from PIL import Image
 from rich.console import Console
@@ -24,6 +25,8 @@ from toolbox import poison, processes
 from immich_pipelines.decode import decode_rgb
 from immich_pipelines.decoding.client import DecodingPool
 from immich_pipelines.errors import BadInput
+
+SERVER: Final = "immich_pipelines.decoding.server"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,10 +43,19 @@ def main(arguments: list[str] | None = None) -> int:
             with _attack(pool, sample):
                 _add(table, f"in the pool, beside {name}", _in_turns([lambda: pool.decode(data)], options.images)[0])
         console.print(table)
-        for pid in sorted(processes.tree(os.getpid())[1:]):
-            memory = processes.memory(pid)
-            console.print(f"process {pid} and those below it: {memory.pss / 1e6:.1f} MB in {memory.processes} (PSS)")
+        memory = processes.memory(_pool())
+        console.print(f"the pool: {memory.pss / 1e6:.1f} MB in {memory.processes} processes (PSS)")
     return 0
+
+
+def _pool() -> int:
+    """Return the process of our pool: the one that the others are children of."""
+    found = {
+        pid
+        for pid in processes.pids()
+        if SERVER in (arguments := processes.arguments(pid)) and arguments[-1] == str(os.getpid())
+    }
+    return next(pid for pid in found if processes.parent(pid) not in found)
 
 
 def preview() -> bytes:

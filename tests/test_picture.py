@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from immich_pipelines.large import is_large
-from immich_triton.picture import UNKNOWN, Picture, picture_of
+from immich_pipelines.large import PIXELS, RATIO, is_large
+from immich_triton.picture import LARGE_PIXELS, LARGE_RATIO, UNKNOWN, Picture, picture_of
 
 
 def encoded(format_: str, size: tuple[int, int], mode: str = "RGB", **options: Any) -> bytes:
@@ -79,6 +79,11 @@ def test_gateway_and_pipelines_call_the_same_images_large(size: tuple[int, int],
     data = encoded("PNG", size, "1")
     assert picture_of(data).large is large
     assert is_large(data) is large
+
+
+def test_gateway_and_pipelines_agree_on_what_is_large() -> None:
+    """They share no code, and an image that only one of them calls large takes the other's last free process."""
+    assert (LARGE_PIXELS, LARGE_RATIO) == (PIXELS, RATIO)
 
 
 def test_what_hides_its_size_may_be_large_and_what_is_no_image_is_not() -> None:

@@ -55,8 +55,12 @@ def tree(root: int) -> list[int]:
 
 
 def memory(root: int) -> Memory:
-    """Return what *root* and its descendants hold. Raises ProcessLookupError when it is gone."""
-    totals = [sizes for pid in tree(root) if (sizes := _rollup(pid))]
+    """Return what *root* and its descendants hold, and others of its session. Raises ProcessLookupError when gone.
+
+    The processes that decode images for Triton are no descendants of it, but belong to its session.
+    """
+    members = {*tree(root), *(pid for pid in pids() if session(pid) == root)}
+    totals = [sizes for pid in members if (sizes := _rollup(pid))]
     if not totals:
         raise ProcessLookupError(f"process {root} is gone, or belongs to another user")
     rss, pss, anonymous = map(sum, zip(*totals, strict=True))

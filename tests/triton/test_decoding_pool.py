@@ -6,12 +6,15 @@ import concurrent.futures
 import contextlib
 import io
 import os
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +25,9 @@ from triton.decoders import decoders
 
 from immich_pipelines.clip_transform import image_transform, normalise
 from immich_pipelines.decode import decode_rgb, open_rgb
-from immich_pipelines.decoding import crew, messages, worker
+from immich_pipelines.decoding import crew, messages, server, worker
 from immich_pipelines.decoding.client import DecodingPool, PoolError
-from immich_pipelines.decoding.crew import Task, choose
+from immich_pipelines.decoding.crew import Crew, Task, choose
 from immich_pipelines.decoding.findings import Scan
 from immich_pipelines.decoding.messages import Job
 from immich_pipelines.decoding.scan import FORMATS, scan
@@ -144,13 +147,24 @@ def test_a_process_that_crashes_is_the_images_fault_and_one_that_is_killed_is_no
             pool.start()
             known = decoders(triton.pid)
             answer = thread.submit(pool.squeeze, poison.jpeg_scans(3000, 60), 32)
-            assert eventually(lambda known=known: any(working(pid) for pid in known[1:]))  # type: ignore[misc]
-            os.kill(next(pid for pid in known[1:] if working(pid)), number)
+            os.kill(one_at_work(known[1:]), number)
             if outcome:
                 with pytest.raises(outcome, match="SIGSEGV"):
                     answer.result()
             else:
                 assert answer.result().width == 3000  # another one did it
+
+
+def one_at_work(pids: list[int]) -> int:
+    """Wait until one of *pids* is at work, and return it: a moment later it may have finished."""
+    found: list[int] = []
+
+    def look() -> bool:
+        found.extend(filter(working, pids))
+        return bool(found)
+
+    assert eventually(look)
+    return found[0]
 
 
 def working(pid: int) -> bool:
@@ -192,6 +206,78 @@ def test_it_ends_with_triton(pool: DecodingPool, triton: subprocess.Popen[bytes]
     assert eventually(lambda: not decoders(triton.pid))
 
 
+FOUND = """
+import sys
+from immich_pipelines.decoding.client import DecodingPool
+
+pool = DecodingPool(2, triton=int(sys.argv[1]))
+pool.start()
+print("started", flush=True)
+input()
+"""
+
+
+@pytest.mark.parametrize("nice", [0, 7, 10])
+def test_it_belongs_to_nobody_and_is_the_same_whoever_started_it(nice: int, triton: subprocess.Popen[bytes]) -> None:
+    command = ["nice", "-n", str(nice), sys.executable, "-c", FOUND, str(triton.pid)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as founder:
+        assert founder.stdout
+        assert founder.stdout.readline() == b"started\n"
+        before = decoders(triton.pid)
+        assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in before} == {server.NICENESS}
+        assert {processes.session(pid) for pid in before} == {os.getsid(0)}  # so that it ends with Triton's
+        with contextlib.closing(DecodingPool(2, triton=triton.pid)) as pool:
+            pool.start()
+            processes.kill_tree(founder.pid)  # as the supervisor does with a model's process that hangs
+            founder.wait()
+            assert pool.decode(saved(picture(), "PNG")).shape == (47, 61, 3)
+            assert decoders(triton.pid)[0] == before[0]
+            triton.kill()
+            triton.wait()
+            assert eventually(lambda: not decoders(triton.pid))
+
+
+def test_a_pool_that_cannot_start_is_tried_once(
+    tmp_path: Path, triton: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = tmp_path / "launches"
+    (tmp_path / "PIL").mkdir()
+    broken = f"print('!', file=open({str(launches)!r}, 'a'))\nimport no_such_library\n"
+    (tmp_path / "PIL/__init__.py").write_text(broken)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(PoolError, match="do not start: exit code 1"):
+        DecodingPool(2, triton=triton.pid).start()
+    assert launches.read_text() == "!\n"
+
+
+def test_nothing_is_decoded_for_a_client_that_has_gone() -> None:
+    with contextlib.ExitStack() as stack:
+
+        def pair() -> list[socket.socket]:
+            return [stack.enter_context(one) for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)]
+
+        def task(pixels: int) -> Task:
+            return Task(Job(Scan("JPEG", pixels, 1), 10**9, 10.0), messages.anonymous_file("image"), pair()[0])
+
+        members = Crew(stack.enter_context(selectors.DefaultSelector()))
+        link, process = pair()
+        members._size, members._workers = 1, [crew._Worker(0, link)]
+        gone, patient = task(1), task(2)
+        gone.client, other_end = pair()
+        other_end.close()
+        members.add(gone)
+        members.add(patient)
+        message, descriptors = messages.receive(process)
+        assert message
+        assert Job.of(message) == patient.job
+        for descriptor in (*descriptors, patient.image):
+            os.close(descriptor)
+        assert gone.client.fileno() == -1
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(gone.image)
+
+
 def test_an_ordinary_photo_does_not_wait_for_heavy_ones(triton: subprocess.Popen[bytes]) -> None:
     with contextlib.closing(DecodingPool(2, triton=triton.pid)) as pool:
         heavy, ended = slow(), threading.Event()
@@ -204,7 +290,8 @@ def test_an_ordinary_photo_does_not_wait_for_heavy_ones(triton: subprocess.Popen
             assert not ended.is_set()
             while not all(one.done() for one in waiting):  # they need not be finished
                 for pid in filter(working, decoders(triton.pid)[1:]):
-                    os.kill(pid, signal.SIGSEGV)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGSEGV)
 
 
 def test_whose_turn_it_is() -> None:

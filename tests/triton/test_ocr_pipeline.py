@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,14 @@ import requests
 import tritonclient.http
 from embedded_triton import StartTriton, TritonServer, eventually
 from rapidocr_reference import RapidOcrReference
+from scrape import Scrape
 from toolbox.chaos.long_screenshots import screenshot_of_a_page
 from tritonclient.utils import InferenceServerException
 
 IMAGES = Path(__file__).resolve().parents[1] / "data" / "images"
 OUTPUTS = ("BOXES", "BOX_SCORES", "TEXTS", "TEXT_SCORES", "IMAGE_SIZE")
+TOGETHER = "ocr_together"
+"""The same pipeline, which takes batches of five only, whenever they come."""
 RECEIPT = [
     "华东超市购物小票",
     "日期2025-06-1018:32",
@@ -43,6 +45,10 @@ def server(
     shutil.copytree(ocr_models, models)
     config = models / "ocr/config.pbtxt"
     config.write_text(config.read_text().replace("count: 3", "count: 1"))
+    shutil.copytree(models / "ocr", models / TOGETHER)
+    waiting = "dynamic_batching { max_queue_delay_microseconds: 100000000 preferred_batch_size: [ 5 ] }"
+    text = config.read_text().replace('name: "ocr"', f'name: "{TOGETHER}"')
+    (models / TOGETHER / "config.pbtxt").write_text(text.replace("dynamic_batching { }", waiting))
     with triton_server(models) as server:
         yield server
 
@@ -52,12 +58,17 @@ def image(name: str) -> bytes:
 
 
 def read(server: TritonServer, data: bytes, **parameters: str | int | bool) -> dict[str, Any]:
-    """Ask the pipeline; every output without its leading 1, texts as strings."""
+    """Ask the pipeline, see `read_by`."""
+    return read_by("ocr", server, data, **parameters)
+
+
+def read_by(model: str, server: TritonServer, data: bytes, **parameters: str | int | bool) -> dict[str, Any]:
+    """Ask the pipeline *model*; every output without its leading 1, texts as strings."""
     given = tritonclient.http.InferInput("IMAGE", [1, 1], "BYTES")
     given.set_data_from_numpy(np.array([[data]], dtype=np.object_))
     address = server.url.removeprefix("http://")
     with tritonclient.http.InferenceServerClient(address, network_timeout=120.0) as client:
-        result = client.infer("ocr", [given], parameters=parameters)
+        result = client.infer(model, [given], parameters=parameters)
     answer = {name: result.as_numpy(name) for name in OUTPUTS}
     assert {len(value) for value in answer.values()} == {1}
     return {name: value[0] for name, value in answer.items()} | {
@@ -181,26 +192,23 @@ def test_neighbours_in_a_batch_do_not_hurt_each_other(server: TritonServer) -> N
 
 
 def test_photos_do_not_wait_for_a_long_screenshot_in_their_batch(server: TritonServer) -> None:
+    def ask(data: bytes) -> int:
+        return len(read_by(TOGETHER, server, data)["TEXTS"])
+
+    def waits() -> bool:
+        return Scrape(server.metrics_url).value("nv_inference_pending_request_count", model=TOGETHER) == 1
+
     long = screenshot_of_a_page((1080, 14_000))
-    ended: list[tuple[str, float]] = []
-
-    def ask(name: str, data: bytes) -> int:
-        found = len(read(server, data)["TEXTS"])
-        ended.append((name, time.monotonic()))
-        return found
-
-    with concurrent.futures.ThreadPoolExecutor(9) as pool:
-        # Keeps the process busy while the others arrive.
-        first = pool.submit(ask, "first", screenshot_of_a_page((1080, 7000)))
-        time.sleep(1)
-        screenshot = pool.submit(ask, "screenshot", long)
-        photos = [pool.submit(ask, "photo", image("zh_receipt.jpg")) for _ in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        screenshot = pool.submit(ask, long)
+        assert eventually(waits)  # so that it is the first of the batch
+        photos = [pool.submit(ask, image("zh_receipt.jpg")) for _ in range(4)]
         assert [photo.result() for photo in photos] == [len(RECEIPT)] * 4
+        # Sent as one list all five would have come in the same moment; it takes as long as the four together.
+        assert not screenshot.done()
         assert screenshot.result() == 70
-        assert first.result() > 0
-    assert [name for name, _ in ended] == ["first", *["photo"] * 4, "screenshot"]
-    # Sent as one list all five would have come in the same moment.
-    assert ended[-1][1] - ended[-2][1] > 0.5
+    (model,) = requests.get(f"{server.url}/v2/models/{TOGETHER}/stats", timeout=10).json()["model_stats"]
+    assert [each["batch_size"] for each in model["batch_stats"]] == [5]
 
 
 def shared_batches(server: TritonServer) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
+from immich_pipelines import large
 from immich_pipelines.large import ordinary_first
 from immich_pipelines.stragglers import in_groups, in_order
 
@@ -51,3 +53,11 @@ def picture(width: int, height: int) -> bytes:
 def test_large_images_come_last() -> None:
     images = [picture(100, 601), picture(640, 480), b"no image", picture(4000, 2001), picture(600, 100)]
     assert ordinary_first(list(enumerate(images)), lambda item: item[1]) == ([1, 2, 4], [0, 3])
+
+
+def test_an_image_whose_size_cannot_be_told_is_not_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(data: bytes) -> tuple[int, int]:
+        raise struct.error(f"{len(data)} bytes are too few")
+
+    monkeypatch.setattr(large, "size_of", fail)
+    assert not large.is_large(b"an image")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from immich_pipelines.decode import size_of
-from immich_pipelines.errors import BadInput
 
 PIXELS: Final = 8_000_000
 """More pixels than that make an image large; Immich's previews have 2 to 5 million."""
@@ -17,10 +16,10 @@ because its shorter side is what the detector's resolution is about."""
 
 
 def is_large(data: bytes) -> bool:
-    """Tell whether the image *data* is large. What is no image is not: it is soon refused."""
+    """Tell whether the image *data* is large. What is no image is not: it is soon refused. Never raises."""
     try:
         height, width = size_of(data)
-    except BadInput:  # the decoder will say what is wrong
+    except Exception:  # noqa: BLE001 - the whole batch is sorted by this; the decoder tells the one image what is wrong
         return False
     return height * width > PIXELS or max(height, width) > RATIO * min(height, width)
 

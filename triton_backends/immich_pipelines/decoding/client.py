@@ -186,18 +186,30 @@ def default_decoders() -> int:
     return min(max(len(os.sched_getaffinity(0)), 2), 8)
 
 
-_children: list[subprocess.Popen[bytes]] = []
-
-
 def _launch(command: list[str], listener: int) -> None:
+    """Start the pool and wait until it has detached itself. Raises `PoolError` when it cannot start."""
     # The packages of this interpreter, however it came by them: Triton's stub honours no PYTHONPATH, the pool does.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    _children[:] = [child for child in _children if child.poll() is None]
-    _children.append(
-        subprocess.Popen(  # noqa: S603 - our own program
-            command, stdin=subprocess.DEVNULL, pass_fds=[listener], env=environment, cwd="/"
+    try:
+        ended = subprocess.run(  # noqa: S603 - our own program
+            command,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[listener],
+            env=environment,
+            cwd="/",
+            timeout=START_SECONDS,
+            check=False,
         )
-    )
+    except subprocess.TimeoutExpired:
+        raise PoolError(
+            f"the processes that decode images were not ready within {START_SECONDS:.0f} s. The machine is overloaded, "
+            f"or the disk with Python's packages does not answer"
+        ) from None
+    if ended.returncode:  # another attempt would end the same way
+        raise PoolError(
+            f"the processes that decode images do not start: exit code {ended.returncode}. Triton's log says why; "
+            f"mend Pillow's installation when it names PIL, then load the model again"
+        )
 
 
 def _python() -> str:

@@ -40,6 +40,15 @@ class Task:
         os.close(self.image)
         self.client.close()
 
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        try:
+            return not self.client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def fail(self, kind: str, reason: str) -> None:
         """Answer that it could not be done."""
         with contextlib.suppress(OSError):
@@ -82,12 +91,6 @@ class Crew:
         self._waiting.append(task)
         self._work()
 
-    def forget(self, client: socket.socket) -> None:
-        """Drop what waits for a client that has gone."""
-        for task in [task for task in self._waiting if task.client is client]:
-            self._waiting.remove(task)
-            os.close(task.image)
-
     def look_after(self) -> None:
         """Do what no event tells; to be called every second or so."""
         late = time.monotonic() - WALL_SECONDS
@@ -99,14 +102,22 @@ class Crew:
     def _work(self) -> None:
         self._fill()
         for member in [member for member in self._workers if not member.task and not member.leaving]:
-            heavy = sum(other.task is not None and other.task.job.scan.heavy for other in self._workers)
-            task = choose(self._waiting, heavy, self._size)
+            task = self._next()
             if task is None:
                 return
-            self._waiting.remove(task)
             member.task, member.began = task, time.monotonic()
             with contextlib.suppress(OSError):  # it has died: its hanging up is heard next
                 messages.send(member.link, task.job.message(), [task.image, task.client.fileno()])
+
+    def _next(self) -> Task | None:
+        """Take the task whose turn it is from those that wait; those whose clients have gone are dropped on the way."""
+        heavy = sum(member.task is not None and member.task.job.scan.heavy for member in self._workers)
+        while task := choose(self._waiting, heavy, self._size):
+            self._waiting.remove(task)
+            if not task.is_abandoned():
+                return task
+            task.close()
+        return None
 
     def _fill(self) -> None:
         while len(self._workers) < self._size and time.monotonic() >= self._next_start:

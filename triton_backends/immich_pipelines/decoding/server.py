@@ -1,7 +1,8 @@
 """The pool: one process for each Triton server, which hands images to a few others that decode them.
 
-``python -m immich_pipelines.decoding.server LISTENER TRITON`` is started by the first pipeline and ends when the
-server has gone, or when no pipeline has been connected for a while. It imports Pillow once and forks: a process that
+``python -m immich_pipelines.decoding.server LISTENER TRITON`` is started by the first pipeline, but is nobody's child:
+whoever kills that pipeline's process with all that it started leaves the others their pool. It ends when the server has
+gone, or when no pipeline has been connected for a while. It imports Pillow once and forks: a process that
 died over an image is replaced in milliseconds, and shares the memory that it has not written to. It never decodes
 anything itself.
 """
@@ -27,11 +28,11 @@ from immich_pipelines.decoding import messages
 from immich_pipelines.decoding.crew import Crew, Task
 from immich_pipelines.decoding.messages import Job
 
-LINGER_SECONDS: Final = 10.0
-"""How long it waits for a pipeline that is loaded again."""
+LINGER_SECONDS: Final = 60.0
+"""How long it waits for a pipeline that is loaded again, which can be slow on a busy machine."""
 LOOK_SECONDS: Final = 1.0
-NICENESS: Final = 5
-"""Between a search query (0) and the encoders of the index (10), and the same whoever started the pool."""
+NICENESS: Final = 10
+"""That of the encoders of the index, behind a search query (0): the same whoever started the pool."""
 
 
 class Server:
@@ -72,7 +73,6 @@ class Server:
         if message is None:
             self._selector.unregister(client)
             self._wishes.pop(client, None)
-            self._crew.forget(client)
             client.close()
         elif "decoders" in message:
             self._wishes[client] = message["decoders"]
@@ -86,9 +86,14 @@ class Server:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve at the listening socket with the number LISTENER as long as process TRITON runs."""
+    """Serve at the listening socket with the number LISTENER as long as process TRITON runs.
+
+    The process itself ends as soon as the pool is ready to serve, which another one does: with exit code 0, or with
+    another when it cannot.
+    """
     listener, triton = map(int, arguments)
     _prepare()
+    _detach()
     with socket.socket(fileno=listener) as door:
         Server(door).run(lambda: _is_running(triton))
 
@@ -97,7 +102,8 @@ def _prepare() -> None:
     # The starting process may have blocked signals, and a terminal's Ctrl-C is for Triton: this ends after it.
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+    with contextlib.suppress(PermissionError):  # it is nicer already, and only root may take that back
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write("500")  # rather an image than a model, when memory is short
@@ -105,6 +111,12 @@ def _prepare() -> None:
     with contextlib.suppress(ImportError):  # an older Pillow has none
         # One thread for an image: parallelism is that of the processes, and a thread's stack counts as memory.
         vars(importlib.import_module("PIL.AvifImagePlugin"))["DEFAULT_MAX_THREADS"] = 1
+
+
+def _detach() -> None:
+    """Go on in a process that is no descendant of the one that started us. It stays in Triton's session."""
+    if os.fork():
+        os._exit(0)
 
 
 def _is_running(pid: int) -> bool:
