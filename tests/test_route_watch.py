@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from mitmproxy.http import Headers
 from stand_in_triton import OCR_NAME, stand_in_triton, write_routes
 from toolbox.client import encode, entries_for
 
@@ -146,7 +147,11 @@ async def test_who_asks_at_the_start_waits_for_the_second_look(
         assert service.table.find("ocr", OCR_NAME) is None
         content_type, body = encode(entries_for("ocr"), image=b"image")
         request = SimpleNamespace(
-            headers={"content-type": content_type}, raw_content=body, scheme="http", host="h", port=1
+            headers=Headers([(b"content-type", content_type.encode())]),
+            raw_content=body,
+            scheme="http",
+            host="h",
+            port=1,
         )
         flow = cast("Any", SimpleNamespace(request=request, metadata={}))
         asked = asyncio.create_task(Gateway(service)._predict(flow, _Story()))

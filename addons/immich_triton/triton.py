@@ -169,6 +169,8 @@ class TritonClient:
     async def not_ready(self, models: Iterable[str], *, within: float) -> dict[str, str]:
         """Return what is not ready among *models*, with the reason; takes at most *within* seconds."""
         names = list(dict.fromkeys(models))
+        if not names:  # nothing is routed: nobody needs Triton
+            return {}
         refused, *reasons = await asyncio.gather(
             self._transport.why_refused(within), *(self._transport.why_not_ready(name, within) for name in names)
         )
