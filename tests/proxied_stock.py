@@ -103,6 +103,8 @@ def proxied(stock: StockPipe, directory: Path) -> Iterator[ProxiedStock]:
     own = {"immich_models": str(write_routes(directory / "models")), "immich_state_dir": str(directory / "state")}
     with asyncio.Runner() as runner, taddons.context(configuration) as context:
         context.configure(configuration, **own)
+        assert service._routes
+        service._routes.look_again()  # the second look, for which every request of the start waits
         one = ProxiedStock(service, stock, runner)
         service._triton = mock.Mock(infer=infer)
         with (
