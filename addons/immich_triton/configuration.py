@@ -6,14 +6,13 @@ import logging
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from mitmproxy import ctx, version
+from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
-from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
-from immich_triton import guard, http1, wire
+from immich_triton import guard, reverse_proxy
 from immich_triton.ledger import LedgerError
 from immich_triton.routes import RouteError
-from immich_triton.settings import SETTINGS, Settings, declare
+from immich_triton.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
@@ -40,21 +39,9 @@ class Configuration:
         self._service = service
 
     def load(self, loader: Loader) -> None:
-        """Put the guard in place, see that this is the mitmproxy we know, declare the options.
-
-        The guard comes first, and values from the command line are read at once: one that is given twice, or is no
-        number where one belongs, would let mitmproxy go on without the script and without a word. An error in the log
-        makes it end.
-        """
+        """Put the guard in place, before anything can fail; declare the options."""
         guard.install(self._service.id)
-        try:
-            wire.check_version(version.VERSION)
-            http1.install()
-            declare(loader)
-            ctx.options.process_deferred()
-        except (OptionsError, ValueError) as error:
-            logger.error("immich-triton: %s", error)  # noqa: TRY400 - the message says it all
-            raise OptionsError(str(error)) from error
+        reverse_proxy.prepare(loader, SETTINGS)
         if guard.was_there_before():
             self._refuse_now()
 
@@ -89,12 +76,7 @@ class Configuration:
     def configure(self, updated: AbstractSet[str]) -> None:
         """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""
         refuse_bypasses(updated)
-        if "http2" in updated and ctx.options.http2:
-            # Immich speaks HTTP/1.1; limits and time-outs rely on one request at a time per connection.
-            ctx.options.update(http2=False)
-        if "connection_strategy" in updated and ctx.options.connection_strategy != "lazy":
-            # Eager connects to the upstream first, and cuts off even what we answer ourselves when that is down.
-            ctx.options.update(connection_strategy="lazy")
+        reverse_proxy.correct(updated)
         if updated & {setting.name for setting in SETTINGS}:
             try:
                 self._service.configure(Settings.read(ctx.options))
@@ -123,7 +105,7 @@ def refuse_bypasses(updated: AbstractSet[str]) -> None:
     """Raise OptionsError when one of the options *updated* lets requests go past the gateway."""
     if "mode" in updated:
         for mode in ctx.options.mode:
-            check_mode(mode)
+            reverse_proxy.check_mode(mode, "http://immich-machine-learning:3003")
     if "stream_large_bodies" in updated and ctx.options.stream_large_bodies:
         raise OptionsError(
             "stream_large_bodies cannot be used with immich-triton: it sends large /predict requests upstream "
@@ -136,14 +118,4 @@ def refuse_bypasses(updated: AbstractSet[str]) -> None:
         raise OptionsError(
             "validate_inbound_headers cannot be switched off with immich-triton: a request that we and the stock "
             "ML read differently could be smuggled past us"
-        )
-
-
-def check_mode(spec: str) -> None:
-    """Raise OptionsError for any mode but ``reverse:http(s)``."""
-    mode = ProxyMode.parse(spec)
-    if not isinstance(mode, ReverseMode) or mode.scheme not in ("http", "https"):
-        raise OptionsError(
-            f"immich-triton works in reverse mode only, not in mode {spec!r}; "
-            "start it with: --mode reverse:http://immich-machine-learning:3003"
         )

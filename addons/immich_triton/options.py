@@ -6,10 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from mitmproxy.addonmanager import Loader
+from typing import Any, Final
 
 
 def default_state_dir() -> Path:
@@ -211,9 +208,3 @@ SETTINGS: Final = (
         "of the routed models (/readyz). Not for strangers: it is apart from the port that Immich uses. Empty: none.",
     ),
 )
-
-
-def declare(loader: Loader) -> None:
-    """Declare every option to mitmproxy."""
-    for setting in SETTINGS:
-        loader.add_option(setting.name, setting.type, setting.default, setting.help)

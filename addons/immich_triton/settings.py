@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from immich_triton.options import SETTINGS, Setting, declare, default_state_dir
+from immich_triton.options import SETTINGS, Setting, default_state_dir
 
 if TYPE_CHECKING:
     from mitmproxy.options import Options
 
-__all__ = ["SETTINGS", "Setting", "Settings", "declare", "default_state_dir", "secret"]
+__all__ = ["SETTINGS", "Setting", "Settings", "default_state_dir", "secret"]
 
 MEBIBYTE: Final = 1 << 20
 

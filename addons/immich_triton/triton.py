@@ -22,6 +22,7 @@ from immich_triton.inference import (
 from immich_triton.line import PROBE_TIMEOUT, Line
 from immich_triton.observer import Clock, Observer
 from immich_triton.picture import picture_of
+from immich_triton.request_id import detached
 from immich_triton.transport import Array, Transport
 
 if TYPE_CHECKING:
@@ -120,13 +121,17 @@ class TritonClient:
                             return answer
         except TimeoutError:
             if at_triton:
-                gate.shut(
-                    f"no answer to a call that had {deadline:.3g} s in all"
-                )  # it may hang: ask whether it is ready
+                reason = f"no answer to a call that had {deadline:.3g} s in all"
+                detached(self._doubt(gate, call.pipeline, reason), f"doubt {call.pipeline.name}")
             why = "" if gate.is_open else f": {gate.reason}"
             raise Unavailable(
                 f"{call.pipeline.name} gave no answer within {deadline:.3g} s from Triton at {self.url}{why}"
             ) from None
+
+    async def _doubt(self, gate: Gate, pipeline: Pipeline, reason: str) -> None:
+        """Shut *gate* when a pipeline that gave no answer in time is not ready any more; a busy one goes on."""
+        if await self._probe(pipeline.all_models):
+            gate.shut(reason)
 
     def _line(self, pipeline: Pipeline) -> Line:
         if pipeline.name not in self._lines:

@@ -100,6 +100,12 @@ def processes_of(models: Path, model: str) -> list[int]:
     return found
 
 
+def served_by_others(models: Path, model: str, killed: int) -> bool:
+    """Whether a model has processes, and the one that was killed is none of them."""
+    serving = processes_of(models, model)
+    return bool(serving) and killed not in serving
+
+
 @asynccontextmanager
 async def client_of(triton: TritonServer) -> AsyncIterator[TritonClient]:
     """Give a client, and see that all is well at the end, for the next test."""
@@ -138,8 +144,13 @@ async def test_a_process_that_is_killed_under_traffic_costs_no_answer(
         end = asyncio.Event()
         streams = [group.create_task(stream(client, end)) for _ in range(4)]
         await asyncio.sleep(0.5)
-        os.kill(processes_of(models, model)[0], signal.SIGKILL)
-        await asyncio.sleep(5)
+        told, killed = f"a process of model {model} died", processes_of(models, model)[0]
+        before = triton.console.count(told)
+        os.kill(killed, signal.SIGKILL)
+        async with asyncio.timeout(120):
+            while triton.console.count(told) == before or not served_by_others(models, model, killed):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        await asyncio.sleep(2)
         end.set()
         assert all([await one > 0 for one in streams])
 

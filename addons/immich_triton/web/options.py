@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from immich_triton.options import Setting
-
-if TYPE_CHECKING:
-    from mitmproxy.addonmanager import Loader
 
 SETTINGS: Final = (
     Setting(
@@ -87,9 +84,3 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "web_ocr_lookups": (0, 1000),
 }
 """What the numbers may be, both ends included."""
-
-
-def declare(loader: Loader) -> None:
-    """Declare every option to mitmproxy."""
-    for setting in SETTINGS:
-        loader.add_option(setting.name, setting.type, setting.default, setting.help)
