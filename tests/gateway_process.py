@@ -112,6 +112,30 @@ def command(*, port: int, mode: str, script: Path = ADDON, program: str = "mitmd
 
 
 @contextmanager
+def running_mitmdump(line: list[str], log_file: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command line of `command` in the folder of its log; it ends with the block, however that ends."""
+    with log_file.open("ab") as log:
+        process = subprocess.Popen(
+            die_with_parent.wrap(line),
+            # mitmproxy prints without flushing: its last lines would be missing from a file, at times all of them.
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=log_file.parent,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
 def running_gateway(
     directory: Path,
     *,
@@ -135,29 +159,11 @@ def running_gateway(
         **options,
     }
     line = command(port=port, mode=f"reverse:{upstream}", script=script, program=program, **options)
-    with log_file.open("ab") as log:
-        process = subprocess.Popen(
-            die_with_parent.wrap(line),
-            # mitmproxy prints without flushing: its last lines would be missing from a file, at times all of them.
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=directory,
-        )
-    gateway = GatewayProcess(
-        f"http://127.0.0.1:{port}", script, state_dir, log_file, process, f"http://127.0.0.1:{metrics_port}"
-    )
-    try:
+    with running_mitmdump(line, log_file) as process:
+        metrics_url = f"http://127.0.0.1:{metrics_port}"
+        gateway = GatewayProcess(f"http://127.0.0.1:{port}", script, state_dir, log_file, process, metrics_url)
         wait_until_answering(gateway)
         yield gateway
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def wait_until_answering(gateway: GatewayProcess, timeout: float = 120) -> None:
