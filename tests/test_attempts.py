@@ -58,6 +58,24 @@ def test_a_process_that_is_still_dead_has_not_died_again() -> None:
     assert [attempts.failed(fault("process", "net")) for _ in range(4 * SENDS)] == [None] * 4 * SENDS
 
 
+def test_who_is_sent_to_a_process_that_another_killed_before_did_not_die_over_it_again() -> None:
+    """A neighbour of poison: in the first death by chance, then given to what the second one left behind."""
+    generations = Generations()
+    neighbour, poison = Attempts(generations), Attempts(generations)
+    for attempts in (neighbour, poison):
+        attempts.sending()
+    assert [attempts.failed(fault("process", "net")) for attempts in (neighbour, poison)] == [None, None]
+    replace(generations, "net")
+    poison.sending()
+    assert isinstance(poison.failed(fault("process", "net")), Poison)
+    for _ in range(4 * SENDS):
+        neighbour.sending()
+        assert neighbour.failed(fault("process", "net")) is None
+    replace(generations, "net")
+    neighbour.sending()
+    assert isinstance(neighbour.failed(fault("process", "net")), Poison)  # it was the only one there
+
+
 def test_deaths_of_different_models_do_not_add_up_and_there_is_an_end() -> None:
     generations = Generations()
     attempts = Attempts(generations)

@@ -59,6 +59,7 @@ class FaultyTriton:
         self.answers = list(answers)
         self.requests: list[bytes] = []
         self.ready = True
+        self.late = 0.0
         self.away: set[str] = set()
         self.config: dict[str, object] = {}
         self.configs_read = 0
@@ -72,6 +73,7 @@ class FaultyTriton:
         if request.path.endswith("/ready"):
             model = request.path.split("/")[3]
             self.asked.append(model)
+            await asyncio.sleep(self.late)
             return web.Response(status=200 if self.ready and model not in self.away else 400)
         if request.path == "/v2/health/live":
             return web.Response(status=200 if self.live else 503)
@@ -398,6 +400,23 @@ async def test_a_request_over_which_a_model_dies_twice_is_given_up_as_poison() -
         with pytest.raises(Poison, match=r"poison: encoder died twice while it worked on this request"):
             await work
     assert len(triton.requests) == 2
+
+
+async def test_an_answer_that_is_late_does_not_make_a_dead_process_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine Triton may take its time to say that a model is ready."""
+    monkeypatch.setattr("immich_triton.triton.PROBE_TIMEOUT", 0.3)
+    monkeypatch.setattr("immich_triton.gate.TRIAL_FIRST", 0.2)
+    triton = FaultyTriton(NET_DIED)
+    async with serving(triton), client_of(triton) as client:
+        work = asyncio.create_task(client.infer(CALL, deadline=60))
+        for _ in range(2):
+            triton.late = 0.6
+            await until(lambda: "did not answer within" in client.gate(PIPELINE).reason or work.done())
+            triton.late = 0
+            sent = len(triton.requests)
+            await until(lambda sent=sent: len(triton.requests) > sent or work.done())  # type: ignore[misc]
+        triton.answers = [good]
+        assert (await work)["EMBEDDING"].shape == (1, 2)
 
 
 async def test_the_deaths_of_two_models_do_not_add_up() -> None:

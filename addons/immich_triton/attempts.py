@@ -39,6 +39,7 @@ class Generations:
     def __init__(self) -> None:
         self._count: dict[str, int] = {}
         self._away: set[str] = set()
+        self._died: dict[str, Generation] = {}
 
     def of(self, model: str) -> Generation:
         """Return what changes when the processes of *model* are replaced."""
@@ -47,6 +48,14 @@ class Generations:
     def missed(self, model: str) -> None:
         """Take note that *model* (or the server) is away."""
         self._away.add(model)
+
+    def died(self, model: str) -> None:
+        """Take note that one of the processes that *model* has now died."""
+        self._died[model] = self.of(model)
+
+    def dead(self) -> frozenset[tuple[str, Generation]]:
+        """Return the models that lost a process, with the generation it was of."""
+        return frozenset(self._died.items())
 
     def seen(self, models: Iterable[str]) -> None:
         """Take note that *models* are there, and with them the server."""
@@ -62,6 +71,7 @@ class Attempts:
         self._generations = generations
         self._deaths: dict[str, Generation] = {}
         self._crashes: set[Generation] = set()
+        self._dead_before: frozenset[tuple[str, Generation]] = frozenset()
         self._sent = 0
         self._answered = 0
 
@@ -70,13 +80,18 @@ class Attempts:
         """Whether a process died while this request was at Triton."""
         return bool(self._deaths or self._crashes)
 
+    def sending(self) -> None:
+        """Take note that the request is sent now: a process that is dead already does not die over it."""
+        self._dead_before = self._generations.dead()
+
     def failed(self, fault: ServerFault) -> TritonError | None:
         """Count a call that failed; return the error that ends the request, or None when it may be sent again."""
         if fault.kind in NOT_EXECUTED:
             return None
         if fault.kind == "process":
             before, now = self._deaths.get(fault.model), self._generations.of(fault.model)
-            if before == now:
+            self._generations.died(fault.model)
+            if before == now or (fault.model, now) in self._dead_before:
                 return None  # Triton still gives requests to the process that is dead, or hangs: nobody was asked
             self._deaths[fault.model] = now
             if before is not None:

@@ -32,6 +32,12 @@ KEY_HEADER: Final = "x-triton-key"
 GARBAGE: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error, MemoryError)
 """What tritonclient and NumPy raise over an answer that is none."""
 
+NOT_READY: Final = "not ready in Triton"
+"""Why a model is not ready: Triton says so."""
+
+UNREACHABLE: Final = "cannot reach Triton"
+"""How the reason begins where nobody took the connection, or it broke."""
+
 Array = npt.NDArray[Any]
 
 
@@ -132,10 +138,10 @@ class Transport:
         except TimeoutError:
             return f"Triton at {self.url} did not answer within {within:g} s"
         except (aiohttp.ClientError, InferenceServerException, OSError) as error:
-            return f"cannot reach Triton at {self.url}: {error}"
+            return f"{UNREACHABLE} at {self.url}: {error}"
         except GARBAGE as error:  # whatever this raises would leave a breaker open for ever
             return f"Triton at {self.url} answered what says nothing about a model ({type(error).__name__})"
-        return "" if ready else "not ready in Triton"
+        return "" if ready else NOT_READY
 
     async def why_refused(self, within: float) -> str:
         """Return the reason when Triton does not take our key, or does not say; readiness alone is open to all."""
@@ -153,7 +159,7 @@ class Transport:
         except TimeoutError:
             return f"Triton at {self.url} did not answer within {within:g} s"
         except (aiohttp.ClientError, OSError) as error:
-            return f"cannot reach Triton at {self.url}: {error}"
+            return f"{UNREACHABLE} at {self.url}: {error}"
         except GARBAGE as error:
             return f"Triton at {self.url} answered what is no list of models ({type(error).__name__})"
         self._key_taken = True

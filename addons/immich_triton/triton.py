@@ -23,7 +23,7 @@ from immich_triton.line import PROBE_TIMEOUT, Line
 from immich_triton.observer import Clock, Observer
 from immich_triton.picture import picture_of
 from immich_triton.request_id import detached
-from immich_triton.transport import Array, Transport
+from immich_triton.transport import NOT_READY, UNREACHABLE, Array, Transport
 
 if TYPE_CHECKING:
     from immich_triton.routes import Pipeline
@@ -105,6 +105,7 @@ class TritonClient:
                     at_triton = False
                     async with line.place(gate, ticket, clock, patient=patient, suspect=attempts.suspect) as passage:
                         at_triton = True
+                        attempts.sending()
                         try:
                             answer = await line.send(call, ticket, clock)
                         except ServerFault as fault:
@@ -152,11 +153,13 @@ class TritonClient:
         models = list(models)
         unready = await self.not_ready(models, within=PROBE_TIMEOUT)
         if unready and not await self.is_live(within=PROBE_TIMEOUT):
-            self._generations.missed(SERVER)
+            if any(reason.startswith(UNREACHABLE) for reason in unready.values()):
+                self._generations.missed(SERVER)
             for line in self._lines.values():
                 line.forget()
         elif SERVER not in unready:
-            for model in unready:
+            # Only what Triton says of a model tells that it is away: on a busy machine an answer may just be late.
+            for model in (model for model, reason in unready.items() if reason == NOT_READY):
                 self._generations.missed(model)
             self._generations.seen([model for model in models if model not in unready])
         return unready
