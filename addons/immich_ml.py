@@ -14,6 +14,7 @@ from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.gateway import Gateway
 from immich_triton.ml.health import Health
 from immich_triton.ml.metrics import Metrics
+from immich_triton.ml.requests import classify
 from immich_triton.ml.service import Service
 from immich_triton.proxy.auth import Auth
 from immich_triton.proxy.drain import Drain
@@ -34,7 +35,7 @@ addons = [
     Privacy(service),
     KeepFlows(),
     Auth(service),
-    PassThrough(service),
+    PassThrough(service, classify),
     Limits(service),
     Health(service),
     Gateway(service),

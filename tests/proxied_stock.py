@@ -21,6 +21,7 @@ from stock import Seen, StockPipe
 from immich_triton.ml import upstream
 from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.gateway import Gateway
+from immich_triton.ml.requests import classify
 from immich_triton.ml.service import Service
 from immich_triton.proxy.claims import kind_of, may_go_upstream
 from immich_triton.proxy.passthrough import PassThrough
@@ -53,7 +54,7 @@ class ProxiedStock:
 
     def __init__(self, service: Service, stock: StockPipe, runner: asyncio.Runner) -> None:
         self._service = service
-        self._passthrough, self._gateway = PassThrough(service), Gateway(service)
+        self._passthrough, self._gateway = PassThrough(service, classify), Gateway(service)
         self._stock = stock
         self._runner = runner
         self._split: list[Seen] = []

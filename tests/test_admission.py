@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from immich_triton.triton.admission import Budget, Places, Priority, Ticket
+from immich_triton.proxy.budget import Budget
+from immich_triton.triton.admission import Places, Priority, Ticket
 
 
 async def waiter(places: Places, priority: Priority, name: str, served: list[str]) -> None:

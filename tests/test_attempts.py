@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from immich_triton.core.observer import FaultKind
 from immich_triton.triton.attempts import ATTEMPTS, SENDS, SERVER, Attempts, Generations
-from immich_triton.triton.faults import FaultKind
 from immich_triton.triton.inference import Poison, ServerFault, TritonError, Unavailable
 
 

@@ -29,23 +29,18 @@ from stand_in_triton import stand_in_triton, write_routes
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import FormParser, MultiPartParser
 
+from immich_triton.core.errors import ProtocolError
 from immich_triton.immich.clip_names import dimension_of
 from immich_triton.immich.ml_client import entries_for
 from immich_triton.ml.dispatch import split
 from immich_triton.ml.forms import FormError, read_parts
 from immich_triton.ml.gateway import failure
-from immich_triton.ml.protocol import (
-    KNOWN_TYPES,
-    Form,
-    ProtocolError,
-    fold_path,
-    parse_entries,
-    parse_form,
-    parse_task,
-)
-from immich_triton.ml.routes import Pipeline, Route, RouteTable
+from immich_triton.ml.protocol import KNOWN_TYPES, Form, parse_entries, parse_form, parse_task
+from immich_triton.ml.routes import Route, RouteTable
 from immich_triton.ml.service import Service
 from immich_triton.ml.tasks import TASKS
+from immich_triton.proxy.targets import fold_path
+from immich_triton.triton.pipelines import Pipeline
 
 EXAMPLES = int(os.environ.get("IMMICH_TRITON_EXAMPLES", "500"))
 thorough = settings(

@@ -14,14 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests_toolbelt import MultipartEncoder
 
+from immich_triton.core.errors import ProtocolError
+from immich_triton.core.json_text import dump
+from immich_triton.immich.model_names import clean_name
 from immich_triton.ml.forms import Part
 from immich_triton.ml.protocol import (
     Form,
-    ProtocolError,
     build_form,
-    clean_name,
-    dump,
-    fold_path,
     is_exact,
     merge,
     parse_entries,
@@ -29,6 +28,7 @@ from immich_triton.ml.protocol import (
     parse_task,
     require_payload,
 )
+from immich_triton.proxy.targets import fold_path
 
 WIRE = Path(__file__).parent / "data" / "wire"
 

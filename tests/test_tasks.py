@@ -11,10 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from immich_triton.ml.protocol import Form, ProtocolError, dump, parse_task
-from immich_triton.ml.routes import Pipeline, Route, RouteError
+from immich_triton.core.errors import ProtocolError
+from immich_triton.core.json_text import dump
+from immich_triton.ml.protocol import Form, parse_task
+from immich_triton.ml.routes import Route, RouteError
 from immich_triton.ml.tasks import TASKS
 from immich_triton.triton.client import ServerFault
+from immich_triton.triton.pipelines import Pipeline
 
 IMAGE = Form(entries="", image=b"jpeg", text=None)
 TEXT = Form(entries="", image=None, text="苹果\ud800")

@@ -16,9 +16,9 @@ from mitmproxy.test import tflow
 
 from immich_triton.core.observer import Observer
 from immich_triton.core.request_id import RequestIds, current_id
-from immich_triton.ml.routes import Pipeline
 from immich_triton.triton.attempts import ATTEMPTS, SENDS
 from immich_triton.triton.client import BadInput, Call, Poison, Refused, ServerFault, TritonClient, Unavailable
+from immich_triton.triton.pipelines import Pipeline
 
 PIPELINE = Pipeline("clip_text", ("textual",), ("encoder",), {"encoder": "encoder"})
 CALL = Call(PIPELINE, "TEXT", b"query", ("EMBEDDING",), {"extra": 1})

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from mitmproxy.test import taddons, tutils
 
-from immich_triton.ml.protocol import ProtocolError
-from immich_triton.ml.upstream import ANSWER_LIMIT, UpstreamAnswer, address_of, predict
+from immich_triton.core.errors import ProtocolError
+from immich_triton.ml.upstream import ANSWER_LIMIT, UpstreamAnswer, predict
+from immich_triton.proxy.targets import address_of
 
 
 @pytest.mark.parametrize(

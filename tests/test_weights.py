@@ -18,11 +18,13 @@ from scrape import Scrape
 from stand_in_triton import FINGERPRINT, StandInTriton, stand_in_triton, write_routes
 
 from immich_triton.immich.ml_client import Answer, entries_for, predict
+from immich_triton.ml import fingerprints
+from immich_triton.ml.fingerprints import Doubts
 from immich_triton.ml.ledger import Ledger
-from immich_triton.ml.routes import Pipeline, Route
+from immich_triton.ml.routes import Route
 from immich_triton.triton import weights
 from immich_triton.triton.inference import Call, WrongWeights
-from immich_triton.triton.weights import Doubts
+from immich_triton.triton.pipelines import Pipeline
 
 SHA = "a1" * 32
 VISUAL = Pipeline("clip_image", ("visual",), ("see",), {"encoder": "see"}, fingerprint=7)
@@ -33,17 +35,17 @@ UNKNOWN = replace(VISUAL, fingerprint=None)
 
 @pytest.mark.parametrize("answered", [[[8]], [[7, 7]], [[]], [["7"]], [[7.5]], [[float("nan")]]])
 def test_only_the_very_fingerprint_is_believed(answered: list[list[object]]) -> None:
-    weights.compare(ROUTE, VISUAL, {"FINGERPRINT": np.array([[7]])})
+    fingerprints.compare(ROUTE, VISUAL, {"FINGERPRINT": np.array([[7]])})
     with pytest.raises(WrongWeights, match=r"answers with other weights .* copy see/route.toml from its repository"):
-        weights.compare(ROUTE, VISUAL, {"FINGERPRINT": np.array(answered)})
+        fingerprints.compare(ROUTE, VISUAL, {"FINGERPRINT": np.array(answered)})
 
 
 def test_a_route_without_a_fingerprint_answers_nothing() -> None:
     route = replace(ROUTE, pipelines=(UNKNOWN, TEXTUAL))
     with pytest.raises(WrongWeights, match=r"copy see/route.toml from there to /models/see/route.toml"):
-        weights.require(route, UNKNOWN)
+        fingerprints.require(route, UNKNOWN)
     with pytest.raises(WrongWeights):
-        weights.compare(route, UNKNOWN, {"FINGERPRINT": np.array([[7]])})
+        fingerprints.compare(route, UNKNOWN, {"FINGERPRINT": np.array([[7]])})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The contract with the private part of mitmproxy that `immich_triton.proxy.wire` uses, for the version in the lock file.
+"""The contract with the private part of mitmproxy that `immich_triton.proxy.wire` uses, for the version in the lock.
 
 What the functions do is shown with a real mitmdump in test_passthrough.py; here is what they rely on.
 """

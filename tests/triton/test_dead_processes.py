@@ -17,9 +17,9 @@ import pytest
 from embedded_triton import StartTriton, TritonServer
 from small_models import write_model
 
-from immich_triton.ml.routes import Pipeline
 from immich_triton.server import processes
 from immich_triton.triton.client import Call, Poison, TritonClient
+from immich_triton.triton.pipelines import Pipeline
 
 PIPE = Pipeline("pipe", ("visual",), ("net",))
 

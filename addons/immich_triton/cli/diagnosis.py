@@ -17,8 +17,8 @@ from immich_triton.core.bounded_http import Reply
 from immich_triton.immich.api import Immich, ImmichError
 from immich_triton.immich.clip_names import dimension_of, names_of
 from immich_triton.immich.ml_client import cause, shown
+from immich_triton.immich.model_names import clean_name
 from immich_triton.ml.ledger import Ledger, LedgerError
-from immich_triton.ml.protocol import clean_name
 from immich_triton.ml.routes import RouteError, RouteTable, load_routes
 from immich_triton.server import preflight
 from immich_triton.server.triton_install import KEY_HEADER

@@ -177,8 +177,8 @@ def _print_next(models: Path, model: ClipModel, names: list[str], *, untrained: 
         print("random weights: the gateway refuses this route unless immich_allow_untrained is set")
     print(
         "Next: choose the name in Immich (Administration, Settings, Machine Learning, Smart Search), then run "
-        "immich-triton reindex; docs/clip.md says why. make run and run_triton.py load the model by themselves; any other "
-        "Triton has to be restarted."
+        "immich-triton reindex; docs/clip.md says why. immich-triton run and immich-triton triton load the model by "
+        "themselves; any other Triton has to be restarted."
     )
 
 

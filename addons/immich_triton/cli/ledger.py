@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from immich_triton.immich.model_names import clean_name
 from immich_triton.ml.ledger import Ledger, LedgerError
-from immich_triton.ml.protocol import clean_name
 from immich_triton.ml.settings import default_state_dir
 
 

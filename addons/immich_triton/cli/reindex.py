@@ -27,7 +27,7 @@ from immich_triton.immich import api_key
 from immich_triton.immich.api import Immich, ImmichError, MlSettings
 from immich_triton.immich.clip_names import dimension_of
 from immich_triton.immich.ml_client import entries_for, predict
-from immich_triton.ml.protocol import clean_name
+from immich_triton.immich.model_names import clean_name
 from immich_triton.ml.routes import Route, RouteError, load_routes
 
 _CONCURRENCY: Final = 2

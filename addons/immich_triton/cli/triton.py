@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from immich_triton.core.secrets import secret
 from immich_triton.export.repository import MODELS, PROJECT
-from immich_triton.ml.settings import secret
 from immich_triton.server.preflight import StartError
 from immich_triton.server.renewal import renew
 from immich_triton.server.stop_signals import StopSignals

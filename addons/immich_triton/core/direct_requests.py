@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from immich_triton.server.preflight import is_loopback
+from immich_triton.core.loopback import is_loopback
 
 
 def request(method: str, url: str, **options: Any) -> requests.Response:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Final, Literal, override
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from immich_triton.inspect.comparing import Comparison
-    from immich_triton.triton.faults import FaultKind
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +54,19 @@ CatchUp = Literal["started", "busy", "failed"]
 """What became of asking Immich to run what is missing."""
 
 
+FaultKind = Literal["unreachable", "broken", "timeout", "process", "unloaded", "memory", "busy", "status", "garbage"]
+"""How a call failed:
+
+* ``unreachable``: no connection. ``broken``: the connection ended before the answer.
+* ``timeout``: no answer, and the model does not report ready any more.
+* ``process``: a model's process died, or hangs, while Triton goes on to report ready.
+* ``unloaded``: the model, or one that it calls, is not loaded; nothing was executed.
+* ``memory``: the server has no memory, or no shared memory, left.
+* ``busy``: a queue is full, or whatever stands before Triton says that it is not available.
+* ``status``: any other error. ``garbage``: an answer that is none.
+"""
+
+
 @dataclass
 class Clock:
     """Where the time of a request went, in seconds; several tasks of one request add up."""
@@ -79,6 +90,17 @@ class RequestDone:
     reason: Reason
     seconds: float
     clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How the upstream's answer to a task differs from Triton's: how many lines or faces which of them found."""
+
+    task: str
+    same: bool
+    both: int
+    only_ours: int
+    only_theirs: int
 
 
 class Observer:
@@ -114,7 +136,7 @@ class Observer:
     def catch_up(self, task: str, outcome: CatchUp) -> None:
         """Hear that Immich was asked to run what is missing."""
 
-    def shadow_compared(self, comparison: Comparison, seconds: float) -> None:
+    def shadow_compared(self, compared: Compared, seconds: float) -> None:
         """Tell how the upstream's answer to a task, which took it *seconds*, differs from Triton's."""
 
     def shadow_failed(self, task: str) -> None:
@@ -172,8 +194,8 @@ class Observers(Observer):
         self._tell(lambda observer: observer.catch_up(task, outcome))
 
     @override
-    def shadow_compared(self, comparison: Comparison, seconds: float) -> None:
-        self._tell(lambda observer: observer.shadow_compared(comparison, seconds))
+    def shadow_compared(self, compared: Compared, seconds: float) -> None:
+        self._tell(lambda observer: observer.shadow_compared(compared, seconds))
 
     @override
     def shadow_failed(self, task: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from immich_triton.ml.protocol import clean_name
+from immich_triton.immich.model_names import clean_name
 
 NAMES_BY_DIMENSION: Final[dict[int, tuple[str, ...]]] = {
     512: (

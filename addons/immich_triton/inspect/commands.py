@@ -22,13 +22,16 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.log import ALERT
 from mitmproxy.utils.asyncio_utils import create_task
 
+from immich_triton.core.errors import ProtocolError
+from immich_triton.core.json_text import dump
 from immich_triton.core.observer import Clock
 from immich_triton.inspect.comparing import Comparison, NotComparableError, compare
 from immich_triton.inspect.contentview import is_prediction
 from immich_triton.ml import dispatch, upstream
 from immich_triton.ml.ledger import LedgerError
 from immich_triton.ml.notes import note_comparison
-from immich_triton.ml.protocol import Form, ProtocolError, build_form, dump, parse_entries, parse_form
+from immich_triton.ml.protocol import Form, build_form, parse_entries, parse_form
+from immich_triton.proxy.targets import address_of
 from immich_triton.triton.inference import TritonError
 from immich_triton.triton.picture import picture_of
 
@@ -148,7 +151,7 @@ class Commands:
         parts, _ = dispatch.split(self._service, entries)
         if not parts:
             return "nothing in this request is routed to Triton", "comparison: nothing here is routed to Triton"
-        base = upstream.address_of(one.request)
+        base = address_of(one.request)
         tasks = [part.route.task for part in parts]
         content_type, body = build_form({task: entries[task] for task in tasks}, form)
         within = self._service.settings.deadline

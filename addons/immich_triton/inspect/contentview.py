@@ -15,9 +15,11 @@ from mitmproxy import contentviews
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 from mitmproxy.http import HTTPFlow, Request, Response
 
+from immich_triton.core.errors import ProtocolError
 from immich_triton.inspect.comparing import vector_of
 from immich_triton.ml.notes import comparison_of, routes_of
-from immich_triton.ml.protocol import ProtocolError, fold_path, parse_entries, parse_form
+from immich_triton.ml.protocol import parse_entries, parse_form
+from immich_triton.proxy.targets import fold_path
 from immich_triton.triton.picture import picture_of
 
 if TYPE_CHECKING:

@@ -21,11 +21,14 @@ from mitmproxy import command, ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.utils.asyncio_utils import create_task
 
+from immich_triton.core.errors import ProtocolError
+from immich_triton.core.observer import Compared
 from immich_triton.inspect.comparing import Comparison, NotComparableError, compare
 from immich_triton.ml import dispatch, upstream
 from immich_triton.ml.notes import fell_back
-from immich_triton.ml.protocol import ProtocolError, build_form, parse_entries, parse_form
+from immich_triton.ml.protocol import build_form, parse_entries, parse_form
 from immich_triton.proxy.claims import kind_of, may_go_upstream
+from immich_triton.proxy.targets import address_of
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
@@ -127,7 +130,7 @@ class Shadow:
         content_type, body = build_form({task: asked[task] for task in tasks}, form)
         began = time.monotonic()
         try:
-            base = upstream.address_of(request)
+            base = address_of(request)
             theirs = await upstream.predict(base, content_type, body, within=self._service.settings.deadline)
             seconds = time.monotonic() - began
             answer = orjson.loads(response.raw_content)
@@ -142,7 +145,14 @@ class Shadow:
 
     def _count(self, comparison: Comparison, seconds: float) -> None:
         self.totals[comparison.task].add(comparison, seconds)
-        self._service.observers.shadow_compared(comparison, seconds)
+        compared = Compared(
+            comparison.task,
+            same=comparison.same,
+            both=len(comparison.pairs),
+            only_ours=len(comparison.only_ours),
+            only_theirs=len(comparison.only_theirs),
+        )
+        self._service.observers.shadow_compared(compared, seconds)
         logger.info("shadow: %s, upstream %.0f ms", comparison.summary, 1000 * seconds)
 
 

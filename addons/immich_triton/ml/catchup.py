@@ -13,10 +13,10 @@ import aiohttp
 from mitmproxy import ctx
 from mitmproxy.proxy.mode_specs import ProxyMode
 
+from immich_triton.core.errors import ProtocolError
 from immich_triton.core.observer import LOST, Observer
 from immich_triton.core.redaction import where
 from immich_triton.ml.outages import RUN, Outages
-from immich_triton.ml.protocol import ProtocolError
 from immich_triton.ml.upstream import read_at_most
 from immich_triton.proxy import guard
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from immich_triton.core.errors import ProtocolError
 from immich_triton.core.observer import Clock
 from immich_triton.ml import upstream
-from immich_triton.ml.protocol import Entry, Form, ProtocolError, build_form, merge, parse_task
+from immich_triton.ml.protocol import Entry, Form, build_form, merge, parse_task
 from immich_triton.ml.tasks import TASKS
 from immich_triton.triton.admission import Priority
 from immich_triton.triton.inference import ServerFault, Unavailable, WrongWeights

@@ -12,23 +12,17 @@ from mitmproxy.http import Response
 from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton.core import timing
+from immich_triton.core.errors import ProtocolError
 from immich_triton.core.observer import Clock, Reason, RequestDone, RouteTaken
 from immich_triton.core.redaction import where
 from immich_triton.ml import dispatch, upstream
 from immich_triton.ml.ledger import LedgerError
 from immich_triton.ml.notes import note_fault, note_split
-from immich_triton.ml.protocol import (
-    Form,
-    ProtocolError,
-    build_form,
-    is_exact,
-    parse_entries,
-    parse_form,
-    require_payload,
-)
+from immich_triton.ml.protocol import Form, build_form, is_exact, parse_entries, parse_form, require_payload
 from immich_triton.ml.tasks import TASKS
 from immich_triton.proxy.answers import error_response, json_response
 from immich_triton.proxy.claims import kind_of, release
+from immich_triton.proxy.targets import address_of
 from immich_triton.triton.inference import BadInput, Refused, ServerFault, Unavailable, WrongWeights
 
 if TYPE_CHECKING:
@@ -100,7 +94,7 @@ class Gateway:
         story.route = "split" if others else "triton"
         require_payload(form)
         within = settings.deadline if story.has_image else settings.query_deadline
-        question = dispatch.Question(form, upstream.address_of(flow.request), story.began + within, story.clock)
+        question = dispatch.Question(form, address_of(flow.request), story.began + within, story.clock)
         return json_response(200, await dispatch.answer(self._service, ours, others, question))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy.http import Response
 
-from immich_triton.ml.protocol import ProtocolError
+from immich_triton.core.errors import ProtocolError
 from immich_triton.proxy.answers import STOPPING, error_response
 from immich_triton.proxy.claims import kind_of
 

@@ -19,18 +19,16 @@ from prometheus_client import (
 )
 
 from immich_triton.core import versions
-from immich_triton.core.observer import LOST, CatchUp, Observer, Reason, Refusal, RouteTaken
+from immich_triton.core.observer import LOST, CatchUp, FaultKind, Observer, Reason, Refusal, RouteTaken
 from immich_triton.core.timing import overhead
 from immich_triton.ml.tasks import TASKS
-from immich_triton.triton.faults import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from immich_triton.core.observer import RequestDone
-    from immich_triton.inspect.comparing import Comparison
-    from immich_triton.ml.routes import Pipeline
+    from immich_triton.core.observer import Compared, RequestDone
     from immich_triton.triton.breaker import State
+    from immich_triton.triton.pipelines import Pipeline
 
 NAMESPACE: Final = "immich_gateway"
 """Before every name: Immich's own server exports metrics that begin with ``immich_`` too."""
@@ -205,12 +203,12 @@ class Measurements(Observer):
         self._catch_ups.labels(_known(task, TASKS), _known(outcome, get_args(CatchUp))).inc()
 
     @override
-    def shadow_compared(self, comparison: Comparison, seconds: float) -> None:
-        task = _known(comparison.task, TASKS)
-        self._compared.labels(task, "same" if comparison.same else "different").inc()
-        self._found.labels(task, "both").inc(len(comparison.pairs))
-        self._found.labels(task, "triton").inc(len(comparison.only_ours))
-        self._found.labels(task, "upstream").inc(len(comparison.only_theirs))
+    def shadow_compared(self, compared: Compared, seconds: float) -> None:
+        task = _known(compared.task, TASKS)
+        self._compared.labels(task, "same" if compared.same else "different").inc()
+        self._found.labels(task, "both").inc(compared.both)
+        self._found.labels(task, "triton").inc(compared.only_ours)
+        self._found.labels(task, "upstream").inc(compared.only_theirs)
         self._shadow_seconds.labels(task).inc(seconds)
 
     @override

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.utils.asyncio_utils import create_task
 
+from immich_triton.core.errors import ProtocolError
 from immich_triton.ml.measurements import Measurements
 from immich_triton.proxy.claims import kind_of, may_go_upstream
 from immich_triton.proxy.metrics_server import Address, MetricsServer, listen, parse_address
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from immich_triton.ml.service import Service
 
 logger = logging.getLogger(__name__)
+
+
+WITHIN: Final = 0.8
+"""Seconds Triton has to answer; Prometheus gives up after 10, Kubernetes' probes after 1."""
 
 
 class Metrics:
@@ -103,7 +109,9 @@ class Metrics:
 
     def _open(self, address: Address, listener: socket.socket) -> None:
         self._address = address
-        self._server = MetricsServer(self._service, self._measurements, listener)
+        self._server = MetricsServer(
+            listener, self._measurements.registry, collect=self._look, why_not_ready=self._why_not_ready
+        )
         if self._running:
             self._serve()
 
@@ -129,3 +137,30 @@ class Metrics:
             self._server.close()
             self._server = None
         self._address = None
+
+    async def _why_not_ready(self) -> dict[str, str]:
+        """Tell whether every route can be answered, by the same question as Immich's ping."""
+        try:
+            unready = await self._service.why_not_ready(within=WITHIN)
+        except ProtocolError as error:
+            unready = {"gateway": str(error.detail)}
+        return {"gateway": "stopping", **unready} if self._service.draining else unready
+
+    async def _look(self) -> None:
+        """Ask Triton how it is, at every scrape: a state that is only heard of after a fault would be stale."""
+        try:
+            table, triton, settings = self._service.table, self._service.triton, self._service.settings
+        except ProtocolError:
+            return
+        pipelines = {pipeline.all_models: pipeline for pipeline in table.pipelines()}
+        models = list(dict.fromkeys(model for pipeline in pipelines.values() for model in pipeline.all_models))
+        up, unready = await asyncio.gather(triton.is_live(within=WITHIN), triton.not_ready(models, within=WITHIN))
+        self._measurements.look_at_triton(
+            up=up,
+            ready={model: model not in unready for model in models},
+            breakers=[(pipeline, triton.gate(pipeline).state) for pipeline in pipelines.values()],
+        )
+        names: dict[str, int] = {}
+        for route in table.routes:
+            names[route.task] = names.get(route.task, 0) + len(route.names)
+        self._measurements.look_at_settings(names, settings.max_waiting)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from mitmproxy.utils.asyncio_utils import create_task
 
+from immich_triton.core.errors import ProtocolError
 from immich_triton.ml.ledger import Ledger
-from immich_triton.ml.protocol import ProtocolError
 
 if TYPE_CHECKING:
     from immich_triton.ml.routes import Route

@@ -10,11 +10,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 import orjson
 from requests_toolbelt import MultipartEncoder
 
+from immich_triton.core.errors import ProtocolError
+from immich_triton.immich.model_names import clean_name
 from immich_triton.ml.forms import MAX_PARTS, FormError, Part, decode, read_parts
 from immich_triton.ml.plain_forms import read_plain
 
@@ -24,15 +25,6 @@ KNOWN_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "ocr": ("detection", "recognition"),
 }
 """Immich's tasks and their types. An entry of any other task is passed on as it is, whatever its shape."""
-
-
-class ProtocolError(Exception):
-    """The request cannot be processed; carries the answer: an HTTP status and the JSON ``detail``."""
-
-    def __init__(self, status: int, detail: object) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
 
 
 @dataclass(frozen=True)
@@ -70,34 +62,6 @@ class Entry:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ProtocolError(422, f"Option {option} of {self.task}/{self.type} must be a number, got {value!r}.")
         return value
-
-
-def fold_path(target: str) -> str:
-    """Return the path of a request target as a server may understand it, so that no spelling slips past.
-
-    Query and fragment are cut off, percent-encoding is decoded once (as ASGI servers do), ``//``, ``.``, ``..`` and
-    trailing ``/`` and white space are folded: ``/%70redict``, ``//predict/`` and ``/x/../predict`` are ``/predict``. So
-    is ``/predict%0a``: the ``$`` of stock's route, ``^/predict$``, also matches before a final line feed.
-    """
-    path = target.partition("?")[0].partition("#")[0].encode("utf-8", "surrogateescape")
-    segments: list[str] = []
-    for segment in unquote_to_bytes(path).rstrip(b"/ \t\n\v\f\r").decode("latin-1").split("/"):
-        if segment == "..":
-            del segments[-1:]
-        elif segment not in ("", "."):
-            segments.append(segment)
-    return "/" + "/".join(segments)
-
-
-_CLEAN: Final = str.maketrans(":\\/", "___", ".")
-
-
-def clean_name(name: str) -> str:
-    """Return a model name in its clean form, as stock does: ``a/ViT-B-16:_openai.`` is ``ViT-B-16__openai``.
-
-    What counts is the part after the last slash, in which colon and backslash become ``_`` and dots are dropped.
-    """
-    return name.rsplit("/", 1)[-1].translate(_CLEAN)
 
 
 def parse_form(content_type: str, body: bytes, *, max_parts: int = MAX_PARTS) -> Form:
@@ -223,11 +187,6 @@ def build_form(entries: Mapping[str, Any], form: Form) -> tuple[str, bytes]:
             "Send names of fields and files without quotes and special characters, and texts in UTF-8.",
         )
     return content_type, body
-
-
-def dump(answer: object) -> bytes:
-    """Serialise an answer as stock does: compact JSON; NumPy float32 values with their shortest digits."""
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def merge(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

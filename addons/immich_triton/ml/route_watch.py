@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from immich_triton.ml.protocol import ProtocolError
+from immich_triton.core.errors import ProtocolError
 from immich_triton.ml.routes import Look, RouteError, RouteTable, load_routes, look
 from immich_triton.ml.tasks import TASKS
 

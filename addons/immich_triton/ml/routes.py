@@ -8,38 +8,18 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from immich_triton.ml.protocol import KNOWN_TYPES, clean_name
+from immich_triton.immich.model_names import clean_name
+from immich_triton.ml.protocol import KNOWN_TYPES
 from immich_triton.triton import weights
-
-Parameter = str | int | bool
+from immich_triton.triton.pipelines import Pipeline
 
 
 class RouteError(ValueError):
     """A route file or the folder of routes is not usable; says which file, why, and what to do."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pipeline:
-    """A pipeline model in Triton, the ONNX models that it calls, and the parameters that go with every request.
-
-    ``fingerprint`` is the number by which the encoder's weights are known (`immich_triton.triton.weights`); None where the
-    route does not say it.
-    """
-
-    name: str
-    types: tuple[str, ...]
-    models: tuple[str, ...]
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    fingerprint: int | None = None
-
-    @property
-    def all_models(self) -> tuple[str, ...]:
-        """What must be ready in Triton: a pipeline reports ready while a model behind it is not."""
-        return (self.name, *self.models)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, override
 
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton.core.observer import Observers
-from immich_triton.core.request_id import detached
+from immich_triton.core.app import App
+from immich_triton.ml.fingerprints import Doubts
 from immich_triton.ml.ownership import Ownership
-from immich_triton.ml.protocol import ProtocolError
 from immich_triton.ml.route_watch import RouteWatch, read_table
 from immich_triton.ml.routes import RouteTable
 from immich_triton.ml.settings import Settings
 from immich_triton.proxy.progress import BUDGET
 from immich_triton.triton.client import TritonClient
-from immich_triton.triton.weights import Doubts
 
 if TYPE_CHECKING:
     from immich_triton.triton.inference import Call
@@ -36,42 +33,27 @@ CLIENT_SETTINGS = ("triton_url", "triton_timeout", "triton_key", "max_at_triton"
 """The settings that the client of Triton is made from."""
 
 
-class Service:
+class Service(App[Settings]):
     """State of one loaded gateway; empty until `configure` succeeded."""
 
     def __init__(self) -> None:
-        self.id = uuid.uuid4().hex
-        self._settings: Settings | None = None
+        super().__init__()
         self._routes: RouteWatch | None = None
         self._ownership: Ownership | None = None
         self._triton: TritonClient | None = None
-        self.observers = Observers()
-        self.budget = BUDGET
         self.doubts = Doubts()
-        self.draining = False
         self._watching: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
-
-    @property
-    def is_configured(self) -> bool:
-        """Whether there ever were valid settings."""
-        return self._settings is not None
-
-    @property
-    def settings(self) -> Settings:
-        """The settings. Raises `ProtocolError` (503) while there are none."""
-        return self._need(self._settings)
 
     @property
     def table(self) -> RouteTable:
         """The routes. Raises `ProtocolError` (503) while there are none."""
-        return self._need(self._routes).table
+        return self.need(self._routes).table
 
     @property
     def ownership(self) -> Ownership:
         """Which CLIP names are ours. Raises `ProtocolError` (503) while there are no settings."""
-        return self._need(self._ownership)
+        return self.need(self._ownership)
 
     @property
     def triton(self) -> TritonClient:
@@ -85,12 +67,6 @@ class Service:
                 observer=self.observers,
             )
         return self._triton
-
-    @staticmethod
-    def _need[T](value: T | None) -> T:
-        if value is None:
-            raise ProtocolError(503, "immich-triton has no valid configuration; see mitmproxy's log")
-        return value
 
     @staticmethod
     def check(settings: Settings) -> None:
@@ -112,15 +88,15 @@ class Service:
         ):
             self._retire_triton()
         self._settings, self._ownership = settings, ownership
-        self.budget.limit = settings.max_waiting
+        BUDGET.limit = settings.max_waiting
 
     def watch(self) -> None:
         """Read the routes again whenever their files change. Raises `ProtocolError` while there are no settings."""
-        self._watching = self.spawn(self._need(self._routes).run(), "watch the routes")
+        self._watching = self.spawn(self.need(self._routes).run(), "watch the routes")
 
     async def settled(self) -> None:
         """Wait until what has no route surely has none. Raises `ProtocolError` (503)."""
-        await self._need(self._routes).settled()
+        await self.need(self._routes).settled()
 
     def look_after_doubts(self) -> None:
         """Ask pipelines again that answered with other weights than their route's: perhaps that is mended."""
@@ -154,10 +130,10 @@ class Service:
         self._requests.add(work)
         work.add_done_callback(self._requests.discard)
 
+    @override
     def close(self) -> None:
         """Stop what runs in the background; requests that are being answered end in peace."""
-        for task in list(self._tasks):
-            task.cancel()
+        super().close()
         self._retire_triton()
 
     def _retire_triton(self) -> None:
@@ -171,10 +147,3 @@ class Service:
         if requests:
             await asyncio.wait(requests)
         await client.close()
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run something in the background until `close`."""
-        task = detached(work, name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

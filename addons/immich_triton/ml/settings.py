@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from immich_triton.core.options import SETTINGS, Setting, default_state_dir
+from immich_triton.core.secrets import secret
+from immich_triton.proxy.settings import ProxySettings
 
 if TYPE_CHECKING:
     from mitmproxy.options import Options
@@ -43,7 +44,7 @@ FALLBACK_TASKS: Final = ("ocr", "facial-recognition")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ProxySettings):
     """The options without their prefix. Times are in seconds, sizes in bytes; an empty secret means there is none."""
 
     triton_url: str
@@ -55,17 +56,10 @@ class Settings:
     allow_untrained: bool
     max_at_triton: int
     fallback_tasks: frozenset[str]
-    max_body: int
     max_waiting: int
     max_parts: int
     max_pixels: int
     max_faces: int
-    max_connections: int
-    header_timeout: int
-    body_timeout: int
-    upstream_timeout: int
-    drain_timeout: int
-    path_token: str
     triton_key: str
     api_url: str
     api_key: str
@@ -104,32 +98,6 @@ class Settings:
     def __repr__(self) -> str:
         """Show no secret, wherever this ends up."""
         return f"Settings(triton_url={self.triton_url!r}, models={str(self.models)!r}, …)"
-
-
-def secret(name: str, value: str) -> str:
-    """Return the secret that the option *name* points to with ``file:PATH`` or ``env:NAME``; empty when it is empty.
-
-    The secret itself is refused: everybody on the machine can read a command line, and mitmweb shows all options.
-    Raises ValueError; the message never holds the value.
-    """
-    if not value:
-        return ""
-    kind, colon, place = value.partition(":")
-    if colon and kind == "file":
-        try:
-            found = Path(place).expanduser().read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{name}: cannot read {place}: {error}") from error
-    elif colon and kind == "env":
-        found = os.environ.get(place, "").strip()
-    else:
-        raise ValueError(
-            f"{name} must be file:PATH or env:NAME, not the secret itself: everybody on this machine can read a "
-            "command line. Write it to a file that only you can read, and give file:PATH of that"
-        )
-    if not found:
-        raise ValueError(f"{name}: {value} is empty")
-    return found
 
 
 def _url(name: str, value: str) -> str:

@@ -8,8 +8,11 @@ from typing import Any, ClassVar, Final, override
 import numpy as np
 import numpy.typing as npt
 
+from immich_triton.core.errors import ProtocolError
+from immich_triton.core.json_text import dump
 from immich_triton.immich.clip_names import dimension_of
-from immich_triton.ml.protocol import Entry, Form, ProtocolError, dump
+from immich_triton.ml import fingerprints
+from immich_triton.ml.protocol import Entry, Form
 from immich_triton.ml.routes import Route, RouteError
 from immich_triton.triton import weights
 from immich_triton.triton.client import Call, ServerFault
@@ -67,17 +70,17 @@ class Clip(Task):
         if entries[0].type == "visual":
             if form.image is None:
                 raise ProtocolError(400, "Task clip of type visual needs an image")
-            weights.require(route, pipeline)
+            fingerprints.require(route, pipeline)
             return Call(pipeline, "IMAGE", form.image, ("EMBEDDING", "IMAGE_SIZE", weights.OUTPUT))
         if form.image is not None or form.text is None:
             raise ProtocolError(400, "Task clip of type textual needs a text and no image")
-        weights.require(route, pipeline)
+        fingerprints.require(route, pipeline)
         return Call(pipeline, "TEXT", form.text.encode("utf-8", "replace"), ("EMBEDDING", weights.OUTPUT))
 
     @override
     def fragment(self, route: Route, entries: Sequence[Entry], tensors: Mapping[str, Array]) -> Fragment:
         """Give the embedding, and the size of an image. Raises `WrongWeights` when it is not of the route's model."""
-        weights.compare(route, route.pipeline(entries[0].type), tensors)
+        fingerprints.compare(route, route.pipeline(entries[0].type), tensors)
         size = image_size(tensors) if entries[0].type == "visual" else {}
         return {"clip": embedding(tensors["EMBEDDING"].reshape(-1), route.dimension), **size}
 

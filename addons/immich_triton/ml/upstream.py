@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import aiohttp
 import orjson
 from mitmproxy import ctx
 
+from immich_triton.core.errors import ProtocolError
 from immich_triton.core.redaction import redact
 from immich_triton.core.request_id import HEADER, current_id
-from immich_triton.ml.protocol import ProtocolError
-
-if TYPE_CHECKING:
-    from mitmproxy.http import Request
-
 
 ANSWER_LIMIT: Final = 32 << 20
 """Bytes of an answer that are taken. Thousands of faces have 10 kB each; text and vectors are far smaller."""
@@ -28,12 +24,6 @@ class UpstreamAnswer(Exception):  # noqa: N818 - an answer that ends the request
         self.status = status
         self.content_type = content_type
         self.body = body
-
-
-def address_of(request: Request) -> str:
-    """Return the upstream's address, ``http://host:port``, that a request would go to."""
-    host = f"[{request.host}]" if ":" in request.host else request.host
-    return f"{request.scheme}://{host}:{request.port}"
 
 
 async def predict(base: str, content_type: str, body: bytes, *, within: float) -> dict[str, Any]:

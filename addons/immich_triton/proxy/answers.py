@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mitmproxy.http import Response
 
-from immich_triton.ml.protocol import dump
+from immich_triton.core.json_text import dump
 
 RETRY_AFTER = "10"
 

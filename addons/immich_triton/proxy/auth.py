@@ -7,7 +7,6 @@ configured URL, so the path can carry a secret: ``http://gateway:3004/<token>/``
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, override
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, override
 from mitmproxy import ctx
 from mitmproxy.proxy.mode_specs import ProxyMode
 
+from immich_triton.core.loopback import is_loopback
 from immich_triton.proxy import wire
 from immich_triton.proxy.answers import error_response
 from immich_triton.proxy.claims import claim
@@ -22,7 +22,8 @@ from immich_triton.proxy.claims import claim
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
-    from immich_triton.ml.service import Service
+    from immich_triton.core.app import App
+    from immich_triton.proxy.settings import ProxySettings
 
 logger = logging.getLogger(__name__)
 
@@ -33,20 +34,20 @@ HIDDEN = "/…"
 class Auth:
     """First of the addons that see a request: everything behind it sees paths without the token."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, app: App[ProxySettings]) -> None:
+        self._app = app
         self._censor = Censor()
         logging.getLogger("mitmproxy.proxy.server").addFilter(self._censor)
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Keep the token out of what mitmproxy says about broken requests."""
         if "immich_path_token" in updated:
-            self._censor.secret = self._service.settings.path_token
+            self._censor.secret = self._app.settings.path_token
 
     def running(self) -> None:
         """Warn when anybody on the network may ask."""
         beyond = [host for host in listen_hosts() if not is_loopback(host)]
-        if beyond and not self._service.settings.path_token:
+        if beyond and not self._app.settings.path_token:
             logger.warning(
                 "everybody who reaches %s can use this gateway, and through it the stock ML: Immich ML has no "
                 "password. Set immich_path_token (Immich 3.0 and later), or keep others out with a firewall",
@@ -59,7 +60,7 @@ class Auth:
 
     async def requestheaders(self, flow: HTTPFlow) -> None:
         """Take the token out of the path, or answer 404."""
-        token = self._service.settings.path_token
+        token = self._app.settings.path_token
         if not token or flow.error or flow.is_replay:
             return  # who replays a request sits at mitmproxy itself, and the token is out of its path already
         first, rest = split_first(flow.request.path)
@@ -68,8 +69,8 @@ class Auth:
             flow.request.path = rest
             return
         flow.request.path = HIDDEN
-        claim(flow, self._service.id, "refused")
-        self._service.observers.refused("no_token", 404)
+        claim(flow, self._app.id, "refused")
+        self._app.observers.refused("no_token", 404)
         await wire.answer_at_once(flow, error_response(404, "Not Found"))
 
 
@@ -95,11 +96,3 @@ class Censor(logging.Filter):
 def listen_hosts() -> list[str]:
     """Return the addresses the gateway listens on; an empty option means all of them."""
     return [ProxyMode.parse(mode).listen_host(ctx.options.listen_host) or "0.0.0.0" for mode in ctx.options.mode]  # noqa: S104
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -16,7 +16,8 @@ from immich_triton.proxy import progress, wire
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
-    from immich_triton.ml.service import Service
+    from immich_triton.core.app import App
+    from immich_triton.proxy.settings import ProxySettings
 
 logger = logging.getLogger(__name__)
 
@@ -33,28 +34,28 @@ class Drain:
     Meanwhile `Limits` refuses what is new, and `Health` says that we are not there.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, app: App[ProxySettings]) -> None:
+        self._app = app
 
     def responseheaders(self, flow: HTTPFlow) -> None:
         """Tell the client that this connection ends."""
-        if self._service.draining and flow.response and flow.response.status_code != 101:
+        if self._app.draining and flow.response and flow.response.status_code != 101:
             flow.response.headers["connection"] = "close"
 
     def done(self) -> asyncio.Task[None] | None:
         """Wait for requests in flight, unless the script is only loaded anew: then mitmproxy awaits nothing."""
         if not ctx.master.should_exit.is_set():
             return None
-        self._service.draining = True
+        self._app.draining = True
         return create_task(self._drain(), name="drain", keep_ref=True)
 
     async def _drain(self) -> None:
-        timeout = self._service.settings.drain_timeout
+        timeout = self._app.settings.drain_timeout
         if progress.busy():
             logger.info("stopping: waiting for requests in flight")
         if not await until(lambda: not progress.busy(), timeout):
             logger.warning("stopping: requests are cut off after %s s", timeout)
-            self._service.observers.refused("draining", 503, photo=True)
+            self._app.observers.refused("draining", 503, photo=True)
         # Let those in who are at the door: they get their 503.
         await asyncio.sleep(TICK)
         await wire.stop_listening()

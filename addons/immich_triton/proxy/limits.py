@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
     from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
+    from immich_triton.core.app import App
     from immich_triton.core.observer import Refusal
-    from immich_triton.ml.service import Service
-    from immich_triton.ml.settings import Settings
+    from immich_triton.proxy.settings import ProxySettings
 
 logger = logging.getLogger(__name__)
 
@@ -44,27 +44,27 @@ SOCKETS_BESIDE: Final = 200
 class Limits:
     """After the addon that claims requests, before those that answer them."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, app: App[ProxySettings]) -> None:
+        self._app = app
 
     def running(self) -> None:
         """Make room for as many sockets as were promised; look after slow clients."""
-        needed = SOCKETS_PER_CLIENT * self._service.settings.max_connections + SOCKETS_BESIDE
+        needed = SOCKETS_PER_CLIENT * self._app.settings.max_connections + SOCKETS_BESIDE
         if (allowed := open_files.allow(needed)) < needed:
             logger.warning(
                 "%s clients (immich_max_connections) may need %s open files, and this process may have %s: raise the "
                 "hard limit (ulimit -Hn, LimitNOFILE= of systemd), or lower immich_max_connections",
-                self._service.settings.max_connections,
+                self._app.settings.max_connections,
                 needed,
                 allowed,
             )
-        self._service.spawn(self._sweep(), "look after slow clients")
+        self._app.spawn(self._sweep(), "look after slow clients")
 
     def client_connected(self, client: Client) -> None:
         """Take one more client, or not."""
-        if len(wire.client_ids()) > self._service.settings.max_connections:
+        if len(wire.client_ids()) > self._app.settings.max_connections:
             client.error = "too many connections (immich_max_connections)"
-            self._service.observers.refused("connections", 0, photo=True)
+            self._app.observers.refused("connections", 0, photo=True)
             return
         one = progress.of(client)
         one.writer = wire.writer_of(client)
@@ -91,26 +91,26 @@ class Limits:
         if flow.error:
             return
         length = int(flow.request.headers.get("content-length", "0"))
-        kind = kind_of(flow, self._service.id)
-        if self._service.draining and kind != "ping":
+        kind = kind_of(flow, self._app.id)
+        if self._app.draining and kind != "ping":
             one.refused = True
             one.enter(Stage.BODY)
-            self._service.observers.refused("draining", 503, photo=kind == "predict")
+            self._app.observers.refused("draining", 503, photo=kind == "predict")
             await wire.answer_at_once(flow, error_response(503, STOPPING))
         elif kind == "predict":
             one.enter(Stage.BODY, length + AHEAD)
             await self._admit(flow, one, length)
         elif kind == "ping" and (length or "transfer-encoding" in flow.request.headers):
-            self._service.observers.refused("too_large", 413)
+            self._app.observers.refused("too_large", 413)
             await wire.answer_at_once(flow, error_response(413, "GET /ping has no body"))
         else:
             one.enter(Stage.BODY, None)
 
     async def _admit(self, flow: HTTPFlow, one: Progress, length: int) -> None:
-        settings, budget = self._service.settings, self._service.budget
+        settings, budget = self._app.settings, progress.BUDGET
         if length > settings.max_body:
             detail = f"The body has {length} bytes, more than the {settings.max_body} of immich_max_body_mib"
-            self._service.observers.refused("too_large", 413)
+            self._app.observers.refused("too_large", 413)
             await wire.answer_at_once(flow, error_response(413, detail))
         elif length <= SMALL:
             budget.take_anyway(length)
@@ -119,18 +119,18 @@ class Limits:
             self._hold(one, length)
         else:
             detail = f"{budget.held} bytes are waiting for Triton already (immich_max_waiting_mib); come again later"
-            self._service.observers.refused("no_room", 503, photo=True)
+            self._app.observers.refused("no_room", 503, photo=True)
             await wire.answer_at_once(flow, error_response(503, detail))
 
     def _hold(self, one: Progress, count: int) -> None:
         one.held += count
-        self._service.observers.bytes_held(self._service.budget.held)
+        self._app.observers.bytes_held(progress.BUDGET.held)
 
     def _release(self, one: Progress) -> None:
         if one.held:
-            self._service.budget.free(one.held)
+            progress.BUDGET.free(one.held)
             one.held = 0
-            self._service.observers.bytes_held(self._service.budget.held)
+            self._app.observers.bytes_held(progress.BUDGET.held)
 
     def request(self, flow: HTTPFlow) -> None:
         """Take note that the request has arrived."""
@@ -183,7 +183,7 @@ class Limits:
         if wire.unparsed(one.client, server) > AHEAD and one.upstream_tap is not None:
             # No error: mitmproxy would quote all of it, and answer in its own words.
             one.upstream_tap.hold()
-            self._service.observers.upstream_failed(502)
+            self._app.observers.upstream_failed(502)
             detail = f"The stock Immich ML sent headers of more than {AHEAD} bytes"
             self._answer(one, 502, detail)
 
@@ -208,11 +208,11 @@ class Limits:
                     self.client_disconnected(one.client)
                     continue
                 try:
-                    self._look_at(one, self._service.settings, time.monotonic())
+                    self._look_at(one, self._app.settings, time.monotonic())
                 except Exception:
                     logger.exception("cannot look after a connection")
 
-    def _look_at(self, one: Progress, settings: Settings, now: float) -> None:
+    def _look_at(self, one: Progress, settings: ProxySettings, now: float) -> None:
         if one.stage is Stage.IDLE:
             if now - one.since > IDLE_TIMEOUT:
                 wire.end(one.client)
@@ -226,7 +226,7 @@ class Limits:
             if now - one.connecting > CONNECT_TIMEOUT:
                 self._give_up_upstream(one, f"no connection within {CONNECT_TIMEOUT:g} s")
         elif one.stage is Stage.BODY and (one.tap is None or one.tap.reading):
-            slow = kind_of(one.flow, self._service.id) == "predict"
+            slow = kind_of(one.flow, self._app.id) == "predict"
             if now - (one.since if slow else one.active) > settings.body_timeout:
                 detail = f"The body did not arrive within {settings.body_timeout} s (immich_body_timeout)"
                 self._refuse(one, 408, detail, "too_slow")
@@ -234,11 +234,11 @@ class Limits:
             self._give_up_upstream(one, f"silent for {settings.upstream_timeout} s (immich_upstream_timeout)")
 
     def _give_up_upstream(self, one: Progress, reason: str) -> None:
-        self._service.observers.upstream_failed(504)
+        self._app.observers.upstream_failed(504)
         self._answer(one, 504, f"The stock Immich ML did not answer: {reason}")
 
     def _refuse(self, one: Progress, status: int, detail: str, reason: Refusal) -> None:
-        self._service.observers.refused(reason, status)
+        self._app.observers.refused(reason, status)
         self._answer(one, status, detail)
 
     @staticmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -15,14 +16,8 @@ from aiohttp import web
 from mitmproxy.utils.asyncio_utils import create_task
 from prometheus_client.exposition import choose_encoder
 
-from immich_triton.ml.protocol import ProtocolError
-
 if TYPE_CHECKING:
-    from immich_triton.ml.measurements import Measurements
-    from immich_triton.ml.service import Service
-
-WITHIN: Final = 0.8
-"""Seconds Triton has to answer; Prometheus gives up after 10, Kubernetes' probes after 1."""
+    from prometheus_client import CollectorRegistry
 
 BACKLOG: Final = 16
 
@@ -68,13 +63,23 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class MetricsServer:
-    """Answers on *listener*, which it owns."""
+Collect = Callable[[], Awaitable[None]]
+"""Brings the metrics up to date."""
 
-    def __init__(self, service: Service, measurements: Measurements, listener: socket.socket) -> None:
-        self._service = service
-        self._measurements = measurements
+WhyNotReady = Callable[[], Awaitable[dict[str, str]]]
+"""Returns what is not ready, with the reason."""
+
+
+class MetricsServer:
+    """Answers on *listener*, which it owns: *registry* after *collect* at every scrape, *why_not_ready* for health."""
+
+    def __init__(
+        self, listener: socket.socket, registry: CollectorRegistry, *, collect: Collect, why_not_ready: WhyNotReady
+    ) -> None:
         self._listener = listener
+        self._registry = registry
+        self._collect = collect
+        self._why_not_ready = why_not_ready
         self._listening: asyncio.Server | None = None
         self._http: web.Server | None = None
 
@@ -100,9 +105,9 @@ class MetricsServer:
         return await answer(request)
 
     async def _metrics(self, request: web.BaseRequest) -> web.Response:
-        await self._look()
+        await self._collect()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        response = web.Response(body=encode(self._measurements.registry), headers={"content-type": content_type})
+        response = web.Response(body=encode(self._registry), headers={"content-type": content_type})
         response.enable_compression()
         return response
 
@@ -112,30 +117,6 @@ class MetricsServer:
 
     async def _readyz(self, _request: web.BaseRequest) -> web.Response:
         """Tell whether every route can be answered, by the same question as Immich's ping."""
-        try:
-            unready = await self._service.why_not_ready(within=WITHIN)
-        except ProtocolError as error:
-            unready = {"gateway": str(error.detail)}
-        if self._service.draining:
-            unready = {"gateway": "stopping", **unready}
+        unready = await self._why_not_ready()
         answer = {"ready": not unready, "unready": unready}
         return web.Response(status=503 if unready else 200, body=orjson.dumps(answer), content_type="application/json")
-
-    async def _look(self) -> None:
-        """Ask Triton how it is, at every scrape: a state that is only heard of after a fault would be stale."""
-        try:
-            table, triton, settings = self._service.table, self._service.triton, self._service.settings
-        except ProtocolError:
-            return
-        pipelines = {pipeline.all_models: pipeline for pipeline in table.pipelines()}
-        models = list(dict.fromkeys(model for pipeline in pipelines.values() for model in pipeline.all_models))
-        up, unready = await asyncio.gather(triton.is_live(within=WITHIN), triton.not_ready(models, within=WITHIN))
-        self._measurements.look_at_triton(
-            up=up,
-            ready={model: model not in unready for model in models},
-            breakers=[(pipeline, triton.gate(pipeline).state) for pipeline in pipelines.values()],
-        )
-        names: dict[str, int] = {}
-        for route in table.routes:
-            names[route.task] = names.get(route.task, 0) + len(route.names)
-        self._measurements.look_at_settings(names, settings.max_waiting)

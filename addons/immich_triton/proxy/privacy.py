@@ -7,7 +7,7 @@ then quotes it, in its log and in the flow's error.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, override
+from typing import TYPE_CHECKING, Any, Final, override
 
 from immich_triton.core.redaction import without_bytes
 from immich_triton.proxy.auth import HIDDEN
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
     from mitmproxy.http import HTTPFlow
 
-    from immich_triton.ml.service import Service
+    from immich_triton.core.app import App
 
 
 LONGEST: Final = 16 * 1024
@@ -28,8 +28,8 @@ character that it drops, and what mitmproxy quotes is as long as a peer wants.""
 class Privacy:
     """Before every addon that writes an error down; mitmdump's own comes after the script's."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, app: App[Any]) -> None:
+        self._app = app
         self._filter = _WithoutBytes()
 
     def load(self, _loader: Loader) -> None:
@@ -44,7 +44,7 @@ class Privacy:
         """Take the bytes out of the reason, and the path, with the token in it, out of a request nobody looked at."""
         if flow.error:
             flow.error.msg = without_bytes(flow.error.msg[:LONGEST])
-        if flow.live and kind_of(flow, self._service.id) is None:
+        if flow.live and kind_of(flow, self._app.id) is None:
             flow.request.path = HIDDEN
 
 

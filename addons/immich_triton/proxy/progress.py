@@ -10,7 +10,7 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from immich_triton.triton.admission import Budget
+from immich_triton.proxy.budget import Budget
 
 if TYPE_CHECKING:
     from asyncio import StreamWriter

@@ -101,14 +101,6 @@ def reachable(host: str) -> str:
     return "127.0.0.1"
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether a server that listens on *host* is out of reach for other machines."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def check_models(models: Path) -> None:
     """Raise `StartError` when there is no repository, or no model in it."""
     make = f"make the OCR models with immich-triton export ocr --models {models}"

@@ -41,8 +41,8 @@ def add_fingerprints(models: Path) -> list[str]:
             route = _completed(raw, models)
         except _UnknownKeyError as error:
             told.append(
-                f"warning: the fingerprints are not added to {path}: {error}. Remove it, or run immich-triton export clip "
-                "again, and start again"
+                f"warning: the fingerprints are not added to {path}: {error}. Remove it, or run "
+                "immich-triton export clip again, and start again"
             )
             continue
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

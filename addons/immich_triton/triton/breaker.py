@@ -17,7 +17,7 @@ from immich_triton.core.request_id import detached
 
 if TYPE_CHECKING:
     from immich_triton.core.observer import Observer
-    from immich_triton.ml.routes import Pipeline
+    from immich_triton.triton.pipelines import Pipeline
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from immich_triton.triton.picture import picture_of
 from immich_triton.triton.transport import NOT_READY, UNREACHABLE, Array, Transport
 
 if TYPE_CHECKING:
-    from immich_triton.ml.routes import Pipeline
+    from immich_triton.triton.pipelines import Pipeline
 
 __all__ = [
     "BadInput",

@@ -9,19 +9,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-FaultKind = Literal["unreachable", "broken", "timeout", "process", "unloaded", "memory", "busy", "status", "garbage"]
-"""How a call failed:
-
-* ``unreachable``: no connection. ``broken``: the connection ended before the answer.
-* ``timeout``: no answer, and the model does not report ready any more.
-* ``process``: a model's process died, or hangs, while Triton goes on to report ready.
-* ``unloaded``: the model, or one that it calls, is not loaded; nothing was executed.
-* ``memory``: the server has no memory, or no shared memory, left.
-* ``busy``: a queue is full, or whatever stands before Triton says that it is not available.
-* ``status``: any other error. ``garbage``: an answer that is none.
-"""
+from immich_triton.core.observer import FaultKind
 
 _BEFORE: Final = r"""
     (?:\w+Error:\smodel\s(?P<called>[^\s:]+)\sfailed:\s)?

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from immich_triton.triton.faults import FaultKind
+from immich_triton.core.observer import FaultKind
 
 if TYPE_CHECKING:
-    from immich_triton.ml.routes import Parameter, Pipeline
+    from immich_triton.triton.pipelines import Parameter, Pipeline
 
 
 class TritonError(Exception):

@@ -12,7 +12,7 @@ from typing import Any, Final
 from immich_triton.export.clip.models import CONTEXT_LENGTH, ClipModel
 from immich_triton.export.repository import Pipeline, Route, install_pipelines, new_model, write_route
 from immich_triton.immich.clip_names import dimension_of, names_of
-from immich_triton.ml.protocol import clean_name
+from immich_triton.immich.model_names import clean_name
 
 PIPELINES: Final = ("clip_image", "clip_text")
 _KINDS: Final = {False: "KIND_CPU", True: "KIND_GPU"}
