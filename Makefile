@@ -28,7 +28,7 @@ endif
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.installed: requirements-dev.lock pyproject.toml scripts/setup.sh
+$(VENV)/.installed: requirements-dev.lock pyproject.toml scripts/setup.sh addons/immich_triton/cli/setup.py
 	@scripts/setup.sh $(VENV) requirements-dev.lock
 
 setup: $(VENV)/.installed  ## create .venv with Python 3.12 and install everything; does nothing when up to date
@@ -36,12 +36,12 @@ setup: $(VENV)/.installed  ## create .venv with Python 3.12 and install everythi
 # By way of the environment, so that it may hold quotes.
 run: export OPTIONS := $(OPTIONS)
 run: setup  ## start Triton and the gateway: UPSTREAM, PORT, HOST, METRICS_PORT, TRITON_HTTP_PORT, TRITON_METRICS_PORT, MODELS, OPTIONS, WEB=1
-	@exec $(BIN)/python scripts/run.py --upstream "$(UPSTREAM)" --host "$(HOST)" --port "$(PORT)" --metrics-port "$(METRICS_PORT)" \
+	@exec $(BIN)/immich-triton run --upstream "$(UPSTREAM)" --host "$(HOST)" --port "$(PORT)" --metrics-port "$(METRICS_PORT)" \
 		--triton-http-port "$(TRITON_HTTP_PORT)" --triton-metrics-port "$(TRITON_METRICS_PORT)" \
-		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--web --web-port "$(WEB_PORT)")
+		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--inspect --inspect-port "$(WEB_PORT)")
 
 doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2283 with IMMICH_API_KEY in the environment for Immich's settings too, TRITON_KEY=file:…
-	@$(BIN)/python scripts/doctor.py --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
+	@$(BIN)/immich-triton doctor --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
 		--models "$(MODELS)" $(if $(TRITON_KEY),--triton-key "$(TRITON_KEY)") $(if $(IMMICH),--immich "$(IMMICH)")
 
 test: lint  ## set up, then ruff, mypy and pytest: everything that checks the project
@@ -51,6 +51,7 @@ lint: setup  ## ruff and mypy alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --verbose >/dev/null || $(BIN)/lint-imports
 
 eval: setup  ## mark the OCR answers of the running gateway and of RapidOCR: URL, AGAINST="URL…" of stock Immich MLs
 	$(BIN)/python scripts/lab/eval_ocr.py --url "$(URL)" --engine $(foreach url,$(AGAINST),--against "$(url)")

@@ -24,15 +24,5 @@ END
     return 1
 }
 
-if ! is_312 "$venv/bin/python"; then
-    python=$(find_python)
-    echo "setup: creating $venv with $("$python" --version)"
-    rm -rf "$venv"
-    "$python" -m venv "$venv"
-fi
-echo "setup: installing $(grep -cE '^[a-z]' "$lock") packages from $lock (about 600 MB; two minutes at first, seconds later)"
-# --no-deps: the lock is complete; opencv-python is replaced by its headless build there.
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$lock"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-touch "$venv/.installed"
-echo "setup: done"
+if is_312 "$venv/bin/python"; then python="$venv/bin/python"; else python=$(find_python); rm -rf "$venv"; fi
+PYTHONPATH=addons exec "$python" -m immich_triton setup --environment "$venv" --lock "$lock" --editable .

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +20,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from immich_triton.core.command import COMMAND
+from immich_triton.core.paths import PROJECT
 from immich_triton.export.clip import environment as clip_environment
 from immich_triton.export.clip import samples as clip_samples
 from immich_triton.export.clip.models import CLIP_MODELS
 from immich_triton.export.clip.repository import PIPELINES
-from immich_triton.export.repository import PROJECT, install_pipelines
+from immich_triton.export.repository import install_pipelines
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -60,7 +61,7 @@ def build() -> ClipStandins:
         for model, options in MODELS.items():
             if not (folder / "models" / CLIP_MODELS[model].visual).exists():
                 arguments = ["--random-weights", str(SEED), "--models", str(folder / "models"), *options]
-                subprocess.run([sys.executable, PROJECT / "immich-triton export clip", model, *arguments], check=True)
+                subprocess.run([*COMMAND, "export", "clip", model, *arguments], check=True)
         # They may have changed since the models were exported.
         install_pipelines(folder / "models", PIPELINES)
         images = tuple(_images(folder / "images"))
@@ -72,8 +73,9 @@ def build() -> ClipStandins:
 
 def _exporter() -> list[Path]:
     pipelines = [PROJECT / f"triton_backends/immich_pipelines/clip_{name}.py" for name in ("tokenizer", "transform")]
-    toolbox = sorted((PROJECT / "scripts/toolbox").glob("clip_*.py"))
-    return [PROJECT / "immich-triton export clip", clip_environment.LOCK, *toolbox, *pipelines]
+    package = PROJECT / "addons/immich_triton"
+    ours = [package / "cli/export_clip.py", *sorted((package / "export/clip").glob("*.py"))]
+    return [*ours, clip_environment.LOCK, *pipelines]
 
 
 def _digest(*values: object) -> str:

@@ -7,15 +7,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from immich_triton.core.command import COMMAND
 from immich_triton.server import die_with_parent
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 START_SECONDS = 120.0  # a loaded machine with two cores needs about 20 for all models
 
 
@@ -46,13 +45,13 @@ class Program:
     console_path: Path
 
     @classmethod
-    def start(cls, script: str, arguments: Sequence[object], console: Path) -> Program:
-        """Start ``scripts/<script>``; what it prints goes to the file *console*."""
+    def start(cls, command: str, arguments: Sequence[object], console: Path) -> Program:
+        """Start ``immich-triton`` *command*; what it prints goes to the file *console*."""
         console.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+        line = [*COMMAND, command, *map(str, arguments)]
         with console.open("wb") as output:
             process = subprocess.Popen(
-                die_with_parent.wrap(command),
+                die_with_parent.wrap(line),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -102,7 +101,7 @@ class TritonServer:
 
     @property
     def console(self) -> str:
-        """What ``run_triton.py`` printed so far."""
+        """What ``immich-triton triton`` printed so far."""
         return self.program.console
 
     def kill(self) -> None:
@@ -129,11 +128,11 @@ class TritonServer:
 def launch(models: Path, run_dir: Path, ports: Sequence[int] = (), more: Sequence[object] = ()) -> TritonServer:
     """Start Triton over *models* on free ports, or the two given ones (HTTP, metrics), without waiting.
 
-    *more* are further arguments of ``run_triton.py``.
+    *more* are further arguments of ``immich-triton triton``.
     """
     http_port, metrics_port = ports or free_ports(2)
     arguments = ["--models", models, "--run-dir", run_dir, "--http-port", http_port, "--metrics-port", metrics_port]
-    program = Program.start("run_triton.py", [*arguments, *more], run_dir / "console.log")
+    program = Program.start("triton", [*arguments, *more], run_dir / "console.log")
     return TritonServer(f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}", run_dir.resolve(), program)
 
 

@@ -23,7 +23,7 @@ from onnx import helper, numpy_helper
 
 PROJECT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path.append(str(PROJECT / "scripts"))
+    sys.path.append(str(PROJECT / "addons"))
 
 from immich_triton.export.faces import writer as faces_export  # noqa: E402 - found through the path above
 from immich_triton.export.faces.packs import PACKS  # noqa: E402

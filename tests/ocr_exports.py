@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from immich_triton.cli import export_ocr
+from immich_triton.core.paths import MODELS, PROJECT
 from immich_triton.export.ocr import models as ocr_models
-from immich_triton.export.repository import MODELS, PROJECT
 
 CACHE = PROJECT / ".cache" / "test-models"
 

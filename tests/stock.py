@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import requests
 
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import PROJECT
 from immich_triton.server import die_with_parent
 
 LOCK: Final = PROJECT / "requirements-stock.lock"

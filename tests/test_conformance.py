@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import PROJECT
 from immich_triton.export.wheels import fetch_wheel_files
 from immich_triton.ml.forms import FormError, read_parts
 from immich_triton.ml.plain_forms import read_plain

@@ -86,7 +86,7 @@ def test_each_finding_comes_with_its_fix(run: Doctor) -> None:
     code, printed = run()
     assert code == 1
     for finding, fix in [
-        ("✗ no Triton answers at http", "→ start it with make run"),
+        ("✗ no Triton answers at http", "→ start it with immich-triton run"),
         ("✗ cn_clip: model.onnx is missing", "→ make the model, then start Triton again"),
         ("✗ the gateway at http", "→ Immich gets 503 until then"),
     ]:

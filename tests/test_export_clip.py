@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from clip_standins import MODELS, SEED, ClipStandins, run_in_export_environment
 from embedded_triton import StartTriton, free_ports
 
 from immich_triton.cli import export_clip
+from immich_triton.core.command import COMMAND
+from immich_triton.core.paths import PROJECT
 from immich_triton.export.clip import environment as clip_environment
 from immich_triton.export.clip import repository as clip_repository
 from immich_triton.export.clip.models import CLIP_MODELS
-from immich_triton.export.repository import PROJECT
 from immich_triton.immich.clip_names import NAMES_BY_DIMENSION, dimension_of, names_of
 from immich_triton.ml.routes import load_routes
 
@@ -108,9 +108,7 @@ def test_a_file_that_is_no_checkpoint_leaves_nothing_behind(tmp_path: Path) -> N
     weights = tmp_path / "page.pt"
     weights.write_text("<html>404</html>")
     arguments = ["RN50", "--weights", str(weights), "--models", str(tmp_path / "models")]
-    done = subprocess.run(
-        [sys.executable, PROJECT / "immich-triton export clip", *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*COMMAND, "export", "clip", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "is no Chinese-CLIP checkpoint" in done.stderr
     assert "nothing was written" in done.stderr
@@ -277,4 +275,4 @@ def test_no_config_enables_tritons_response_cache(clip_standins: ClipStandins) -
     configs = [*PROJECT.glob("triton_models/*/config.pbtxt"), *clip_standins.models.glob("*/config.pbtxt")]
     assert len(configs) >= 6
     assert [path for path in configs if "response_cache" in path.read_text()] == []
-    assert "--cache-config" not in "".join(path.read_text() for path in PROJECT.glob("scripts/**/*.py"))
+    assert "--cache-config" not in "".join(path.read_text() for path in PROJECT.glob("addons/**/*.py"))

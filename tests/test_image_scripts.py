@@ -64,7 +64,7 @@ def test_the_shell_scripts_can_be_read_by_bash(script: Path) -> None:
 
 
 def test_the_image_holds_what_the_commands_in_the_dockerfile_need() -> None:
-    dockerfile = (PROJECT / "docker/Dockerfile").read_text()
+    dockerfile = (PROJECT / "deploy/docker/Dockerfile").read_text()
     ignored = (PROJECT / ".dockerignore").read_text().splitlines()
     for script in re.findall(r'"(scripts/[a-z_]+\.py)"', dockerfile):
         assert (PROJECT / script).is_file(), script

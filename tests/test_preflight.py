@@ -76,10 +76,19 @@ def test_a_model_with_another_file_name_is_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "script"),
-    [("ocr_rec", "export_ocr.py"), ("cn_clip_vit_b_16_visual", "export_clip.py"), ("face_det", "export_faces.py")],
+    ("name", "command"),
+    [("ocr_rec", "export ocr"), ("cn_clip_vit_b_16_visual", "export clip"), ("face_det", "export faces")],
 )
-def test_a_missing_file_names_the_script_that_makes_it(tmp_path: Path, name: str, script: str) -> None:
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path, name: str, command: str) -> None:
     (tmp_path / name / "1").mkdir(parents=True)
     (tmp_path / name / "config.pbtxt").write_text('backend: "onnxruntime"\n')
-    assert f"scripts/{script} makes it" in str(missing_files(tmp_path / name))
+    assert f"immich-triton {command} makes it" in str(missing_files(tmp_path / name))
+
+
+def test_a_pipeline_without_its_code_is_told_at_once(tmp_path: Path) -> None:
+    """Triton reports it as loading for ever."""
+    (tmp_path / "ocr/1").mkdir(parents=True)
+    (tmp_path / "ocr/config.pbtxt").write_text('backend: "python"\n')
+    assert "model.py is missing" in str(missing_files(tmp_path / "ocr"))
+    (tmp_path / "ocr/1/model.py").touch()
+    assert missing_files(tmp_path / "ocr") is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from immich_triton.export.repository import MODELS, install_pipelines, new_model, workshop
+from immich_triton.core.paths import MODELS
+from immich_triton.export.repository import install_pipelines, new_model, workshop
 from immich_triton.ml.routes import load_routes
 from immich_triton.server.triton_models import wanted_models
 

@@ -1,4 +1,4 @@
-"""``immich-triton run``, which `make run` calls: the real mitmproxy in front of the real Triton."""
+"""``immich-triton run``, which `immich-triton run` calls: the real mitmproxy in front of the real Triton."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from small_models import write_model, write_ocr_route
 
 @dataclass
 class Instance:
-    """A running `make run`."""
+    """A running `immich-triton run`."""
 
     program: Program
     run_dir: Path
@@ -68,7 +68,7 @@ def launch(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
             run_dir,
         ]
         every += [f"--options=--set immich_state_dir={run_dir / 'state'} --set immich_query_deadline=7"]
-        program = Program.start("run.py", [*every, *arguments], run_dir / "console.log")
+        program = Program.start("run", [*every, *arguments], run_dir / "console.log")
         started.append(Instance(program, run_dir, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{http_port}"))
         return started[-1]
 
@@ -239,7 +239,7 @@ def test_one_port_for_gateway_and_triton_is_refused(launch: Launch) -> None:
 def test_an_upstream_that_is_no_address_is_refused(launch: Launch, upstream: str) -> None:
     instance = launch("--upstream", upstream)
     assert instance.program.process.wait(60) == 1
-    assert f"UPSTREAM must look like http://127.0.0.1:3003, not {upstream!r}" in instance.program.console
+    assert f"--upstream must look like http://127.0.0.1:3003, not {upstream!r}" in instance.program.console
 
 
 def test_an_option_that_mitmproxy_does_not_know_ends_with_its_message(launch: Launch) -> None:
@@ -266,4 +266,4 @@ def test_metrics_can_be_left_out(launch: Launch) -> None:
 def test_what_follows_from_other_settings_is_refused_with_the_way_to_do_it(launch: Launch, option: str) -> None:
     instance = launch(f"--options=--set {option}")
     assert instance.program.process.wait(60) == 1
-    assert f"error: {option.partition('=')[0]} cannot be set in OPTIONS: " in instance.program.console
+    assert f"error: {option.partition('=')[0]} cannot be set in --options: " in instance.program.console

@@ -31,8 +31,8 @@ from benchmarks.samples import IMAGES, Sample, from_files, pages
 from benchmarks.service import Gateway, attached, own
 from benchmarks.targets import BenchError, RapidEngine, Service, Straight, route_of
 from immich_triton.core import direct_requests
+from immich_triton.core.paths import MODELS, PROJECT
 from immich_triton.core.secrets import secret
-from immich_triton.export.repository import MODELS, PROJECT
 from ocr_eval.fonts import FontsMissingError
 
 LOG = PROJECT / ".run/bench.log"

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from immich_triton.core import versions
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import PROJECT
 from immich_triton.server import die_with_parent
 
 SEARCH: Final = "/api/search/smart"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Break things under load and see what Immich would notice: nothing worse than a wait, or a clear 503.
 
-Starts an installation of its own (Triton and the gateway as `make run` does, a stock ML that counts, Immich's job
-queues) on free ports, runs the trials, prints a table, and ends with 1 when one of them failed.
+Starts an installation of its own (Triton and the gateway as `immich-triton run` does, a stock ML that counts, Immich's
+job queues) on free ports, runs the trials, prints a table, and ends with 1 when one of them failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from immich_triton.export.repository import MODELS
+from immich_triton.core.paths import MODELS
 from immich_triton.ml.routes import load_routes
 from trials.faults import FATAL, TRIALS
 from trials.installation import running

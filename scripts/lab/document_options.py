@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
+from immich_triton.cli.main import COMMANDS
 from immich_triton.core.options import Setting
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import PROJECT
 from immich_triton.ml.settings import SETTINGS
 from immich_triton.web.options import SETTINGS as WEB_SETTINGS
 
 REFERENCE = PROJECT / "docs/reference.md"
 WEB = PROJECT / "docs/web.md"
-NOT_PROGRAMS = {"document_options"}
-
 
 class _Captured(Exception):  # noqa: N818 - carries a parser, reports no error
     def __init__(self, parser: argparse.ArgumentParser) -> None:
@@ -27,23 +26,25 @@ class _Captured(Exception):  # noqa: N818 - carries a parser, reports no error
 
 
 def programs() -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yield the name of every program in scripts/ with its command line."""
-    for path in sorted((PROJECT / "scripts").glob("*.py")):
-        if path.stem not in NOT_PROGRAMS:
-            yield path.stem, _parser_of(path.stem)
+    """Yield every command, then every program of the lab, with its command line."""
+    for name, command in COMMANDS.items():
+        yield f"immich-triton {name}", _parser_of(f"immich_triton.cli.{command.module}")
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if "argparse" in path.read_text(encoding="utf-8") and path.stem not in (Path(__file__).stem, "browser"):
+            yield f"scripts/lab/{path.name}", _parser_of(path.stem)
 
 
-def _parser_of(name: str) -> argparse.ArgumentParser:
+def _parser_of(module: str) -> argparse.ArgumentParser:
     def capture(self: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
         raise _Captured(self)
 
-    module = importlib.import_module(name)
+    main = importlib.import_module(module).main
     with mock.patch.object(argparse.ArgumentParser, "parse_args", capture):
         try:
-            module.main([])
+            main([])
         except _Captured as captured:
             return captured.parser
-    raise AssertionError(f"scripts/{name}.py parses no command line in main()")
+    raise AssertionError(f"{module} parses no command line in main()")
 
 
 def settings_table(settings: Sequence[Setting]) -> str:
@@ -59,7 +60,7 @@ def program_tables() -> str:
     """Return one table for each program."""
     parts = []
     for name, parser in programs():
-        parts.append(f"**`scripts/{name}.py`**: {_cell(_first_sentence(parser.description))}\n")
+        parts.append(f"**`{name}`**: {_cell(_first_sentence(parser.description))}\n")
         parts += ["| option | default | what it does |", "|---|---|---|", *_rows(parser), ""]
     return "\n".join(parts).rstrip()
 

@@ -1,7 +1,8 @@
 """Watch the memory of a gateway under mitmweb while thousands of requests with images go through it.
 
-Start it first: make run WEB=1, and a stock ML behind it. Half of the requests are OCR on tiny images, half are images
-that pass through and that the stock ML refuses. (Stock 2.7.5 takes half a second to log a refusal: 20 minutes in all.)
+Start it first: immich-triton run --inspect, and a stock ML behind it. Half of the requests are OCR on tiny images, half
+are images that pass through and that the stock ML refuses. (Stock 2.7.5 takes half a second to log a refusal: 20
+minutes in all.)
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pid = processes.listener(urlsplit(options.url).port or 80)
     if pid is None:
         print(
-            f"flow_memory: nothing on this machine listens at {options.url}; start it: make run WEB=1", file=sys.stderr
+            f"flow_memory: nothing on this machine listens at {options.url}; start it: immich-triton run --inspect",
+            file=sys.stderr,
         )
         return 1
     try:

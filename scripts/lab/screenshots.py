@@ -1,8 +1,8 @@
 """Take the documentation's pictures: ask a running gateway, look at mitmweb's flows in a headless Chromium.
 
-Start the gateway first (make run WEB=1), with OCR, CLIP and faces routed and a stock ML behind it; it prints mitmweb's
-password. All flows that mitmweb holds are removed: save what is dear before. With --report also of what compare.py
-wrote about photos of which one shows a face.
+Start the gateway first (immich-triton run --inspect), with OCR, CLIP and faces routed and a stock ML behind it; it
+prints mitmweb's password. All flows that mitmweb holds are removed: save what is dear before. With --report also of
+what compare.py wrote about photos of which one shows a face.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ ROWS: Final = "[...document.querySelectorAll('.flow-table tbody tr')]"
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     command = argparse.ArgumentParser(description=__doc__)
-    command.add_argument("--password", required=True, help="mitmweb's password, as printed by make run WEB=1")
+    command.add_argument(
+        "--password", required=True, help="mitmweb's password, as printed by immich-triton run --inspect"
+    )
     command.add_argument("--web", default="http://127.0.0.1:8081", help="mitmweb's address (default: %(default)s)")
     command.add_argument("--url", default="http://127.0.0.1:3004", help="the gateway's address (default: %(default)s)")
     command.add_argument(

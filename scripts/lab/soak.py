@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 from rich.table import Table
 
-from immich_triton.export.repository import MODELS
+from immich_triton.core.paths import MODELS
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.ml.routes import RouteTable, load_routes
 from trials import wear

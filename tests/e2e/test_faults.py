@@ -89,7 +89,7 @@ def test_a_triton_with_a_key(ocr_models: Path, upstream: Recorder, tmp_path: Pat
     http_port, metrics_port = free_ports(2)
     arguments = ["--models", ocr_models, "--run-dir", tmp_path / "triton", "--key", f"file:{key}"]
     arguments += ["--http-port", http_port, "--metrics-port", metrics_port]
-    program = Program.start("run_triton.py", arguments, tmp_path / "console.log")
+    program = Program.start("triton", arguments, tmp_path / "console.log")
     server = TritonServer(f"http://127.0.0.1:{http_port}", "", tmp_path / "triton", program)
     try:
         server.wait_until_live()

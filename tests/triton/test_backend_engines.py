@@ -11,7 +11,7 @@ from onnxruntime_backend.settings import ConfigError, Settings
 from triton import tiny_models
 from triton.tiny_models import FLOAT, HALF, INT64
 
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import PROJECT
 
 RANDOM = np.random.default_rng(7)
 OPENVINO = Settings(engine="openvino", intra_op_threads=2)

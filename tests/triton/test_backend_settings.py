@@ -4,7 +4,7 @@ import pytest
 from onnxruntime_backend import settings
 from onnxruntime_backend.settings import ConfigError, Settings, available_cpus, read_settings
 
-from immich_triton.export.repository import MODELS
+from immich_triton.core.paths import MODELS
 
 
 def read(kind: str = "CPU", device_id: int = 0, config: dict[str, Any] | None = None, **parameters: str) -> Settings:

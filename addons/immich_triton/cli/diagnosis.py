@@ -99,14 +99,16 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
 
 def triton(url: str, table: RouteTable, key: str = "") -> Iterator[Finding]:
     """Check that Triton runs and has every model that the routes need ready. *key* is for one that asks for it."""
-    start = "start it with make run, or say where it is: --triton URL (option immich_triton_url of the gateway)"
+    start = (
+        "start it with immich-triton run, or say where it is: --triton URL (option immich_triton_url of the gateway)"
+    )
     headers = {KEY_HEADER: key} if key else {}
     try:
         about = bounded_http.ask("GET", f"{url}/v2", headers=headers).json()
     except requests.Timeout:
         yield error(
             f"Triton at {url} does not answer within {bounded_http.SECONDS:g} s: it hangs, or is not reached",
-            "make run ends one that hangs after a minute and starts another; else start it again, see its log",
+            "immich-triton run ends one that hangs after a minute and starts another; else start it again, see its log",
         )
         return
     except (requests.RequestException, ValueError) as problem:
@@ -155,7 +157,7 @@ def _reasons(url: str, headers: Mapping[str, str]) -> dict[str, str] | None:
 
 def gateway(url: str) -> Iterator[Finding]:
     """Check that the gateway answers, is ready, and reaches the stock ML. *url* has no trailing slash."""
-    start = "start it with make run, or say where it is: --url URL"
+    start = "start it with immich-triton run, or say where it is: --url URL"
     try:
         answer = bounded_http.ask("GET", f"{url}/ping")
     except requests.RequestException as problem:
@@ -189,7 +191,7 @@ def gateway(url: str) -> Iterator[Finding]:
     else:
         yield warning(
             f"the stock ML behind the gateway does not answer: {_detail(through)}",
-            "what is not routed gets 502: start the stock ML or correct UPSTREAM; fine if all is routed",
+            "what is not routed gets 502: start the stock ML or correct --upstream; fine if all is routed",
         )
 
 

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from immich_triton.cli import diagnosis
 from immich_triton.cli.findings import Finding, note, show
+from immich_triton.core.paths import MODELS
 from immich_triton.core.secrets import secret
-from immich_triton.export.repository import MODELS
 from immich_triton.immich import api_key
 from immich_triton.immich.api import Immich
 from immich_triton.ml.routes import RouteTable

@@ -24,12 +24,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from immich_triton.core.paths import MODELS
 from immich_triton.export.clip import environment as clip_environment
 from immich_triton.export.clip import repository as clip_repository
 from immich_triton.export.clip.job import NOT_EQUAL, Job
 from immich_triton.export.clip.models import CLIP_MODELS, ClipModel
 from immich_triton.export.download import DownloadError, fetch, file_sha256
-from immich_triton.export.repository import MODELS, workshop
+from immich_triton.export.repository import workshop
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -20,12 +20,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from immich_triton.core.paths import MODELS
 from immich_triton.export.download import DownloadError, fetch, file_sha256
 from immich_triton.export.faces.check import CheckError, Differences
 from immich_triton.export.faces.packs import LICENCE, PACKS, Pack, PackError, unpack
 from immich_triton.export.faces.writer import export
 from immich_triton.export.onnx_graph import GraphError
-from immich_triton.export.repository import MODELS
 
 LICENCE_NOT_ACCEPTED = 2
 

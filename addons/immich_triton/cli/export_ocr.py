@@ -17,29 +17,22 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from immich_triton.core.paths import CACHE as CACHE_FOLDER
+from immich_triton.core.paths import MODELS
 from immich_triton.export import onnx_graph
 from immich_triton.export.ocr import dbnet_head
 from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
 from immich_triton.export.ocr import sources as ocr_sources
 from immich_triton.export.ocr.models import DETECTOR, RECOGNIZER, Placement, placements
-from immich_triton.export.repository import (
-    MODELS,
-    PROJECT,
-    Pipeline,
-    Route,
-    install_pipelines,
-    new_model,
-    sha256,
-    write_route,
-)
+from immich_triton.export.repository import Pipeline, Route, install_pipelines, new_model, sha256, write_route
 from immich_triton.export.wheels import WheelError
 
 NAMES: Final = ("PP-OCRv5_mobile", "PP-OCRv5_server", "CH__PP-OCRv5_mobile", "CH__PP-OCRv5_server")
 """Immich's names for Chinese, English and Japanese text. It also knows EL__, EN__, ESLAV__, KOREAN__, LATIN__ and TH__:
 these networks read scripts that ours do not, so they stay with the stock service."""
 
-CACHE: Final = PROJECT / ".cache" / "wheels"
+CACHE: Final = CACHE_FOLDER / "wheels"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

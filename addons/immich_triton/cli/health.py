@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tell whether the gateway that run.py started is ready: 0 when every route can be answered, else 1 and the reason.
+"""Tell whether a running gateway is ready: 0 when every route can be answered, else 1 and the reason.
 
 The container's health check, and one for any supervisor. It asks for /readyz where the running gateway serves it. /ping
 would not do: with a path token that is a 404.
@@ -13,7 +13,7 @@ import urllib.error
 from pathlib import Path
 
 from immich_triton.core import loopback
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import RUN
 from immich_triton.server.gateway_process import given
 from immich_triton.server.preflight import reachable
 
@@ -28,9 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--run-dir",
         type=Path,
-        default=PROJECT / ".run/3004",
+        default=RUN / "3004",
         metavar="DIR",
-        help="run.py's folder for logs and pid files (default: .run/<port>)",
+        help="the run's folder for logs and pid files (default: .run/<port>)",
     )
     parser.add_argument(
         "--timeout", type=float, default=5.0, metavar="SECONDS", help="how long it may take (default: %(default)s)"
@@ -52,7 +52,9 @@ def metrics_address(run_dir: Path) -> str:
     except (OSError, ValueError) as error:
         raise UnhealthyError(f"no gateway runs with the folder {run_dir}: {error}; is it still starting?") from error
     if not (address := given(command, "immich_metrics_listen", "")):
-        raise UnhealthyError("the gateway serves no /readyz: give run.py a --metrics-port, or check by another way")
+        raise UnhealthyError(
+            "the gateway serves no /readyz: give immich-triton run a --metrics-port, or check by another way"
+        )
     return address
 
 

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     except LedgerError as error:
         print(f"ledger: {error}", file=sys.stderr)
         return 1
-    print(f"ledger: {options.name} is not owned; `ledger.py show` lists what is", file=sys.stderr)
+    print(f"ledger: {options.name} is not owned; `immich-triton ledger show` lists what is", file=sys.stderr)
     return 1
 
 

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         print(f"predict: {what}: {error}", file=sys.stderr)
         if isinstance(error, requests.ConnectionError):
-            print("predict: is the gateway running? Start it with: make run", file=sys.stderr)
+            print("predict: is the gateway running? Start it with: immich-triton run", file=sys.stderr)
         return 1
     if options.json:
         print(json.dumps(answer.body, ensure_ascii=False, indent=1))

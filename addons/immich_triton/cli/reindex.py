@@ -22,7 +22,7 @@ import requests
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from immich_triton.export.repository import MODELS
+from immich_triton.core.paths import MODELS
 from immich_triton.immich import api_key
 from immich_triton.immich.api import Immich, ImmichError, MlSettings
 from immich_triton.immich.clip_names import dimension_of

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the gateway and the embedded Triton together, until Ctrl-C or SIGTERM. `make run` calls this.
+"""Run the gateway and the embedded Triton together, until Ctrl-C or SIGTERM.
 
 Makes the default OCR models first when the model repository has none. Several instances can run beside each other, each
 with its own ports.
@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 import argon2  # mitmproxy's own dependency, for this very option
 
-from immich_triton.export.repository import MODELS, PROJECT
+from immich_triton.core.command import COMMAND, environment
+from immich_triton.core.paths import MODELS, RUN
 from immich_triton.ml.routes import RouteError, RouteTable, load_routes
 from immich_triton.server import preflight
 from immich_triton.server.gateway_care import GatewayCare
@@ -39,9 +40,9 @@ READY_SECONDS = 20.0
 """How long the gateway may take to see that the models are ready."""
 TICK = 0.1
 OURS = {
-    "immich_triton_url": "make run starts a Triton of its own. For one elsewhere run the gateway alone: "
-    ".venv/bin/mitmdump -s addons/immich_ml.py --mode reverse:http://127.0.0.1:3003 -p 3004 --set immich_triton_url=…",
-    "immich_models": "choose the model repository with make run MODELS=…",
+    "immich_triton_url": "immich-triton run starts a Triton of its own. For one elsewhere run the gateway alone: "
+    "mitmdump -s addons/immich_ml.py --mode reverse:http://127.0.0.1:3003 -p 3004 --set immich_triton_url=…",
+    "immich_models": "choose the model repository with immich-triton run --models DIR",
 }
 """mitmproxy options that follow from other settings, and what to do instead."""
 
@@ -71,7 +72,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
     models = options.models.resolve()
     more = shlex.split(options.options)
     _refuse_what_is_ours(more)
-    run_dir = (options.run_dir or PROJECT / ".run" / str(options.port)).resolve()
+    run_dir = (options.run_dir or RUN / str(options.port)).resolve()
     triton = TritonProcess(
         TritonSettings(
             models=models,
@@ -79,7 +80,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             metrics_port=options.triton_metrics_port,
             run_dir=run_dir / "triton",
             only_routed=True,
-            port_remedy="choose others: make run TRITON_HTTP_PORT=… TRITON_METRICS_PORT=…",
+            port_remedy="choose others: immich-triton run --triton-http-port N --triton-metrics-port N",
         ),
         lambda text: print(f"triton: {text}", flush=True),
     )
@@ -94,7 +95,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             models=models,
             run_dir=run_dir,
             options=more,
-            web=WebInterface(options.web_port, argon2.PasswordHasher().hash(password)) if options.web else None,
+            web=WebInterface(options.inspect_port, argon2.PasswordHasher().hash(password)) if options.inspect else None,
         )
     )
     try:
@@ -165,8 +166,7 @@ def _export_if_needed(models: Path, asked: StopSignals) -> None:
     if models.is_dir() and any(route.task == "ocr" for route in load_routes(models).routes):
         return
     print(f"making the OCR models in {models}", flush=True)
-    script = str(PROJECT / "immich-triton export ocr")
-    with subprocess.Popen([sys.executable, script, "--models", str(models)]) as export:
+    with subprocess.Popen([*COMMAND, "export", "ocr", "--models", str(models)], env=environment()) as export:
         while export.poll() is None:
             if asked.wait(TICK):
                 export.terminate()
@@ -178,7 +178,7 @@ def _export_if_needed(models: Path, asked: StopSignals) -> None:
 def _refuse_what_is_ours(more: list[str]) -> None:
     for name, remedy in OURS.items():
         if given(more, name, None) is not None:
-            raise StartError(f"{name} cannot be set in OPTIONS: {remedy}")
+            raise StartError(f"{name} cannot be set in --options: {remedy}")
 
 
 def _upstream(text: str) -> str:
@@ -186,7 +186,7 @@ def _upstream(text: str) -> str:
     with contextlib.suppress(ValueError):  # the port is no number
         if parts.scheme in ("http", "https") and parts.hostname and not parts.path.strip("/") and parts.port != 0:
             return f"{parts.scheme}://{parts.netloc}"
-    raise StartError(f"UPSTREAM must look like http://127.0.0.1:3003, not {text!r}")
+    raise StartError(f"--upstream must look like http://127.0.0.1:3003, not {text!r}")
 
 
 def _summary(gateway: GatewaySettings, triton: TritonProcess, routes: RouteTable, seconds: float) -> None:
@@ -199,7 +199,10 @@ def _summary(gateway: GatewaySettings, triton: TritonProcess, routes: RouteTable
         if gateway.metrics
         else "  metrics          none",
         f"  Triton           {triton.settings.url}, metrics http://127.0.0.1:{triton.settings.metrics_port}/metrics",
-        *(f"  routed           {line}" for line in routes.describe() or ["nothing: scripts/export_*.py make models"]),
+        *(
+            f"  routed           {line}"
+            for line in routes.describe() or ["nothing: immich-triton export ocr (clip, faces) makes models"]
+        ),
         f"  passes through   everything else, to {gateway.upstream}{reach}",
     ]
     print("\n".join(lines), flush=True)
@@ -244,8 +247,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     text("--triton-metrics-port", type=int, default=8002, metavar="N", help="its metrics' port (default: %(default)s)")
     text("--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)")
     text("--options", default="", metavar="TEXT", help="more mitmproxy options, e.g. '--set immich_deadline=30'")
-    text("--web", action="store_true", help="run mitmweb instead of mitmdump, to watch requests in a browser")
-    text("--web-port", type=int, default=8081, metavar="N", help="port of mitmweb's pages (default: %(default)s)")
+    text("--inspect", action="store_true", help="run mitmweb instead of mitmdump, to watch requests in a browser")
+    text("--inspect-port", type=int, default=8081, metavar="N", help="port of mitmweb's pages (default: %(default)s)")
     text("--run-dir", type=Path, metavar="DIR", help="folder for logs and pid files (default: .run/<port>)")
     text(
         "--no-export",

@@ -2,7 +2,7 @@
 """Run the embedded Triton over a model repository until Ctrl-C or SIGTERM; for this machine only, if not told else.
 
 It is the real server of the nvidia-pytriton wheel. A model that cannot be loaded is reported and the others are served;
-a server that dies is started again. `make run` does this together with the gateway.
+a server that dies is started again. `immich-triton run` does this together with the gateway.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from immich_triton.core.paths import MODELS, RUN
 from immich_triton.core.secrets import secret
-from immich_triton.export.repository import MODELS, PROJECT
 from immich_triton.server.preflight import StartError
 from immich_triton.server.renewal import renew
 from immich_triton.server.stop_signals import StopSignals
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         _say(f"error: {error}", file=sys.stderr)
         return 1
-    run_dir = options.run_dir or PROJECT / ".run" / f"triton-{options.http_port}"
+    run_dir = options.run_dir or RUN / f"triton-{options.http_port}"
     settings = TritonSettings(
         models=options.models.resolve(),
         http_port=options.http_port,
@@ -95,7 +95,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only-routed",
         action="store_true",
-        help="leave out our pipelines (ocr, clip_image, clip_text, faces) that no route.toml names, as `make run` does",
+        help="leave out our pipelines (ocr, clip_image, clip_text, faces) that no route names, as `run` does",
     )
     parser.add_argument(
         "--shm-mib",

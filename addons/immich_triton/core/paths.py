@@ -18,17 +18,17 @@ PROJECT: Final = SHIPPED if INSTALLED else PACKAGE.parents[1]
 """What is read from: ``addons/*.py``, ``triton_models/`` (the pipelines), ``triton_backends/``, the lock files."""
 
 
-def _home(variable: str, default: str) -> Path:
+def home(variable: str, default: str) -> Path:
     """Return this program's folder among the user's own (XDG Base Directory Specification)."""
     return Path(os.environ.get(variable) or Path.home() / default) / "immich-triton"
 
 
-DATA: Final = _home("XDG_DATA_HOME", ".local/share") if INSTALLED else PROJECT
+DATA: Final = home("XDG_DATA_HOME", ".local/share") if INSTALLED else PROJECT
 MODELS: Final = DATA / "triton_models"
 """The model repository, unless another is named."""
 
-RUN: Final = _home("XDG_STATE_HOME", ".local/state") / "run" if INSTALLED else PROJECT / ".run"
+RUN: Final = home("XDG_STATE_HOME", ".local/state") / "run" if INSTALLED else PROJECT / ".run"
 """Logs and process ids of what was started."""
 
-CACHE: Final = _home("XDG_CACHE_HOME", ".cache") if INSTALLED else PROJECT / ".cache"
+CACHE: Final = home("XDG_CACHE_HOME", ".cache") if INSTALLED else PROJECT / ".cache"
 """What was downloaded and can be downloaded again."""

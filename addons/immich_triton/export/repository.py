@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from immich_triton.core.paths import PROJECT
 from immich_triton.export.kept_config import complete
 
-PROJECT = Path(__file__).resolve().parents[2]
-MODELS = PROJECT / "triton_models"
-"""The default model repository; the pipelines in it are part of the project."""
+SOURCE = PROJECT / "triton_models"
+"""Where the pipelines come from, which are part of the project."""
 
 Parameter = str | int | bool
 
@@ -120,11 +120,11 @@ def install_pipelines(models: Path, names: Sequence[str]) -> list[str]:
     A ``config.pbtxt`` that somebody edited there stays, completed with the outputs that are new. Returns the pipelines
     that were written: none where all are up to date, or *models* is the project's own repository.
     """
-    if models.resolve() == MODELS:
+    if models.resolve() == SOURCE:
         return []
     written = []
     for name in names:
-        source, target = MODELS / name, models / name
+        source, target = SOURCE / name, models / name
         shipped = {
             str(path.relative_to(source)): sha256(path)
             for path in sorted(source.rglob("*"))

@@ -39,8 +39,9 @@ def unknown(route: Route) -> str:
     """Return what is wrong with a route without a fingerprint, and what to do."""
     return (
         f"{route.source} does not say which weights answer (fingerprint), so nothing is answered under "
-        f"{', '.join(route.names)}. On the machine with the exported model start `make run` or immich-triton triton, "
-        f"which adds it, and copy {_place(route)} from there to {route.source}; or run immich-triton export clip again"
+        f"{', '.join(route.names)}. On the machine with the exported model start immich-triton run, or "
+        f"immich-triton triton, which adds it, and copy {_place(route)} from there to {route.source}; or run "
+        "immich-triton export clip again"
     )
 
 

@@ -78,7 +78,7 @@ def _what_is_strange(response: aiohttp.ClientResponse, answer: bytes) -> str:
     if len(answer) > ANSWER_LIMIT:
         return f"with more than {ANSWER_LIMIT} bytes"
     if 300 <= response.status < 400:
-        return f"with a redirect ({response.status}), which is not followed; correct its address (UPSTREAM, --mode)"
+        return f"with a redirect ({response.status}), which is not followed; correct its address (--upstream, --mode)"
     if (coding := response.headers.get("content-encoding", "identity").lower()) != "identity":
         return f"compressed ({redact(coding)}), which was not asked for; do not compress between the two"
     return ""

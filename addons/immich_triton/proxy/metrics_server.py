@@ -57,7 +57,7 @@ def listen(host: str, port: int) -> socket.socket:
             listener.close()
         raise ValueError(
             f"cannot serve metrics on {host}:{port}: {error.strerror}. Choose another address with "
-            "immich_metrics_listen (make run METRICS_PORT=…); immich_metrics_listen= goes without metrics"
+            "immich_metrics_listen (immich-triton run --metrics-port N); immich_metrics_listen= goes without metrics"
         ) from error
     listener.setblocking(False)
     return listener

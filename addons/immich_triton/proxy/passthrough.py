@@ -62,7 +62,7 @@ class PassThrough:
         if flow.error and flow.response is None and kind_of(flow, self._app.id) and may_go_upstream(flow):
             detail = (
                 f"The stock Immich ML at {address_of(flow.request)} did not answer: {flow.error.msg}. "
-                "This request is not routed to Triton; start the stock ML, or correct its address (UPSTREAM, --mode)."
+                "This request is not routed to Triton; start the stock ML, or correct its address (--upstream, --mode)."
             )
             self._app.observers.upstream_failed(502)
             wire.answer_instead_of_error(flow, error_response(502, detail))

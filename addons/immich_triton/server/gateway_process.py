@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import PROJECT
 from immich_triton.server import die_with_parent
 from immich_triton.server.pid_file import PidFile, kill_session
 from immich_triton.server.preflight import Port, StartError, check_ports, reachable
@@ -51,13 +51,15 @@ class GatewaySettings:
     @property
     def ports(self) -> list[Port]:
         """What it listens on."""
-        ports = [Port(self.port, "the gateway", "choose another one: make run PORT=…", self.host)]
+        ports = [Port(self.port, "the gateway", "choose another one: immich-triton run --port N", self.host)]
         if self.metrics:
-            remedy = "choose another one: make run METRICS_PORT=…"
+            remedy = "choose another one: immich-triton run --metrics-port N"
             host, _, port = self.metrics.rpartition(":")
             ports.append(Port(int(port), "the gateway's metrics", remedy, host.strip("[]")))
         if self.web:
-            ports.append(Port(self.web.port, "mitmweb", "choose another one: make run WEB=1 WEB_PORT=…"))
+            ports.append(
+                Port(self.web.port, "mitmweb", "choose another one: immich-triton run --inspect --inspect-port N")
+            )
         return ports
 
     @property

@@ -116,6 +116,9 @@ def missing_files(folder: Path) -> str | None:
     if not config.exists():
         return "there is no config.pbtxt in its folder; remove the folder if it is no model"
     text = config.read_text(encoding="utf-8", errors="replace")
+    # Triton would go on to report such a model as loading, for ever.
+    if re.search(r'^\s*backend:\s*"python"', text, re.MULTILINE) and not any(folder.glob("[0-9]*/model.py")):
+        return "model.py is missing in its version folder; remove the folder, or copy it whole"
     if not re.search(r'^\s*backend:\s*"onnxruntime"', text, re.MULTILINE):
         return None
     named = re.search(r'^\s*default_model_filename:\s*"([^"]+)"', text, re.MULTILINE)

@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import PROJECT
 from immich_triton.server.preflight import StartError
 
 BACKENDS = PROJECT / "triton_backends"
@@ -24,7 +24,10 @@ def site_packages() -> Path:
     """Return the folder that holds the wheel. Raises `StartError` when it is not installed."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
-        raise StartError("nvidia-pytriton, which holds the Triton binary, is not installed: run `make setup`")
+        raise StartError(
+            "nvidia-pytriton, which holds the Triton binary, is not installed: run immich-triton setup "
+            "(make setup in a clone)"
+        )
     return Path(next(iter(spec.submodule_search_locations))).parent
 
 
@@ -39,7 +42,8 @@ def find_libpython() -> Path:
     raise StartError(
         f"{name} was not found (looked in {', '.join(str(folder) for folder in folders if folder)}): this Python was "
         f"built without its shared library. Debian/Ubuntu: apt install libpython3.12; pyenv: "
-        f"PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force 3.12; then remove .venv and run `make setup`"
+        f"PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force 3.12; then remove {sys.prefix} and run "
+        "immich-triton setup (make setup in a clone)"
     )
 
 
@@ -72,7 +76,9 @@ def prepare(run_dir: Path, onnxruntime_backend: Path = ONNXRUNTIME_BACKEND) -> P
     }
     for target, source in (copies | links).items():
         if not source.exists():
-            raise StartError(f"{source} is missing: run `make setup` again (Python {version})")
+            raise StartError(
+                f"{source} is missing: run immich-triton setup again (make setup in a clone) (Python {version})"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         # Another inode, not another content: a server of an earlier run may still have the old file mapped.
         target.unlink(missing_ok=True)

@@ -55,9 +55,9 @@ def no_proof(pipeline: str, url: str) -> str:
     """Return what is wrong with a pipeline that gives no `OUTPUT`, and what to do."""
     return (
         f"{pipeline} in Triton at {url} does not say which weights it answers with (no output {OUTPUT}), so nothing is "
-        "answered: it is of an older version. Update immich-triton on Triton's machine and restart `make run` or "
-        "immich-triton triton there (for another server copy triton_models/clip_image, triton_models/clip_text and "
-        f"triton_backends/immich_pipelines). A config.pbtxt that was edited there stays: add the output {OUTPUT} "
+        "answered: it is of an older version. Update immich-triton on Triton's machine and restart "
+        "immich-triton run, or immich-triton triton, there (for another server copy triton_models/clip_image, "
+        f"triton_models/clip_text and triton_backends/immich_pipelines). A config.pbtxt that was edited there stays: add the output {OUTPUT} "
         f"(TYPE_INT64, dims [ 1 ]) to that of {pipeline}"
     )
 
@@ -70,7 +70,7 @@ def stale(pipeline: str, url: str) -> str:
     """Return what is wrong when Triton goes on with the weights before an export, and what to do."""
     return (
         f"{pipeline} in Triton at {url} has an encoder in memory whose files an export has replaced, so nothing is "
-        "answered. `make run` and immich-triton triton load it anew within seconds; restart any other Triton"
+        "answered. immich-triton run and immich-triton triton load it anew within seconds; restart any other Triton"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import PROJECT
 from ocr_eval import phrases
 from ocr_eval.pages import exam
 

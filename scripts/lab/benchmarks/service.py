@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import requests
 
 from benchmarks.targets import BenchError
 from immich_triton.core import direct_requests
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.command import COMMAND
 from immich_triton.server import die_with_parent, processes
 
 START_SECONDS: Final = 180.0
@@ -53,7 +52,7 @@ def listener_of(url: str) -> int | None:
 def attached(url: str, triton: str, metrics: str, models: Path) -> Gateway:
     """Return a gateway that runs already. Raises `BenchError` when its routes are not ready."""
     if reason := _unready(url):
-        raise BenchError(f"the gateway at {url} is not ready: {reason}. Start it with: make run")
+        raise BenchError(f"the gateway at {url} is not ready: {reason}. Start it with: immich-triton run")
     return Gateway(url, triton, metrics, models)
 
 
@@ -64,7 +63,7 @@ def own(models: Path, options: str, log: Path) -> Iterator[Gateway]:
     *options* are more options for mitmproxy. Raises `BenchError` when it does not get ready.
     """
     port, own_metrics_port, http_port, metrics_port = _free_ports(4)
-    line = [sys.executable, str(PROJECT / "immich-triton run"), "--models", str(models), "--no-export"]
+    line = [*COMMAND, "run", "--models", str(models), "--no-export"]
     # Not the user's ledger of owned CLIP names: what is measured may be a test model.
     line += [f"--options=--set immich_state_dir={log.parent / 'bench-state'} {options}"]
     line += ["--port", str(port), "--metrics-port", str(own_metrics_port)]

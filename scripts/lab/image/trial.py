@@ -17,7 +17,7 @@ from typing import Final
 
 from image.container import Container, Image, Running
 from immich_triton.core import direct_requests
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import PROJECT
 from immich_triton.immich.ml_client import Answer, entries_for, predict
 from immich_triton.server import processes
 

@@ -1,4 +1,4 @@
-"""The supervisor with Triton and the gateway, as `make run` starts it, on free ports."""
+"""The supervisor with Triton and the gateway, as `immich-triton run` starts it, on free ports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 import requests
 
 from immich_triton.core import direct_requests
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.command import COMMAND
 from immich_triton.server import die_with_parent
 
 START_SECONDS = 240.0
@@ -112,7 +111,7 @@ def running(
         "--run-dir": directory / "run",
         "--options": " ".join(f"--set {name}={value}" for name, value in options.items()),
     }
-    command = [sys.executable, str(PROJECT / "immich-triton run"), "--no-export", *programs]
+    command = [*COMMAND, "run", "--no-export", *programs]
     command += [f"{name}={value}" for name, value in arguments.items()]
     log_path = directory / "console.log"
     with log_path.open("ab") as log:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from immich_triton.export.repository import PROJECT
+from immich_triton.core.paths import PACKAGE, PROJECT
 
 LOCK: Final = PROJECT / "requirements-export.lock"
 _VERSION: Final = "3.11"
@@ -57,8 +57,7 @@ def ensure() -> Path:
 def run(module: str, *arguments: str) -> None:
     """Run ``python -m module arguments`` in the export environment; raises `subprocess.CalledProcessError`."""
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONHOME", "VIRTUAL_ENV"}}
-    folders = ("scripts", "triton_backends", "addons")
-    environment["PYTHONPATH"] = os.pathsep.join(str(PROJECT / folder) for folder in folders)
+    environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), str(PROJECT / "triton_backends")])
     subprocess.run([ensure(), "-m", module, *arguments], check=True, env=environment)
 
 

@@ -1,8 +1,8 @@
 """Runs in the export environment (Python 3.11 with torch): a Chinese-CLIP model to two proved ONNX files.
 
 ``python -m immich_triton.export.clip.torch_export JOB.json``; `immich_triton.export.clip.job.Job` says what the file
-holds. What comes out lies in the job's folder: ``visual/1/model.onnx``, ``textual/1/model.onnx``, ``textual/vocab.txt`` and ``report.json``. Exit status
-3 (`NOT_EQUAL`): the ONNX models do not equal the original.
+holds. What comes out lies in the job's folder: ``visual/1/model.onnx``, ``textual/1/model.onnx``, ``textual/vocab.txt``
+and ``report.json``. Exit status 3 (`NOT_EQUAL`): the ONNX models do not equal the original.
 """
 
 from __future__ import annotations
