@@ -51,7 +51,7 @@ lint: setup  ## ruff and mypy alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --verbose >/dev/null || $(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo --no-cache
 
 eval: setup  ## mark the OCR answers of the running gateway and of RapidOCR: URL, AGAINST="URL…" of stock Immich MLs
 	$(BIN)/python scripts/lab/eval_ocr.py --url "$(URL)" --engine $(foreach url,$(AGAINST),--against "$(url)")

@@ -203,7 +203,7 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
 
 def test_nobody_at_the_address_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--url", "http://127.0.0.1:9"]) == 1
-    assert "make run" in capsys.readouterr().err
+    assert "immich-triton run" in capsys.readouterr().err
 
 
 # The whole command, over the real gateway and the real Triton

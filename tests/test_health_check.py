@@ -13,7 +13,7 @@ from immich_triton.cli import health
 
 
 def check(directory: Path, gateway: GatewayProcess) -> int:
-    """Return the exit code for the gateway that has its pid file in *directory*, as run.py's has."""
+    """Return the exit code for the gateway that has its pid file in *directory*, as that of a run."""
     (directory / "gateway.pid").write_text(f"{gateway.pid}\n")
     return health.main(["--run-dir", str(directory), "--timeout", "60"])
 

@@ -67,7 +67,7 @@ def test_the_model_file_can_have_another_name_or_be_a_folder(tmp_path: Path) -> 
 
 
 def test_a_missing_file_names_the_script_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unable to find '.*/model.onnx'.*scripts/export_ocr\.py"):
+    with pytest.raises(ConfigError, match=r"unable to find '.*/model.onnx'.*immich-triton export ocr"):
         model_file(tmp_path, {"name": "ocr_det"})
 
 
