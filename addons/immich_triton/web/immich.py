@@ -102,6 +102,13 @@ class Immich:
         rows = orjson.loads(answer.content)
         return [row["text"] for row in rows if row.get("isVisible", True)]
 
+    async def user(self, *, within: float) -> str:
+        """Return the id of the caller. Raises like `search`."""
+        answer = await self._ask("GET", "/api/users/me", None, within)
+        if answer.status != 200:
+            raise Refused(answer)
+        return str(orjson.loads(answer.content)["id"])
+
     async def _ask(self, method: str, path: str, content: bytes | None, within: float) -> Answer:
         query = f"?{self._caller.query}" if self._caller.query else ""
         headers = [*self._caller.headers, ("accept-encoding", "identity")]  # it is near: to pack takes longer

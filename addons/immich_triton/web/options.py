@@ -74,6 +74,15 @@ SETTINGS: Final = (
         "Whether the address of the client is added to X-Forwarded-For, and X-Forwarded-Proto set where it is missing; "
         "on or off. Immich shows the address in its list of devices.",
     ),
+    Setting(
+        "web_database_url",
+        str,
+        "",
+        "Where the address of Immich's database stands, as file:PATH or env:NAME: "
+        "postgresql://immich_triton:PASSWORD@database:5432/immich, for the read-only role of deploy/sql/install.sql. "
+        "With it searches find what Immich's own do not: single characters, both Chinese scripts, photos whose search "
+        "text is lost. Empty: the text is read by Immich's API.",
+    ),
 )
 
 RANGES: Final[Mapping[str, tuple[int, int]]] = {

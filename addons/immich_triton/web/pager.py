@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from immich_triton.web.immich import Found, Refused, Unreachable
 from immich_triton.web.pages import MOST_STOCK_PAGES, Ranked
-from immich_triton.web.question import METADATA, SMART
+from immich_triton.web.proof import shown
+from immich_triton.web.question import SMART
 from immich_triton.web.respond import page_of
 
 if TYPE_CHECKING:
     from mitmproxy.http import Request, Response
 
+    from immich_triton.web.immich import Found
     from immich_triton.web.lists import Lists
     from immich_triton.web.ranking import Outcome, Ranking
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE: Final = 8
-MOST_SINGLE: Final = 64
-"""Photos of a page that are asked for one by one, because the searches do not hold them any more."""
+MOST_SINGLE: Final = 200
+"""Photos of a page that are asked for one by one: the searches do not hold them any more, or never did."""
 
-SINGLE_TIMEOUT: Final = 0.5
+SINGLE_TIMEOUT: Final = 4.0
+"""Seconds for all of them."""
 
 
 class Pager:
@@ -68,21 +68,11 @@ class Pager:
 
     async def _present(self, outcome: Outcome, ids: Sequence[str]) -> list[Any]:
         """Return the photos of *ids* that this caller may still see with these filters, in order."""
-        items = dict(outcome.items)
-        missing = [photo for photo in ids if photo not in items][:MOST_SINGLE]
-        queue = iter(missing)
-
-        async def ask() -> None:
-            for photo in queue:
-                body = self._question.metadata(None, size=1, id=photo)
-                try:
-                    found = await self._ranking.immich.search(METADATA, body, within=SINGLE_TIMEOUT)
-                except (Refused, Unreachable, ValueError):
-                    continue
-                if photo in found.items:
-                    items[photo] = found.items[photo]
-
-        await asyncio.gather(*(ask() for _ in range(min(AT_ONCE, len(missing)))))
+        missing = [photo for photo in ids if photo not in outcome.items][:MOST_SINGLE]
+        items = {
+            **outcome.items,
+            **await shown(self._ranking.immich, self._question, missing, within=SINGLE_TIMEOUT),
+        }
         return [items[photo] for photo in ids if photo in items]
 
     async def _next(self, ranked: Ranked, number: int) -> int | None:

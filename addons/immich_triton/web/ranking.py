@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from immich_triton.web import fusion
 from immich_triton.web.failopen import brief
 from immich_triton.web.immich import Found, Immich, Refused, Unreachable
 from immich_triton.web.pages import Ranked
+from immich_triton.web.proof import shown
 from immich_triton.web.question import METADATA, SMART, Question
-from immich_triton.web.relevance import by_api
 from immich_triton.web.relevance.score import GOOD
+from immich_triton.web.text_side import NotUnderstood, Texts, TextSide, items_of
 
 if TYPE_CHECKING:
     from immich_triton.web.service import Service
 
 logger = logging.getLogger(__name__)
 
-READING: Final = 0.8
-"""Share of the time of the text side after which no further texts are read."""
+CHECKING: Final = 0.25
+CHECKING_ALONE: Final = 2.0
+"""Seconds in which Immich is asked whether it shows what only the database found: in a smart search, in ``ocr:``."""
 
 UNREAD: Final = 1e-6
 """The score of a text that was not read: Immich found it, so it comes before one in which nothing was found."""
-
-
-class NotUnderstood(Exception):  # noqa: N818 - not our fault, and nobody sees it
-    """The Immich behind us does not know the shape of the search that it is asked."""
-
-
-class Texts(NamedTuple):
-    """The answers to the searches by text, that for the words as typed first, and the scores of what they found."""
-
-    found: list[Found]
-    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -58,63 +48,49 @@ class Ranking:
         self.immich = immich
         self.question = question
         self._depth = max(self._settings.depth, question.size)
+        self._text = TextSide(service, immich, question, self._depth)
 
     async def rank(self) -> Outcome:
         """Make the list. Raises `Refused` and `Unreachable` for Immich's own searches, `NotUnderstood`."""
         if self.question.kind == "text":
-            found = await self._text_searches(self._depth)
-            return self._by_text(Texts(found, await self._scores(_items(found), self._settings.ocr_timeout)))
-        picture, texts = await self._both(self._with_scores(), self._depth)
+            return await self._by_text(await self._scored_at_leisure())
+        picture, texts = await self._both(self._text.scored(), self._depth)
         if picture is None:
             assert texts  # noqa: S101 - narrows a type: one of the two is there
-            return self._by_text(texts)
-        return self._fused(picture, texts or Texts([], {}))
+            return await self._by_text(texts)
+        return await self._fused(picture, texts or Texts([], {}))
 
     async def again(self, ranked: Ranked) -> Outcome:
         """Fetch the photos of a list that was made before. Raises like `rank`."""
         if self.question.kind == "text":
-            found = await self._text_searches(ranked.depth)
+            found = await self._text.searched(ranked.depth)
         else:
             picture, texts = await self._both(self._without_scores(ranked.depth), ranked.depth)
             found = [one for one in (picture, *(texts.found if texts else ())) if one]
-        return Outcome(ranked, _items(found), found[0])
+        return Outcome(ranked, items_of(found), found[0])
 
     async def nothing(self) -> Found:
         """Let Immich look at login and filters, for a search that finds nothing. Raises like `rank`."""
         return await self.immich.search(METADATA, self.question.metadata(None, size=1))
 
-    def _by_text(self, texts: Texts) -> Outcome:
-        items, typed = _items(texts.found), texts.found[0]
+    async def _by_text(self, texts: Texts) -> Outcome:
+        typed = texts.found[0]
+        items = items_of(texts.found) | await shown(self.immich, self.question, texts.further, within=CHECKING_ALONE)
         ids = sorted(items, key=lambda photo: -texts.scores.get(photo, UNREAD))
+        if texts.complete and any(texts.scores.get(photo, 0) >= GOOD for photo in ids):
+            # Where there are photos with all of the words, those with half of them are none that was asked for.
+            ids = [photo for photo in ids if texts.scores.get(photo, GOOD) >= GOOD]
         return Outcome(Ranked(tuple(ids), self._depth, METADATA if typed.more else ""), items, typed)
 
-    async def _text_searches(self, size: int) -> list[Found]:
-        """Search for the words as they were typed and, if that can be told, in the other Chinese script."""
-        texts = self._service.chinese.spellings(self.question.text)
-        typed, *others = await asyncio.gather(
-            *(self.immich.search(METADATA, self.question.metadata(text, size=size)) for text in texts),
-            return_exceptions=True,
-        )
-        if isinstance(typed, BaseException):
-            raise typed
-        if self.question.structured and not typed.knows_filters:
-            raise NotUnderstood
-        return [typed, *(other for other in others if not isinstance(other, BaseException))]
-
-    async def _scores(self, photos: Iterable[str], within: float) -> dict[str, float]:
-        service, first = self._service, [*photos][: self._settings.ocr_lookups]
-        return await by_api.scores(
-            self.immich, first, self.question.text, chinese=service.chinese, texts=service.texts, within=within
-        )
-
-    async def _with_scores(self) -> Texts:
-        began, timeout = time.monotonic(), self._settings.ocr_timeout
-        found = await self._text_searches(self._depth)
-        left = READING * timeout - (time.monotonic() - began)
-        return Texts(found, await self._scores(_items(found), left) if left > 0 else {})
+    async def _scored_at_leisure(self) -> Texts:
+        """Score for ``ocr:``, where there is no other order to fall back to: without scores when it takes too long."""
+        try:
+            return await self._text.scored()
+        except TimeoutError:
+            return Texts(await self._text.searched(self._depth), {})
 
     async def _without_scores(self, depth: int) -> Texts:
-        return Texts(await self._text_searches(depth), {})
+        return Texts(await self._text.searched(depth), {})
 
     async def _both(self, text: Coroutine[Any, Any, Texts], depth: int) -> tuple[Found | None, Texts | None]:
         """Run the search by picture and that by *text* at the same time; None for one that fails.
@@ -126,7 +102,11 @@ class Ranking:
             return await self.immich.search(SMART, self.question.smart(size=depth)), await by_text
         except Refused as refused:
             # 4xx is about the caller or the request: the same for both. 5xx is the machine learning that is down.
-            if refused.answer.status < 500 or not (texts := await by_text) or not _items(texts.found):
+            if (
+                refused.answer.status < 500
+                or not (texts := await by_text)
+                or not (items_of(texts.found) or texts.further)
+            ):
                 raise
             logger.warning("a search shows photos by their text alone: Immich's smart search failed, is its ML down?")
             return None, texts
@@ -148,15 +128,21 @@ class Ranking:
             logger.warning("a search is ranked by the picture alone: the search by text failed: %s", brief(error))
         return None
 
-    def _fused(self, picture: Found, texts: Texts) -> Outcome:
+    async def _fused(self, picture: Found, texts: Texts) -> Outcome:
         if self.question.structured and not picture.knows_filters:
             raise NotUnderstood
-        scores, items = texts.scores, _items([picture, *texts.found])
+        scores, items = texts.scores, items_of([picture, *texts.found])
         places = {photo: place for place, photo in enumerate(picture.ids)}
-        hits = [photo for photo in _items(texts.found) if scores.get(photo, GOOD) >= GOOD]
+        hits = [photo for photo in items_of(texts.found) if scores.get(photo, GOOD) >= GOOD]
+        hits += [photo for photo in texts.further if photo in items]
         if self.question.of_albums:
             # Here the two searches of Immich mean different photos: only those of the search that was asked for.
             hits = [photo for photo in hits if photo in places]
+        else:
+            unknown = [photo for photo in texts.further if photo not in items]
+            proven = await shown(self.immich, self.question, unknown, within=CHECKING)
+            items |= proven
+            hits += proven
         hits.sort(key=lambda photo: (-scores.get(photo, UNREAD), places.get(photo, len(places))))
         settings = self._settings
         ids = fusion.fuse(
@@ -164,12 +150,3 @@ class Ranking:
             k=settings.rank_constant,
         )
         return Outcome(Ranked(tuple(ids), self._depth, SMART if picture.more else ""), items, picture)
-
-
-def _items(found: Iterable[Found]) -> dict[str, Any]:
-    """Return all photos of several answers, in order, each once. Their JSON is the same in all of them."""
-    items: dict[str, Any] = {}
-    for one in found:
-        for photo, item in one.items.items():
-            items.setdefault(photo, item)
-    return items

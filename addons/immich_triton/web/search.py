@@ -11,8 +11,9 @@ from immich_triton.web.failopen import stock_instead
 from immich_triton.web.immich import Refused
 from immich_triton.web.pager import Pager
 from immich_triton.web.question import parse
-from immich_triton.web.ranking import NotUnderstood, Ranking
+from immich_triton.web.ranking import Ranking
 from immich_triton.web.respond import as_sent
+from immich_triton.web.text_side import NotUnderstood
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Final
 
 from mitmproxy import ctx
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton.web.immich import Immich, client
+from immich_triton.web.database import CONNECTING, Database, DatabaseFault
+from immich_triton.web.immich import Immich, Refused, Unreachable, client
 from immich_triton.web.lists import Lists
+from immich_triton.web.recent import Recent
 from immich_triton.web.relevance import chinese
 from immich_triton.web.relevance.by_api import Texts
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MOST_USERS: Final = 1000
+
 
 class Service:
     """State of one loaded script; without settings until `configure`."""
@@ -33,6 +39,8 @@ class Service:
         self.lists = Lists()
         self.texts = Texts()
         self.chinese = chinese.Chinese()
+        self.database: Database | None = None
+        self._users = Recent[bytes, str](MOST_USERS)
 
     @property
     def settings(self) -> Settings:
@@ -45,6 +53,9 @@ class Service:
         """Take new settings; what was ranked with the old ones is forgotten."""
         self._settings = settings
         self.lists = Lists()
+        if self.database is not None:
+            self.database.close()
+        self.database = Database(settings.database_url, settings.ocr_timeout) if settings.database_url else None
 
     def immich(self, request: Request, caller: Caller) -> Immich:
         """Return the API that *request* would go to, for its caller."""
@@ -62,10 +73,30 @@ class Service:
     async def _warm_up(self) -> None:
         self.chinese = await asyncio.to_thread(chinese.load)
         self.texts = Texts()  # those read meanwhile were folded by less
-        logger.info("relevance of text: read by Immich's API; %s", self.chinese.level)
+        where = "read by Immich's API"
+        if self.database is not None:
+            # What it says of itself, or why it cannot be asked, is in the log already.
+            with contextlib.suppress(DatabaseFault, TimeoutError):
+                where = (await self.database.offers(within=CONNECTING)).level
+        logger.info("relevance of text: %s; %s", where, self.chinese.level)
+
+    async def user(self, immich: Immich, *, within: float) -> str | None:
+        """Return the id of the caller, or None when Immich does not say: an API key may lack the right to ask.
+
+        It says whose photos come first, and nothing about who may see what.
+        """
+        if (user := self._users.get(immich.caller.key)) is None:
+            try:
+                user = str(uuid.UUID(await immich.user(within=within)))
+            except (Refused, Unreachable, ValueError, LookupError, TypeError):
+                return None
+            self._users.put(immich.caller.key, user)
+        return user
 
     def close(self) -> None:
         """Close the connections to Immich, once what is under way has had its answer."""
+        if self.database is not None:
+            self.database.close()
         if self._session is not None:
             session, self._session = self._session, None
             create_task(session.close(), name="close the client of Immich", keep_ref=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from immich_triton.core.secrets import secret
 from immich_triton.web.options import RANGES, SETTINGS
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 SWITCH = {"on": True, "true": True, "off": False, "false": False}
 
 LARGEST_WEIGHT = 100.0
+
+DATABASE_SCHEMES = ("postgresql://", "postgres://")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Settings:
     ocr_lookups: int
     keep_host: bool
     forwarded: bool
+    database_url: str = field(repr=False)
 
     @property
     def searches(self) -> bool:
@@ -48,6 +52,8 @@ class Settings:
                     raise ValueError(f"{setting.name} must lie between {low} and {high}, not {value}")
             elif setting.name.endswith("_weight"):
                 value = _weight(setting.name, value)
+            elif setting.name == "web_database_url":
+                value = _database_url(setting.name, secret(setting.name, value))
             else:
                 value = _switch(setting.name, value)
             values[setting.name.removeprefix("web_")] = value
@@ -55,6 +61,12 @@ class Settings:
             raise ValueError("web_clip_weight and web_ocr_weight must not both be 0: nothing would be ranked")
         values["ocr_timeout"] /= 1000
         return cls(**values)
+
+
+def _database_url(name: str, value: str) -> str:
+    if value and not value.startswith(DATABASE_SCHEMES):
+        raise ValueError(f"{name} must point to an address that begins with {' or '.join(DATABASE_SCHEMES)}")
+    return value
 
 
 def _switch(name: str, value: str) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from immich_triton.web.immich import Refused, Unreachable
+from immich_triton.web.recent import Recent
 from immich_triton.web.relevance.score import Wanted, readable
 
 if TYPE_CHECKING:
@@ -18,29 +17,14 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 8
 """Texts that are read at the same time: Immich is one process, and others use it too."""
 
-KEPT: Final = 600.0
-"""Seconds that a text is kept, for the caller who was shown it: who searches once searches again."""
-
 MOST_TEXTS: Final = 20_000
 
 
-class Texts:
+class Texts(Recent[tuple[bytes, str], str]):
     """The text of photos, `readable`, under the key of the caller who may read it and the photo's id."""
 
     def __init__(self) -> None:
-        self._texts: OrderedDict[tuple[bytes, str], tuple[float, str]] = OrderedDict()
-
-    def get(self, caller: bytes, photo: str) -> str | None:
-        """Return a text that was read lately."""
-        read, text = self._texts.get((caller, photo), (0.0, None))
-        return text if text is not None and time.monotonic() - read <= KEPT else None
-
-    def put(self, caller: bytes, photo: str, text: str) -> None:
-        """Keep a text; the oldest goes when there are too many."""
-        self._texts.pop((caller, photo), None)
-        while len(self._texts) >= MOST_TEXTS:
-            self._texts.popitem(last=False)
-        self._texts[caller, photo] = time.monotonic(), text
+        super().__init__(MOST_TEXTS)
 
 
 async def scores(
@@ -51,7 +35,7 @@ async def scores(
     found: dict[str, float] = {}
     unread = []
     for photo in photos:
-        if (text := texts.get(key, photo)) is not None:
+        if (text := texts.get((key, photo))) is not None:
             found[photo] = wanted.score(text)
         else:
             unread.append(photo)
@@ -64,7 +48,7 @@ async def scores(
             except (Refused, Unreachable, ValueError, LookupError, TypeError, AttributeError):
                 continue  # without a score it keeps its place among those that Immich found
             text = readable("\n".join(lines), chinese)
-            texts.put(key, photo, text)
+            texts.put((key, photo), text)
             found[photo] = wanted.score(text)
 
     if unread:

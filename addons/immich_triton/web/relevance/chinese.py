@@ -7,9 +7,11 @@ level lower: pairs of characters instead of words, and 台北 is not 臺北.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
+
+from immich_triton.web.relevance import variants
 
 IDEOGRAPHS: Final = (
     "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
@@ -43,11 +45,15 @@ def _as_it_is(text: str) -> str:
 
 @dataclass(frozen=True)
 class Chinese:
-    """*words* cuts a run of simplified ideographs; *simplified* and *traditional* convert any text."""
+    """*words* cuts a run of simplified ideographs; *simplified* and *traditional* convert any text.
+
+    *variants* are the characters that fold to another one, by this one.
+    """
 
     words: Callable[[str], Iterable[Span]] = pairs
     simplified: Callable[[str], str] = _as_it_is
     traditional: Callable[[str], str] = _as_it_is
+    variants: Mapping[str, str] = field(default_factory=dict)
     level: str = "pairs of characters; simplified and traditional are two (packages rjieba and opencc are missing)"
 
     def fold(self, text: str) -> str:
@@ -79,4 +85,4 @@ def load() -> Chinese:
     else:
         chinese = replace(chinese, simplified=OpenCC("t2s").convert, traditional=OpenCC("s2t").convert)
         levels.append("simplified and traditional are one by OpenCC")
-    return replace(chinese, level="; ".join(levels))
+    return replace(chinese, variants=variants.table(chinese.fold), level="; ".join(levels))

@@ -28,6 +28,9 @@ MOST_WORDS: Final = 12
 LONGEST: Final = 100
 """Characters of a query that its words are taken from."""
 
+RUN: Final = re.compile(rf"[{IDEOGRAPHS}]+")
+"""What has to be cut into words: ideographs without a blank."""
+
 _TOKEN: Final = re.compile(rf"[{IDEOGRAPHS}]+|[^\W_{IDEOGRAPHS}]+(?:[.,:'/-][^\W_{IDEOGRAPHS}]+)*")
 _BLANK_AT_IDEOGRAPH: Final = re.compile(rf"(?<=[{IDEOGRAPHS}])[^\S\n]+|[^\S\n]+(?=[{IDEOGRAPHS}])")
 _IDEOGRAPH: Final = re.compile(rf"[{IDEOGRAPHS}]")

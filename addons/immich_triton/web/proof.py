@@ -1,0 +1,49 @@
+"""Whether this caller may see photos that came from elsewhere: Immich decides, in its own search.
+
+``POST /search/metadata`` with the caller's credentials, the caller's filters as they came, and ``id``. Not
+``GET /assets/{id}``: that shows archived photos, and those of album members, which a search does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from immich_triton.web.immich import Refused, Unreachable
+from immich_triton.web.question import METADATA
+
+if TYPE_CHECKING:
+    from immich_triton.web.immich import Immich
+    from immich_triton.web.question import Question
+
+AT_ONCE: Final = 8
+"""Questions at the same time: Immich is one process, and others use it too."""
+
+ONE: Final = 0.5
+"""Seconds for one question."""
+
+
+async def shown(immich: Immich, question: Question, photos: Iterable[str], *, within: float) -> dict[str, Any]:
+    """Return those of *photos* that Immich shows, as it shows them, in order; asks one by one, for *within* seconds."""
+    asked = list(photos)
+    queue, items = iter(asked), dict[str, Any]()
+
+    async def ask() -> None:
+        for photo in queue:
+            try:
+                found = await immich.search(METADATA, question.metadata(None, size=1, id=photo), within=ONE)
+            except (Refused, Unreachable, ValueError):
+                continue
+            if photo in found.items:
+                items[photo] = found.items[photo]
+
+    if asked:
+        askers = [asyncio.create_task(ask()) for _ in range(min(AT_ONCE, len(asked)))]
+        try:
+            await asyncio.wait(askers, timeout=within)
+        finally:
+            for asker in askers:
+                asker.cancel()
+            await asyncio.gather(*askers, return_exceptions=True)
+    return {photo: items[photo] for photo in asked if photo in items}

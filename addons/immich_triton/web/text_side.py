@@ -1,0 +1,116 @@
+"""The side of the text of one search: what Immich finds by it, what only the database finds, and the scores."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from immich_triton.web.database import DatabaseFault
+from immich_triton.web.immich import Found, Immich
+from immich_triton.web.question import METADATA, Question
+from immich_triton.web.relevance import by_api, by_database
+from immich_triton.web.relevance.score import GOOD
+
+if TYPE_CHECKING:
+    from immich_triton.web.service import Service
+
+SOON: Final = 0.01
+"""Seconds. None at all would mean without an end."""
+
+READING: Final = 0.8
+"""Share of the time of the text side after which no further texts are read."""
+
+
+class NotUnderstood(Exception):  # noqa: N818 - not our fault, and nobody sees it
+    """The Immich behind us does not know the shape of the search that it is asked."""
+
+
+class Texts(NamedTuple):
+    """The answers to the searches by text, that for the words as typed first, and the scores of what they found.
+
+    *further* photos were found by the database only: each has to be shown by Immich before it is by us. *complete* says
+    that every photo with text has its score.
+    """
+
+    found: list[Found]
+    scores: Mapping[str, float]
+    further: tuple[str, ...] = ()
+    complete: bool = False
+
+
+class TextSide:
+    """One search of one caller; *depth* is how many photos Immich is asked for."""
+
+    def __init__(self, service: Service, immich: Immich, question: Question, depth: int) -> None:
+        self._service = service
+        self._settings = service.settings
+        self._immich = immich
+        self._question = question
+        self._depth = depth
+
+    async def scored(self) -> Texts:
+        """Search and score, in the time that the text side has. Raises like `searched`, and TimeoutError."""
+        until = time.monotonic() + READING * self._settings.ocr_timeout
+        if self._service.database is not None:
+            try:
+                return await self._by_database(until)
+            except DatabaseFault:
+                pass  # it is in the log; one level lower
+        found = await self.searched(self._depth)
+        return Texts(found, await self._by_api(items_of(found), until))
+
+    async def searched(self, size: int) -> list[Found]:
+        """Search for the words as they were typed and, if that can be told, in the other Chinese script.
+
+        Raises `Refused` and `Unreachable` for the words as typed, `NotUnderstood`.
+        """
+        texts = self._service.chinese.spellings(self._question.text)
+        typed, *others = await asyncio.gather(
+            *(self._immich.search(METADATA, self._question.metadata(text, size=size)) for text in texts),
+            return_exceptions=True,
+        )
+        if isinstance(typed, BaseException):
+            raise typed
+        if self._question.structured and not typed.knows_filters:
+            raise NotUnderstood
+        return [typed, *(other for other in others if not isinstance(other, BaseException))]
+
+    async def _by_database(self, until: float) -> Texts:
+        assert self._service.database is not None  # noqa: S101 - narrows a type
+        search = by_database.Search(self._service.database, self._question.text, self._service.chinese, until)
+        finding = asyncio.create_task(self._found_by(search, until))
+        try:
+            found = await self.searched(self._depth)
+            further = await finding
+        finally:
+            finding.cancel()
+            await asyncio.gather(finding, return_exceptions=True)
+        items = items_of(found)
+        scores = await search.scores(dict.fromkeys([*items, *further]))
+        hits = [photo for photo in further if photo not in items and scores.get(photo, 0) >= GOOD]
+        hits.sort(key=lambda photo: -scores[photo])
+        return Texts(found, scores, tuple(hits), complete=True)
+
+    async def _found_by(self, search: by_database.Search, until: float) -> list[str]:
+        if self._question.structured:
+            return []  # Immich 3.2 takes no id beside a filter, so nothing could be proven
+        return await search.find(await self._service.user(self._immich, within=max(until - time.monotonic(), SOON)))
+
+    async def _by_api(self, photos: Iterable[str], until: float) -> dict[str, float]:
+        service, first = self._service, [*photos][: self._settings.ocr_lookups]
+        if (left := until - time.monotonic()) <= 0:
+            return {}
+        return await by_api.scores(
+            self._immich, first, self._question.text, chinese=service.chinese, texts=service.texts, within=left
+        )
+
+
+def items_of(found: Iterable[Found]) -> dict[str, Any]:
+    """Return all photos of several answers, in order, each once. Their JSON is the same in all of them."""
+    items: dict[str, Any] = {}
+    for one in found:
+        for photo, item in one.items.items():
+            items.setdefault(photo, item)
+    return items
