@@ -32,6 +32,11 @@ PICTURE: Final = bytes(range(256)) * 4096
 UNKNOWN_TO_SMART: Final = ("id", "description", "originalFileName", "checksum", "order", "withPeople")
 
 
+def user_id(key: str) -> str:
+    """Return the id of the user whom *key* belongs to."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, key))
+
+
 def photo_id(number: int) -> str:
     """Return the id of photo *number*: a UUID of version 4, as Immich's are."""
     return str(uuid.UUID(int=number, version=4))
@@ -121,6 +126,8 @@ class ImmichSite:
     """Seconds that requests take, by a piece of their path."""
     failing: dict[str, int] = field(default_factory=dict)
     """Statuses that requests get, by a piece of their path."""
+    refuse_ids: bool = False
+    """Whether a metadata search with ``id`` gets 400."""
     album_members: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     uploads: list[tuple[int, str]] = field(default_factory=list)
@@ -141,6 +148,7 @@ class ImmichSite:
             ("POST", "/api/search/smart"): self._smart,
             ("POST", "/api/search/metadata"): self._metadata,
             ("GET", "/api/assets/{id}/ocr"): self._ocr,
+            ("GET", "/api/users/me"): self._me,
             ("GET", "/api/assets/{id}/original"): self._original,
             ("POST", "/api/assets"): self._upload,
             ("GET", "/api/server/version"): self._version,
@@ -193,6 +201,8 @@ class ImmichSite:
         if body.get("albumIds") and self.version >= "3":
             owners += [member for album in body["albumIds"] for member in self.album_members.get(album, ())]
         photos = [photo for photo in self.photos if photo.owner in owners]
+        if "id" in body and self.refuse_ids:
+            return self._error(400, "Not found or no asset.read access")
         if "id" in body:
             photos = [photo for photo in photos if photo.id == body["id"]]
         return self._results(body, sorted(photos, key=lambda photo: -photo.number), default=250)
@@ -267,6 +277,11 @@ class ImmichSite:
             for line, visible in lines
         ]
         return self._json(rows)
+
+    async def _me(self, request: web.Request) -> web.StreamResponse:
+        if not (caller := self._caller(request)):
+            return self._error(401, "Authentication required")
+        return self._json({"id": user_id(caller), "name": "somebody"})
 
     # The rest of the site
 

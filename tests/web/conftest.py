@@ -9,6 +9,7 @@ import pytest
 import requests
 from gateway_process import GatewayProcess
 from immich_site import KEY, ImmichSite, running_site
+from postgres_server import Cluster, ImmichDatabase, running_postgres, with_zhparser, without_zhparser
 from site_process import running_web
 from site_searches import Search
 
@@ -45,3 +46,23 @@ def search(web: GatewayProcess) -> Search:
         return requests.post(f"{web.url}{path}", json=body, headers=known | headers, timeout=60)
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """Give a real PostgreSQL, or skip the test and say what installs it."""
+    with running_postgres() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def tables(postgres: Cluster) -> ImmichDatabase:
+    """Give a database with Immich's tables, empty, in which nothing of ours was installed."""
+    return postgres.database()
+
+
+@pytest.fixture(scope="module", params=[without_zhparser, with_zhparser], ids=lambda level: level.__name__)
+def installed(request: pytest.FixtureRequest, postgres: Cluster) -> ImmichDatabase:
+    """Give a database for each level of search, for all tests of a module."""
+    database: ImmichDatabase = request.param(postgres)
+    return database

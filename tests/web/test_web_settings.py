@@ -10,7 +10,7 @@ from pathlib import Path
 import document_options
 import pytest
 from embedded_triton import free_ports
-from gateway_process import command
+from gateway_process import command, kept
 from mitmproxy.addons.dumper import Dumper
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
@@ -36,6 +36,9 @@ def configured(service: Service | None = None) -> taddons.context:
         ("web_ocr_weight", "-1", "web_ocr_weight must be a number"),
         ("web_depth", 1001, "web_depth must lie between 1 and 1000, not 1001"),
         ("web_ocr_timeout", 0, "web_ocr_timeout must lie between 10 and 60000, not 0"),
+        ("web_database_url", "postgresql://immich_triton:geheim@database/immich", "must be file:PATH or env:NAME"),
+        ("web_database_url", "env:NO_SUCH_VARIABLE", "web_database_url: env:NO_SUCH_VARIABLE is empty"),
+        ("web_database_url", "env:PATH", "must point to an address that begins with postgresql:// or postgres://"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(name: str, value: object, complaint: str) -> None:
@@ -57,6 +60,17 @@ def test_values_in_other_units_and_words() -> None:
         context.options.update(web_hybrid="Off", web_ocr_prefix="true", web_ocr_timeout=250, web_ocr_weight="0.5")
         settings = service.settings
     assert (settings.hybrid, settings.ocr_prefix, settings.ocr_timeout, settings.ocr_weight) == (False, True, 0.25, 0.5)
+
+
+def test_the_address_of_the_database_is_read_from_its_place_and_not_shown(tmp_path: Path) -> None:
+    service = Service()
+    with configured(service) as context:
+        assert service.database is None
+        place = kept(tmp_path, "postgresql://immich_triton:geheim@database/immich")
+        context.options.update(web_database_url=place)
+        assert service.database is not None
+        assert service.settings.database_url.endswith("geheim@database/immich")
+        assert "geheim" not in repr(service.settings) + repr(context.options.web_database_url)
 
 
 def test_mitmproxy_is_set_for_a_site() -> None:
@@ -109,4 +123,4 @@ def test_the_gateway_of_the_machine_learning_loads_nothing_of_this() -> None:
     )
     loaded = set(ast.literal_eval(ended.stdout))
     assert "immich_triton.ml.gateway" in loaded
-    assert not [name for name in loaded if name.startswith(("immich_triton.web.", "rjieba", "opencc"))]
+    assert not [name for name in loaded if name.startswith(("immich_triton.web.", "rjieba", "opencc", "asyncpg"))]

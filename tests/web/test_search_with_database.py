@@ -1,0 +1,219 @@
+"""The site with Immich's database: what stock does not find is found, and still shown to none but who may see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from gateway_process import GatewayProcess, kept
+from immich_site import KEY, OTHER_KEY, ImmichSite, Photo, user_id
+from postgres_server import ImmichDatabase, running_postgres, without_zhparser
+from site_process import running_web
+from site_searches import VERSIONS, Search, numbers
+
+
+@pytest.fixture(scope="module")
+def web(
+    shared_site: ImmichSite, installed: ImmichDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """Give mitmdump with the database; as with the other tests, 10 photos of each search of Immich's."""
+    directory = tmp_path_factory.mktemp("web")
+    url = kept(directory, installed.url)
+    with running_web(directory, shared_site.url, web_depth=10, web_ocr_timeout=10_000, web_database_url=url) as process:
+        yield process
+
+
+@pytest.fixture
+def library(site: ImmichSite, installed: ImmichDatabase) -> ImmichSite:
+    """Give photos that stand in both, of two users; the text of 7 is lost to Immich's search, not to the database."""
+    installed.run("TRUNCATE asset CASCADE")
+    fill(
+        site,
+        installed,
+        [
+            Photo(1, ["川味小馆", "宫保鸡丁 38元"], favorite=True),
+            Photo(2, ["停水通知", "尊敬的业主"]),
+            Photo(3, ["臺北車站"], favorite=True),
+            Photo(4, ["请勿吸烟 No Smoking", "停水"]),
+            Photo(5, ["宫"], owner=OTHER_KEY),
+            Photo(6, ["故宫博物院"], hidden_lines=["停水"]),
+            Photo(7, ["发票 增值税"]),
+            *(Photo(number) for number in range(11, 30)),
+        ],
+    )
+    site.photos[6].lines = []
+    return site
+
+
+def fill(site: ImmichSite, database: ImmichDatabase, photos: list[Photo]) -> None:
+    site.photos += photos
+    database.add_all((photo.id, user_id(photo.owner), photo.lines, photo.hidden_lines) for photo in photos)
+
+
+def checks(site: ImmichSite) -> list[Any]:
+    return [request.json for request in site.of("/metadata") if "id" in request.json]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("query", "photos"),
+    [
+        ("ocr:宫", [1, 6]),
+        ("ocr:水", [4, 2]),
+        ("ocr:台北", [3]),
+        ("ocr:车", [3]),
+        ("ocr:发票", [7]),
+        ("ocr:元 鸡", [1]),
+        ("ocr:通知 业主", [2]),
+        ("ocr:机", []),
+    ],
+)
+def test_what_stock_does_not_find(
+    library: ImmichSite, search: Search, version: str, query: str, photos: list[int]
+) -> None:
+    library.version = version
+    assert sorted(numbers(search({"query": query}))) == sorted(photos)
+    assert sorted(numbers(search({"query": query}, key=OTHER_KEY))) == ([5] if query == "ocr:宫" else [])
+
+
+def test_the_filters_of_the_caller_decide_and_go_along_unchanged(library: ImmichSite, search: Search) -> None:
+    filters = {"isFavorite": True, "personIds": [], "visibility": "timeline", "withExif": True}
+    assert numbers(search({"query": "ocr:宫", "language": "zh-CN", **filters})) == [1]
+    asked = checks(library)
+    assert {body["id"] for body in asked} == {library.photos[0].id, library.photos[4].id, library.photos[5].id}
+    assert all(body == {**filters, "id": body["id"], "size": 1, "page": 1} for body in asked)
+
+
+def test_a_photo_of_someone_else_is_asked_for_and_not_shown(library: ImmichSite, search: Search) -> None:
+    answer = search({"query": "ocr:故宫"}, key=OTHER_KEY)
+    assert numbers(answer) == []
+    assert [body["id"] for body in checks(library)] == [library.photos[5].id]
+    assert all(request.header("x-api-key") == OTHER_KEY for request in library.seen)
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "status"),
+    [
+        ("/api/search/smart", None, 401),
+        ("/api/search/smart", "guessed", 401),
+        ("/api/search/smart?key=link", None, 403),
+    ],
+)
+@pytest.mark.parametrize("query", ["ocr:宫", "宫"])
+def test_who_may_not_search_is_shown_nothing(
+    library: ImmichSite, search: Search, query: str, path: str, key: str | None, status: int
+) -> None:
+    answer = search({"query": query}, path, key)
+    assert answer.status_code == status
+    assert "items" not in answer.text
+
+
+def test_when_immich_refuses_the_question_nothing_is_shown(library: ImmichSite, search: Search) -> None:
+    """What stands between the database and the caller is one answer: without it there is no photo."""
+    library.refuse_ids = True
+    assert numbers(search({"query": "ocr:宫"})) == []
+
+
+def test_several_words_mean_all_of_them(library: ImmichSite, search: Search) -> None:
+    # Stock is content with half of them.
+    stock = requests.post(
+        f"{library.url}/api/search/metadata", json={"ocr": "停水 smoking"}, headers={"x-api-key": KEY}, timeout=60
+    )
+    assert numbers(stock) == [4, 2]
+    assert numbers(search({"query": "ocr:停水 smoking"})) == [4]
+
+
+def test_texts_are_read_from_the_database_and_not_one_by_one(library: ImmichSite, search: Search) -> None:
+    assert numbers(search({"query": "ocr:停水"})) == [4, 2]
+    assert not library.of("/ocr")
+
+
+def test_in_a_smart_search_a_photo_with_the_character_is_lifted(library: ImmichSite, search: Search) -> None:
+    order = [*range(11, 30)]
+    library.by_picture = {"宫": [*order, 1, 6]}
+    found = numbers(search({"query": "宫", "size": 8}))
+    # By picture 11 and 12 are 1/61 and 1/62; by text 6 and 1 are, and Immich was asked for each of them.
+    assert found[:4] == [11, 6, 12, 1]
+    assert {body["id"] for body in checks(library)} >= {library.photos[0].id, library.photos[5].id}
+    library.seen.clear()
+    library.by_picture = {"宫": [*order[:5], 6, 1, *order[5:]]}
+    assert numbers(search({"query": "宫", "size": 4}))[:2] == [6, 1]
+    assert not [body for body in checks(library) if body["id"] != library.photos[4].id]  # Immich had shown them
+
+
+def test_in_an_album_only_photos_of_the_smart_search_are_lifted(library: ImmichSite, search: Search) -> None:
+    library.version = "3.1.0"
+    library.photos[0].albums = library.photos[1].albums = ("the-album",)
+    library.album_members = {"the-album": [OTHER_KEY]}
+    library.photos[4].albums = ("the-album",)
+    assert numbers(search({"query": "宫", "albumIds": ["the-album"]})) == [1, 2]
+    assert checks(library) == []
+
+
+def test_pages_of_what_only_the_database_finds(library: ImmichSite, search: Search, installed: ImmichDatabase) -> None:
+    more = [Photo(number, ["会议室"] * (number % 3 + 1)) for number in range(100, 130)]
+    fill(library, installed, more)
+    for photo in more:
+        photo.lines = []  # lost to Immich's own search
+    shown: list[int] = []
+    page: str | None = "1"
+    while page:
+        answer = search({"query": "ocr:会议室", "page": int(page), "size": 7})
+        found = numbers(answer)
+        assert 0 < len(found) <= 7
+        shown += found
+        page = answer.json()["assets"]["nextPage"]
+    assert sorted(shown) == list(range(100, 130))
+    assert [number % 3 for number in shown] == [2] * 10 + [1] * 10 + [0] * 10
+    more[0].owner = OTHER_KEY
+    assert 100 not in numbers(search({"query": "ocr:会议室", "page": 1, "size": 100}))
+
+
+def test_rights_are_asked_for_each_page(library: ImmichSite, search: Search, installed: ImmichDatabase) -> None:
+    more = [Photo(number, ["礼堂"]) for number in range(200, 206)]
+    fill(library, installed, more)
+    for photo in more:
+        photo.lines = []
+    first = numbers(search({"query": "ocr:礼堂", "size": 3}))
+    for photo in more:
+        photo.owner = OTHER_KEY
+    assert len(first) == 3
+    assert numbers(search({"query": "ocr:礼堂", "size": 3, "page": 2})) == []
+
+
+def test_the_level_is_said_once(web: GatewayProcess, installed: ImmichDatabase) -> None:
+    (line,) = [line for line in web.whole_log().splitlines() if "relevance of text" in line]
+    full_text = "full-text search with zhparser" in line
+    assert full_text == bool(installed.run("SELECT FROM pg_class WHERE relname = 'immich_triton_asset_ocr_words'"))
+    assert "words by jieba" in line
+
+
+def test_neither_words_nor_address_are_logged(library: ImmichSite, search: Search, web: GatewayProcess) -> None:
+    search({"query": "ocr:秘密"})
+    log = web.whole_log()
+    assert "秘密" not in log
+    assert "postgresql://" not in log
+
+
+def test_a_database_that_goes_away_leaves_the_level_below(site: ImmichSite, tmp_path: Path) -> None:
+    with running_postgres() as cluster:
+        database = without_zhparser(cluster)
+        fill(site, database, [Photo(1, ["宫保鸡丁"]), Photo(2, ["停水通知"]), Photo(3, ["停水"])])
+        url = kept(tmp_path, database.url)
+        with running_web(tmp_path / "web", site.url, web_ocr_timeout=10_000, web_database_url=url) as web:
+
+            def ask(query: str) -> list[int]:
+                body, headers = {"query": query}, {"x-api-key": KEY}
+                answer = requests.post(f"{web.url}/api/search/smart", json=body, headers=headers, timeout=60)
+                return numbers(answer)
+
+            assert ask("ocr:宫") == [1]
+            database.run("REVOKE ALL ON asset_ocr FROM immich_triton")
+            for _ in range(3):
+                assert ask("ocr:停水") == [3, 2]
+                assert ask("停水")[0] == 3
+            assert ask("ocr:宫") == []  # as stock
+            assert web.whole_log().count("is not asked for 30 seconds") == 1
