@@ -47,13 +47,14 @@ BEGIN
             ADD MAPPING FOR a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z WITH simple;
     END IF;
 
-    -- A line's words, and each of its characters by itself, so that the index finds any sequence of them. The settings
+    -- A line's words, the short ones in long ones, and each character by itself: so the index finds any sequence of them,
+    -- and 牛奶 is a word of 纯牛奶. The settings
     -- stand here and not in the session: those of the index have to be the same in every session, Immich's included.
     -- A body that is parsed now works with any search_path, also that of pg_dump.
     CREATE OR REPLACE FUNCTION immich_triton.words(line text) RETURNS tsvector
     LANGUAGE sql IMMUTABLE STRICT
     SET zhparser.multi_zall = on
-    SET zhparser.multi_short = off
+    SET zhparser.multi_short = on
     SET zhparser.multi_duality = off
     SET zhparser.multi_zmain = off
     SET zhparser.seg_with_duality = off

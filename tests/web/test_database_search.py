@@ -145,7 +145,7 @@ async def test_the_index_finds_what_looking_at_every_line_finds(with_index: Immi
     queries = [piece for piece in pieces if piece and set(piece) <= set(alphabet)]
     assert len(queries) > 300
     patterns = {query: variants.pattern(full.fold(query), full.variants) for query in queries}
-    words = {query: by_database.index_query([full.fold(query)], full.variants) for query in queries}
+    words = {query: by_database.index_query(full.fold(query), full.variants) for query in queries}
     counted = with_index.run(
         """
         WITH line AS MATERIALIZED (SELECT text, immich_triton.words(text) AS words FROM asset_ocr WHERE "isVisible")
@@ -164,7 +164,7 @@ async def test_the_index_finds_what_looking_at_every_line_finds(with_index: Immi
 async def test_the_index_is_used(with_index: ImmichDatabase, full: Chinese) -> None:
     with_index.add_all((photo_id(5000 + at), ME, [f"第{at}号"] * 3, ()) for at in range(3000))
     with_index.run("ANALYZE asset_ocr")
-    words = by_database.index_query(["宫"], full.variants)
+    words = by_database.index_query("宫", full.variants)
     plan = with_index.run(
         "EXPLAIN " + by_database.FIND[True, True], "宫", ["宫"], [1], [True], words, ME, role="immich_triton"
     )

@@ -96,15 +96,17 @@ class Database:
             self._offers, self._said, self._looked_at = fresh, fresh, now
         return self._offers
 
-    async def fetch(self, statement: str, *parameters: Any, within: float) -> Sequence[Mapping[str, Any]]:
+    async def fetch(
+        self, statement: str, *parameters: Any, within: float, fault: bool = True
+    ) -> Sequence[Mapping[str, Any]]:
         """Run a *statement* and return its rows.
 
         Raises `DatabaseFault`, and TimeoutError after *within* seconds. Either way searches do without the database
-        for the next `BACK_OFF` seconds.
+        for the next `BACK_OFF` seconds; but not after a time-out that is no *fault*.
         """
         if time.monotonic() < self._silent_until:
             raise DatabaseFault("it failed lately")
-        with self._noticing_faults():
+        with self._noticing_faults(of_time=fault):
             async with asyncio.timeout(within):
                 if self._pool is None:
                     self._pool = await self._new_pool()
@@ -135,11 +137,13 @@ class Database:
         )
 
     @contextmanager
-    def _noticing_faults(self) -> Iterator[None]:
+    def _noticing_faults(self, *, of_time: bool = True) -> Iterator[None]:
         """Leave a database that fails alone for a while, and say so once."""
         try:
             yield
         except Exception as error:
+            if isinstance(error, TimeoutError) and not of_time:
+                raise
             self._offers = None
             self._silent_until = time.monotonic() + BACK_OFF
             logger.warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -15,6 +16,8 @@ from immich_triton.web.relevance.score import GOOD
 
 if TYPE_CHECKING:
     from immich_triton.web.service import Service
+
+logger = logging.getLogger(__name__)
 
 SOON: Final = 0.01
 """Seconds. None at all would mean without an end."""
@@ -96,7 +99,12 @@ class TextSide:
     async def _found_by(self, search: by_database.Search, until: float) -> list[str]:
         if self._question.structured:
             return []  # Immich 3.2 takes no id beside a filter, so nothing could be proven
-        return await search.find(await self._service.user(self._immich, within=max(until - time.monotonic(), SOON)))
+        user = await self._service.user(self._immich, within=max(until - time.monotonic(), SOON))
+        try:
+            return await search.find(user)
+        except TimeoutError:
+            logger.warning("a search shows only what Immich's own found: the database took too long to look for more")
+            return []
 
     async def _by_api(self, photos: Iterable[str], until: float) -> dict[str, float]:
         service, first = self._service, [*photos][: self._settings.ocr_lookups]

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from immich_triton.web.relevance import variants
-from immich_triton.web.relevance.chinese import IDEOGRAPHS, Span
+from immich_triton.web.relevance.chinese import Span
 from immich_triton.web.relevance.score import RUN, Wanted, readable
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MOST: Final = 200
 """Photos that are taken from the database for one search, the most relevant; one's own before others'."""
 
+FINDING: Final = 0.7
+"""Share of the time that is left in which photos may be found; their text has to be read and scored in the rest."""
+
 COVER: Final = 0.1
 """What the cover density of PostgreSQL's own ranking adds to a score at most: enough to order what is equal else."""
 
@@ -33,16 +36,17 @@ _OWNER: Final = {False: "", True: 'LEFT JOIN public.asset ON asset.id = photo."a
 _OWN_FIRST: Final = {False: "", True: '(asset."ownerId" = $6::text::uuid) DESC NULLS LAST,'}
 
 FIND: Final = {
-    (full_text, owners): f"""
+    (by_index, owners): f"""
 WITH known AS (
     SELECT $5::text AS words, $6::text AS caller  -- so that both have a type where they are not used
-), line AS MATERIALIZED (
-    SELECT "assetId", text FROM public.asset_ocr WHERE "isVisible" {_BY_INDEX[full_text]} AND text ~ $1
+), candidate AS MATERIALIZED (
+    SELECT DISTINCT "assetId" FROM public.asset_ocr WHERE "isVisible" {_BY_INDEX[by_index]} AND text ~ $1
 ), hit AS (
     SELECT "assetId", wanted.word, wanted.required, max(wanted.length / length(line.text)::float8) AS share
-    FROM line JOIN unnest($2::text[], $3::int[], $4::bool[]) WITH ORDINALITY AS wanted(pattern, length, required, word)
+    FROM candidate JOIN public.asset_ocr AS line USING ("assetId")
+    JOIN unnest($2::text[], $3::int[], $4::bool[]) WITH ORDINALITY AS wanted(pattern, length, required, word)
       ON line.text ~ wanted.pattern
-    GROUP BY "assetId", wanted.word, wanted.required
+    WHERE line."isVisible" GROUP BY "assetId", wanted.word, wanted.required
 ), photo AS (
     SELECT "assetId", sum(share) AS share FROM hit GROUP BY "assetId"
     HAVING count(*) FILTER (WHERE required) = (SELECT count(*) FROM unnest($4::bool[]) AS word(required) WHERE required)
@@ -50,13 +54,13 @@ WITH known AS (
 SELECT photo."assetId"::text AS photo FROM photo {_OWNER[owners]}
 ORDER BY {_OWN_FIRST[owners]} share DESC, photo."assetId" LIMIT {MOST}
 """  # noqa: S608 - made of constants
-    for full_text in (False, True)
+    for by_index in (False, True)
     for owners in (False, True)
 }
-"""Photos with every word of a query, by (full_text, owners).
+"""Photos with every word of a query, by (by_index, owners).
 
-$1 finds a line with any of the words. $2 to $4 are the words: pattern, characters, and whether a photo must have it.
-$5 is the query for the index, $6 who asks.
+Every line is looked at for one word only, $1: that of which there will be least, the longest. $2 to $4 are all words:
+pattern, characters, and whether a photo must have it. $5 is the query for the index, for the word of $1; $6 who asks.
 """
 
 LINES: Final = """
@@ -64,18 +68,14 @@ SELECT "assetId"::text AS photo, string_agg(text, E'\\n' ORDER BY y1, x1) AS tex
 FROM public.asset_ocr WHERE "isVisible" AND "assetId" = ANY($1::text[]::uuid[]) GROUP BY "assetId"
 """
 
-COVERED: Final = f"""
-WITH wanted AS (
-    SELECT string_agg('(' || query::text || ')', ' | ')::tsquery AS query
-    FROM (
-        SELECT plainto_tsquery('immich_triton.chinese'::regconfig, spelling) AS query
-        FROM unnest($2::text[]) AS spelling
-    ) AS each WHERE numnode(query) > 0
-)
-SELECT photo, text, (SELECT ts_rank_cd(to_tsvector('immich_triton.chinese'::regconfig, text), query, 32) FROM wanted)
-    AS cover
-FROM ({LINES}) AS photo
-"""  # noqa: S608 - made of constants
+COVERED: Final = """
+SELECT ts_rank_cd(immich_triton.words(text), plainto_tsquery('immich_triton.chinese'::regconfig, $2), 32) AS cover
+FROM unnest($1::text[]) WITH ORDINALITY AS folded(text, place) ORDER BY place
+"""
+"""The cover density of each text; folded like the query, because zhparser's dictionary is a simplified one."""
+
+_CJK: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]+")
+"""What zhparser cuts into characters: no kana and no hangul."""
 
 CUT: Final = """
 SELECT run, token FROM unnest($1::text[]) AS run,
@@ -83,13 +83,6 @@ SELECT run, token FROM unnest($1::text[]) AS run,
     WITH ORDINALITY AS part(kind, token, place)
 ORDER BY run, place
 """
-
-
-class Hits(NamedTuple):
-    """Photos that the database found, the best first, and the scores of these and of those that Immich found."""
-
-    photos: list[str]
-    scores: Mapping[str, float]
 
 
 class Search:
@@ -107,38 +100,42 @@ class Search:
         return max(self._until - time.monotonic(), 0.001)
 
     async def find(self, owner: str | None) -> list[str]:
-        """Return at most `MOST` photos that have every word of the query; those of *owner* before others."""
+        """Return at most `MOST` photos that have every word of the query; those of *owner* before others.
+
+        A time-out is no fault of the database: it has to look at every line where it has no index.
+        """
         offers, wanted = await self._database.offers(within=self._left), await self._words()
         words = list(dict.fromkeys(wanted.words)) or [wanted.whole]
         if not words[0]:
             return []
         also = [wanted.whole] if wanted.whole not in words else []
-        patterns = [variants.pattern(word, self._chinese.variants) for word in (*words, *also)]
-        index = index_query(words, self._chinese.variants) if offers.full_text else ""
+        patterns = {word: variants.pattern(word, self._chinese.variants) for word in (*words, *also)}
+        indexed = [word for word in words if offers.full_text and _CJK.fullmatch(word)]
+        first = max(indexed or words, key=len)
         rows = await self._database.fetch(
-            FIND[bool(index), offers.owners],
-            "|".join(patterns[: len(words)]),
-            patterns,
-            [len(word) for word in (*words, *also)],
+            FIND[bool(indexed), offers.owners],
+            patterns[first],
+            [*patterns.values()],
+            [*map(len, patterns)],
             [True] * len(words) + [False] * len(also),
-            index or None,
+            index_query(first, self._chinese.variants) if indexed else None,
             owner,
-            within=self._left,
+            within=FINDING * self._left,
+            fault=False,
         )
         return [row["photo"] for row in rows]
 
     async def scores(self, photos: Iterable[str]) -> dict[str, float]:
         """Return the scores of those *photos* that have any text."""
         offers, wanted = await self._database.offers(within=self._left), await self._words()
-        asked = list(photos)
-        if offers.full_text:
-            rows = await self._database.fetch(COVERED, asked, self._chinese.spellings(self._query), within=self._left)
-        else:
-            rows = await self._database.fetch(LINES, asked, within=self._left)
-        return {
-            row["photo"]: wanted.score(readable(row["text"], self._chinese)) + COVER * (row.get("cover") or 0.0)
-            for row in rows
-        }
+        rows = await self._database.fetch(LINES, list(photos), within=self._left)
+        texts = {row["photo"]: readable(row["text"], self._chinese) for row in rows}
+        scores = {photo: wanted.score(text) for photo, text in texts.items()}
+        if offers.full_text and texts:
+            covers = await self._database.fetch(COVERED, [*texts.values()], wanted.whole, within=self._left)
+            for photo, row in zip(texts, covers, strict=True):
+                scores[photo] += COVER * row["cover"]
+        return scores
 
     async def _words(self) -> Wanted:
         """Take the query apart: with zhparser where it is, so that its words are those of the index."""
@@ -160,14 +157,10 @@ class Search:
         return cut
 
 
-def index_query(words: Sequence[str], characters: Mapping[str, str]) -> str:
-    """Return a query for the index that finds each line with any of *words*, or nothing when it cannot.
+def index_query(word: str, characters: Mapping[str, str]) -> str:
+    """Return a query for the index that finds each line with a *word* of ideographs.
 
-    The index has every ideograph by itself, so a word is all of its characters in any spelling; where it stands is
-    looked at in the line. Words of letters and digits are cut at other places in a line than alone.
+    The index has every ideograph by itself, so the word is all of its characters, in any spelling; whether they stand
+    together is looked at in the line. Words of letters and digits are cut at other places in a line than alone.
     """
-    if not all(re.fullmatch(f"[{IDEOGRAPHS}]+", word) for word in words):
-        return ""
-    return " | ".join(
-        "(" + " & ".join(f"({' | '.join(variants.spellings(one, characters))})" for one in word) + ")" for word in words
-    )
+    return " & ".join(f"({' | '.join(variants.spellings(one, characters))})" for one in word)
