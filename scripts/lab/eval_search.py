@@ -156,7 +156,7 @@ def table(marks: Mapping[str, Mapping[str, tuple[float, float]]], seconds: Times
         ALL: len(QUERIES)
     }
     for group, count in counts.items():
-        cells = [f"{marks[name][group][0]:.2f} / {marks[name][group][1]:.2f}" for name in marks]
+        cells = [f"{marks[name][group][0]:.3f} / {marks[name][group][1]:.3f}" for name in marks]
         result.add_row(f"{group} ({count})", *cells)
     quantiles = (statistics.quantiles(seconds[name], n=20) for name in marks)
     result.add_row("ms, median / 95 %", *(f"{1000 * parts[9]:.0f} / {1000 * parts[18]:.0f}" for parts in quantiles))

@@ -144,6 +144,18 @@ def test_in_a_smart_search_a_photo_with_the_character_is_lifted(library: ImmichS
     assert not [body for body in checks(library) if body["id"] != library.photos[4].id]  # Immich had shown them
 
 
+def test_with_ml_down_photos_come_by_their_text_and_those_of_others_tell_nothing(
+    library: ImmichSite, search: Search
+) -> None:
+    library.ml_is_down = True
+    pages = [numbers(search({"query": "宫", "size": 1, "page": page})) for page in (1, 2)]
+    assert sorted(pages) == [[1], [6]]
+    # Somebody else has a photo with this word. That must not make another answer than none having one.
+    known, unknown = (search({"query": query}, key=OTHER_KEY) for query in ("故宫", "机场"))
+    assert known.status_code == unknown.status_code == 500
+    assert known.json() == unknown.json()
+
+
 def test_in_an_album_only_photos_of_the_smart_search_are_lifted(library: ImmichSite, search: Search) -> None:
     library.version = "3.1.0"
     library.photos[0].albums = library.photos[1].albums = ("the-album",)

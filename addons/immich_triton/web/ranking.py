@@ -55,9 +55,8 @@ class Ranking:
         if self.question.kind == "text":
             return await self._by_text(await self._scored_at_leisure())
         picture, texts = await self._both(self._text.scored(), self._depth)
-        if picture is None:
-            assert texts  # noqa: S101 - narrows a type: one of the two is there
-            return await self._by_text(texts)
+        if isinstance(picture, Refused):
+            return await self._by_text_alone(texts, picture)
         return await self._fused(picture, texts or Texts([], {}))
 
     async def again(self, ranked: Ranked) -> Outcome:
@@ -66,7 +65,11 @@ class Ranking:
             found = await self._text.searched(ranked.depth)
         else:
             picture, texts = await self._both(self._without_scores(ranked.depth), ranked.depth)
-            found = [one for one in (picture, *(texts.found if texts else ())) if one]
+            found = [*texts.found] if texts else []
+            if not isinstance(picture, Refused):
+                found.insert(0, picture)
+            elif not found:
+                raise picture
         return Outcome(ranked, items_of(found), found[0])
 
     async def nothing(self) -> Found:
@@ -92,24 +95,26 @@ class Ranking:
     async def _without_scores(self, depth: int) -> Texts:
         return Texts(await self._text.searched(depth), {})
 
-    async def _both(self, text: Coroutine[Any, Any, Texts], depth: int) -> tuple[Found | None, Texts | None]:
-        """Run the search by picture and that by *text* at the same time; None for one that fails.
+    async def _by_text_alone(self, texts: Texts | None, refused: Refused) -> Outcome:
+        """Show photos by their text in place of an error of the smart search. Raises that when there is none."""
+        outcome = await self._by_text(texts) if texts else None
+        if outcome is None or not outcome.ranked.ids:
+            raise refused
+        logger.warning("a search shows photos by their text alone: Immich's smart search failed, is its ML down?")
+        return outcome
 
-        Raises `Refused` when the one by picture failed and the other can show nothing in its place.
+    async def _both(self, text: Coroutine[Any, Any, Texts], depth: int) -> tuple[Found | Refused, Texts | None]:
+        """Run the search by picture and that by *text* at the same time; None for a text side that fails.
+
+        Raises `Refused` when that is about the caller or the request: then it holds for both.
         """
         by_text = asyncio.create_task(self._in_time(text))
         try:
             return await self.immich.search(SMART, self.question.smart(size=depth)), await by_text
         except Refused as refused:
-            # 4xx is about the caller or the request: the same for both. 5xx is the machine learning that is down.
-            if (
-                refused.answer.status < 500
-                or not (texts := await by_text)
-                or not (items_of(texts.found) or texts.further)
-            ):
+            if refused.answer.status < 500:
                 raise
-            logger.warning("a search shows photos by their text alone: Immich's smart search failed, is its ML down?")
-            return None, texts
+            return refused, await by_text  # it is the machine learning that is down
         finally:
             by_text.cancel()
             await asyncio.gather(by_text, return_exceptions=True)

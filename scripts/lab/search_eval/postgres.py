@@ -139,10 +139,8 @@ class ImmichDatabase:
 
     def copy(self, times: int, owner: str) -> None:
         """Put all photos in *times* more, as somebody else's, with another number at the end of each line."""
-        numbers = f"generate_series(1, {times:d})"
-        self.run(
-            f"CREATE TABLE copied AS SELECT id AS old, gen_random_uuid() AS new, copy FROM asset, {numbers} AS copy"
-        )
+        columns = "id AS old, gen_random_uuid() AS new, copy"
+        self.run(f"CREATE TABLE copied AS SELECT {columns} FROM asset, generate_series(1, {times:d}) AS copy")  # noqa: S608
         self.run('INSERT INTO asset (id, "ownerId") SELECT new, $1::uuid FROM copied', owner)
         for table in ("asset_ocr", "ocr_search"):
             source = f"(SELECT new, text || ' ' || copy FROM {table} JOIN copied ON old = \"assetId\")"  # noqa: S608
