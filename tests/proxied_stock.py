@@ -19,8 +19,8 @@ from stand_in_triton import tensors, write_routes
 from stock import Seen, StockPipe
 
 from immich_triton import upstream
-from immich_triton.claims import kind_of, may_go_upstream
 from immich_triton.configuration import Configuration
+from immich_triton.flow_kind import kind_of, may_go_upstream
 from immich_triton.gateway import Gateway
 from immich_triton.passthrough import PassThrough
 from immich_triton.service import Service

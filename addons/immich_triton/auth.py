@@ -17,7 +17,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 
 from immich_triton import wire
 from immich_triton.answers import error_response
-from immich_triton.claims import claim
+from immich_triton.flow_kind import set_kind
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
@@ -68,7 +68,7 @@ class Auth:
             flow.request.path = rest
             return
         flow.request.path = HIDDEN
-        claim(flow, self._service.id, "refused")
+        set_kind(flow, self._service.id, "refused")
         self._service.observers.refused("no_token", 404)
         await wire.answer_at_once(flow, error_response(404, "Not Found"))
 

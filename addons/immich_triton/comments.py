@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from immich_triton.claims import kind_of, may_go_upstream
+from immich_triton.flow_kind import kind_of, may_go_upstream
 from immich_triton.notes import UPSTREAM, detail_of, fault_of, fell_back, routes_of, written_of
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Response
 
-    from immich_triton.claims import Kind
+    from immich_triton.flow_kind import FlowKind
     from immich_triton.service import Service
 
 ERROR_MARK: Final = ":red_circle:"
@@ -54,7 +54,7 @@ def _is_loaded(flow: HTTPFlow) -> bool:
     return not flow.live and bool(flow.comment)
 
 
-def comment_on(kind: Kind, flow: HTTPFlow, response: Response) -> str:
+def comment_on(kind: FlowKind, flow: HTTPFlow, response: Response) -> str:
     """Return the comment on a flow of that *kind* and its *response*."""
     failed = response.status_code >= 400
     if kind == "ping":

@@ -13,7 +13,7 @@ from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton import dispatch, timing, upstream
 from immich_triton.answers import error_response, json_response
-from immich_triton.claims import kind_of, release
+from immich_triton.flow_kind import kind_of, release
 from immich_triton.inference import BadInput, Refused, ServerFault, Unavailable, WrongWeights
 from immich_triton.ledger import LedgerError
 from immich_triton.notes import note_fault, note_split

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mitmproxy.http import Response
 
 from immich_triton.answers import STOPPING, error_response
-from immich_triton.claims import kind_of
+from immich_triton.flow_kind import kind_of
 from immich_triton.protocol import ProtocolError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from immich_triton import open_files, progress, wire
 from immich_triton.answers import STOPPING, error_response
-from immich_triton.claims import kind_of, may_go_upstream
+from immich_triton.flow_kind import kind_of, may_go_upstream
 from immich_triton.progress import AHEAD, Flood, Progress, Stage
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ SOCKETS_BESIDE: Final = 200
 
 
 class Limits:
-    """After the addon that claims requests, before those that answer them."""
+    """After the addon that gives requests their kind, before those that answer them."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -10,7 +10,7 @@ from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton.claims import kind_of, may_go_upstream
+from immich_triton.flow_kind import kind_of, may_go_upstream
 from immich_triton.measurements import Measurements
 from immich_triton.metrics_server import Address, MetricsServer, listen, parse_address
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Metrics:
-    """After the addons that claim and answer flows, so that it sees what became of them."""
+    """After the addons that give flows their kind and answer them, so that it sees what became of them."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

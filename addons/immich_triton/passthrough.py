@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from immich_triton import notes, upstream, wire
 from immich_triton.answers import error_response
-from immich_triton.claims import claim, kind_of, may_go_upstream
+from immich_triton.flow_kind import kind_of, may_go_upstream, set_kind
 from immich_triton.protocol import fold_path
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ KEPT_ANSWER: Final = 4 << 20
 
 
 class PassThrough:
-    """Claims every request. Bodies are streamed per flow: the global option would also stream what is ours."""
+    """Gives every request its kind. Bodies are streamed per flow: the global option would also stream what is ours."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -33,15 +33,15 @@ class PassThrough:
         normalise(flow)
         path, method = fold_path(flow.request.path), flow.request.method.upper()
         if path == "/predict" and method == "POST":
-            claim(flow, self._service.id, "predict")
+            set_kind(flow, self._service.id, "predict")
             if "content-length" not in flow.request.headers:
                 detail = "POST /predict needs a Content-Length; Immich always sends one"
                 self._service.observers.refused("no_length", 411)
                 await wire.answer_at_once(flow, error_response(411, detail))
         elif path == "/ping" and method == "GET":
-            claim(flow, self._service.id, "ping")
+            set_kind(flow, self._service.id, "ping")
         else:
-            claim(flow, self._service.id, "pass")
+            set_kind(flow, self._service.id, "pass")
             flow.request.stream = True
 
     def responseheaders(self, flow: HTTPFlow) -> None:

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final, override
 
 from immich_triton.auth import HIDDEN
-from immich_triton.claims import kind_of
+from immich_triton.flow_kind import kind_of
 from immich_triton.redaction import without_bytes
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from mitmproxy.exceptions import OptionsError
 from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton import dispatch, upstream
-from immich_triton.claims import kind_of, may_go_upstream
 from immich_triton.comparing import Comparison, NotComparableError, compare
+from immich_triton.flow_kind import kind_of, may_go_upstream
 from immich_triton.notes import fell_back
 from immich_triton.protocol import ProtocolError, build_form, parse_entries, parse_form
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
-Kind = Literal["predict", "ping", "pass", "refused"]
+FlowKind = Literal["predict", "ping", "pass", "refused"]
 
 _OWNER: Final = "immich_owner"
 _KIND: Final = "immich_kind"
 _RELEASED: Final = "immich_released"
 
 
-def claim(flow: HTTPFlow, owner: str, kind: Kind) -> None:
-    """Mark a flow as seen by the gateway *owner*, which treats it as *kind*."""
+def set_kind(flow: HTTPFlow, owner: str, kind: FlowKind) -> None:
+    """Say that the gateway *owner* has looked at a flow, and takes it for *kind*."""
     flow.metadata[_OWNER] = owner
     flow.metadata[_KIND] = kind
     flow.metadata.pop(_RELEASED, None)
@@ -29,14 +29,14 @@ def release(flow: HTTPFlow) -> None:
     flow.metadata[_RELEASED] = True
 
 
-def kind_of(flow: HTTPFlow, owner: str) -> Kind | None:
+def kind_of(flow: HTTPFlow, owner: str) -> FlowKind | None:
     """Return what the gateway *owner* takes the flow for, or None when it never saw it."""
     if flow.metadata.get(_OWNER) != owner:
         return None
-    kind: Kind = flow.metadata[_KIND]
+    kind: FlowKind = flow.metadata[_KIND]
     return kind
 
 
 def may_go_upstream(flow: HTTPFlow) -> bool:
-    """Whether a claimed flow belongs to the upstream."""
+    """Whether a flow, once it has a kind, belongs to the upstream."""
     return flow.metadata.get(_KIND) == "pass" or bool(flow.metadata.get(_RELEASED))
