@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from immich_triton import open_files, progress, wire
 from immich_triton.answers import STOPPING, error_response
 from immich_triton.flow_kind import kind_of, may_go_upstream
-from immich_triton.progress import AHEAD, Flood, Progress, Stage
+from immich_triton.progress import AHEAD, LAST, Flood, Progress, Stage
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Client, Server
@@ -153,7 +153,7 @@ class Limits:
         one = progress.of(flow.client_conn)
         if one.stage is Stage.BODY:
             one.answered = True
-        elif one.stage is not Stage.TUNNEL:
+        elif one.stage not in LAST:
             self._finish(one)
 
     def error(self, flow: HTTPFlow) -> None:
@@ -220,7 +220,7 @@ class Limits:
             if now - one.since > settings.header_timeout:
                 detail = f"The headers did not arrive within {settings.header_timeout} s (immich_header_timeout)"
                 self._refuse(one, 408, detail, "too_slow")
-        elif one.flow is None or one.stage is Stage.TUNNEL:
+        elif one.flow is None or one.stage in LAST:
             pass
         elif one.connecting is not None:
             if now - one.connecting > CONNECT_TIMEOUT:
@@ -247,5 +247,4 @@ class Limits:
             wire.end(one.client)
         else:
             wire.answer_and_end(one.client, one.flow, error_response(status, detail))
-        # Once is enough; the end of the connection comes later.
-        one.enter(Stage.TUNNEL, None)
+        one.enter(Stage.CLOSING, None)

@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 
 
 class Stage(Enum):
-    """The life of a connection, in order, over and over."""
+    """The life of a connection: the first four in order, over and over; the others are the last."""
 
     IDLE = "waits for a request"
     HEAD = "its headers arrive"
     BODY = "its body arrives"
     ANSWER = "it is being answered"
     TUNNEL = "a WebSocket, which has no end"
+    CLOSING = "it was told why not, or cut off; its end is under way"
 
 
 AT_WORK: Final = (Stage.HEAD, Stage.BODY, Stage.ANSWER)
+LAST: Final = (Stage.TUNNEL, Stage.CLOSING)
 
 
 class Flood(OSError):  # noqa: N818 - it tells the connection handler that this is the end
