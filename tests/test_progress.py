@@ -62,7 +62,7 @@ def flow() -> HTTPFlow:
 @pytest.fixture
 def one(flow: HTTPFlow) -> Iterator[Progress]:
     yield progress.of(flow.client_conn)
-    progress.forget(flow.client_conn.id)
+    progress.forget(flow.client_conn)
 
 
 def look(limits: Limits, one: Progress) -> None:

@@ -22,12 +22,11 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.log import ALERT
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton import dispatch, upstream
+from immich_triton import dispatch, flow_state, upstream
 from immich_triton.comparing import Comparison, NotComparableError, compare
 from immich_triton.contentview import is_prediction
 from immich_triton.inference import TritonError
 from immich_triton.ledger import LedgerError
-from immich_triton.notes import note_comparison
 from immich_triton.observer import Clock
 from immich_triton.picture import picture_of
 from immich_triton.protocol import Form, ProtocolError, build_form, dump, parse_entries, parse_form
@@ -137,7 +136,7 @@ class Commands:
             except FAILURES as error:
                 summary = report = f"cannot compare: {error}"
             one.comment = f"{one.comment.partition(SEPARATOR)[0]}{SEPARATOR}{summary}"
-            note_comparison(one, report)
+            flow_state.COMPARISON.set(one, report)
             ctx.master.addons.trigger(UpdateHook([one]))
             logger.log(ALERT, "%s", summary)
 
@@ -156,7 +155,7 @@ class Commands:
         began = time.monotonic()
         question = dispatch.Question(form, base, began + within, Clock())
         ours = await dispatch.answer(self._service, parts, {}, question)
-        if question.clock.at_upstream:
+        if question.fell_back:
             return AWAY, f"comparison: {AWAY} ({', '.join(tasks)}), so that there is nothing to compare"
         half = time.monotonic()
         theirs = await upstream.predict(base, content_type, body, within=within)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from immich_triton import flow_state
+from immich_triton.answers import detail_of
 from immich_triton.flow_kind import kind_of, may_go_upstream
-from immich_triton.notes import UPSTREAM, detail_of, fault_of, fell_back, routes_of, written_of
+from immich_triton.notes import UPSTREAM
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Response
@@ -36,8 +38,8 @@ class Comments:
         if kind is None or flow.error is None or _is_loaded(flow):
             return
         who = "the upstream did not answer" if may_go_upstream(flow) else "no answer"
-        reason = written_of(flow) or f"{who}: {flow.error.msg}"
-        flow.comment = " · ".join(filter(None, (reason, routes_of(flow) if kind == "predict" else "")))
+        reason = flow_state.WRITTEN.get(flow) or f"{who}: {flow.error.msg}"
+        flow.comment = " · ".join(filter(None, (reason, flow_state.ROUTES.get(flow) if kind == "predict" else "")))
         _mark(flow, failed=True)
 
 
@@ -61,17 +63,17 @@ def comment_on(kind: FlowKind, flow: HTTPFlow, response: Response) -> str:
         return _failure(flow, response) if failed else "ready"
     if kind == "pass":
         return f"{response.status_code} {UPSTREAM}" if failed else f"{UPSTREAM} · {_milliseconds(flow, response)}"
-    routes = routes_of(flow)
+    routes = flow_state.ROUTES.get(flow)
     if failed:
         return " · ".join(filter(None, (_failure(flow, response), routes)))
-    away = f", but Triton was away: {UPSTREAM}" if fell_back(flow) else ""
+    away = f", but Triton was away: {UPSTREAM}" if flow_state.FELL_BACK.get(flow) else ""
     return f"{routes or UPSTREAM}{away} · {_milliseconds(flow, response)}"
 
 
 def _failure(flow: HTTPFlow, response: Response) -> str:
     """Return status and reason of an error, as short as it can be said."""
     status = response.status_code
-    if fault_of(flow) == "Unavailable":
+    if flow_state.FAULT.get(flow) == "Unavailable":
         return f"{status} waiting for Triton"
     return f"{status} {detail_of(response)}".strip()
 

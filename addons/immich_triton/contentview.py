@@ -15,8 +15,8 @@ from mitmproxy import contentviews
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 from mitmproxy.http import HTTPFlow, Request, Response
 
+from immich_triton import flow_state
 from immich_triton.comparing import vector_of
-from immich_triton.notes import comparison_of, routes_of
 from immich_triton.picture import picture_of
 from immich_triton.protocol import ProtocolError, fold_path, parse_entries, parse_form
 
@@ -84,7 +84,7 @@ class AnswerView(Contentview):
         except orjson.JSONDecodeError:
             return data.decode("utf-8", "replace")
         lines = list(answer_lines(body))
-        comparison = comparison_of(metadata.flow) if isinstance(metadata.flow, HTTPFlow) else ""
+        comparison = flow_state.COMPARISON.get(metadata.flow) if isinstance(metadata.flow, HTTPFlow) else ""
         return "\n".join([*lines, "", comparison] if comparison else lines)
 
 
@@ -107,7 +107,7 @@ def request_lines(content_type: str, body: bytes, flow: object = None) -> Iterat
         yield f"text: {_quoted(form.text)}"
         if form.image is not None:
             yield "note: with an image the text is ignored"
-    if isinstance(flow, HTTPFlow) and (routes := routes_of(flow)):
+    if isinstance(flow, HTTPFlow) and (routes := flow_state.ROUTES.get(flow)):
         yield f"answered by: {routes}"
 
 

@@ -1,42 +1,37 @@
-"""How the gateway marks a flow as looked at, so that the guard can tell a live gateway from a missing one.
-
-The marks are plain strings in ``flow.metadata``, since mitmproxy saves that with a flow.
-"""
+"""What the live gateway takes a flow for, so that the guard can tell it from one that no gateway has looked at."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from immich_triton import flow_state
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
 FlowKind = Literal["predict", "ping", "pass", "refused"]
 
-_OWNER: Final = "immich_owner"
-_KIND: Final = "immich_kind"
-_RELEASED: Final = "immich_released"
+_KINDS: Final[Mapping[str, FlowKind]] = {kind: kind for kind in get_args(FlowKind)}
 
 
-def set_kind(flow: HTTPFlow, owner: str, kind: FlowKind) -> None:
-    """Say that the gateway *owner* has looked at a flow, and takes it for *kind*."""
-    flow.metadata[_OWNER] = owner
-    flow.metadata[_KIND] = kind
-    flow.metadata.pop(_RELEASED, None)
+def set_kind(flow: HTTPFlow, gateway: str, kind: FlowKind) -> None:
+    """Say that the *gateway* of that id has looked at a flow, and takes it for *kind*."""
+    flow_state.GATEWAY.set(flow, gateway)
+    flow_state.KIND.set(flow, kind)
+    flow_state.RELEASED.drop(flow)
 
 
 def release(flow: HTTPFlow) -> None:
     """Let a ``/predict`` flow go to the upstream: nothing in it is ours."""
-    flow.metadata[_RELEASED] = True
+    flow_state.RELEASED.set(flow, True)
 
 
-def kind_of(flow: HTTPFlow, owner: str) -> FlowKind | None:
-    """Return what the gateway *owner* takes the flow for, or None when it never saw it."""
-    if flow.metadata.get(_OWNER) != owner:
-        return None
-    kind: FlowKind = flow.metadata[_KIND]
-    return kind
+def kind_of(flow: HTTPFlow, gateway: str) -> FlowKind | None:
+    """Return what the *gateway* takes the flow for, or None when it never saw it."""
+    return _KINDS.get(flow_state.KIND.get(flow)) if flow_state.GATEWAY.get(flow) == gateway else None
 
 
 def may_go_upstream(flow: HTTPFlow) -> bool:
     """Whether a flow, once it has a kind, belongs to the upstream."""
-    return flow.metadata.get(_KIND) == "pass" or bool(flow.metadata.get(_RELEASED))
+    return flow_state.KIND.get(flow) == "pass" or flow_state.RELEASED.get(flow)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy.http import Response
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton import dispatch, timing, upstream
+from immich_triton import dispatch, flow_state, timing, upstream
 from immich_triton.answers import error_response, json_response
 from immich_triton.flow_kind import kind_of, release
+from immich_triton.flow_state import ByClient
 from immich_triton.inference import BadInput, Refused, ServerFault, Unavailable, WrongWeights
 from immich_triton.ledger import LedgerError
-from immich_triton.notes import note_fault, note_split
+from immich_triton.notes import note_split
 from immich_triton.observer import Clock, Reason, RequestDone, RouteTaken
 from immich_triton.protocol import (
     Form,
@@ -47,7 +48,7 @@ class Gateway:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._work: dict[str, set[asyncio.Task[Response | None]]] = {}
+        self._work: ByClient[set[asyncio.Task[Response | None]]] = ByClient(flow_state.WORK, lambda _client: set())
 
     async def request(self, flow: HTTPFlow) -> None:
         """Answer a ``/predict``, or release it when nothing in it is ours."""
@@ -55,18 +56,18 @@ class Gateway:
             return
         story = _Story()
         work = create_task(self._predict(flow, story), name="predict", keep_ref=True)
-        tasks = self._work.setdefault(flow.client_conn.id, set())
+        tasks = self._work.of(flow.client_conn)
         tasks.add(work)
         self._service.track(work)
         try:
             response = await work
         except BaseException as error:  # noqa: BLE001 - mitmproxy forwards the flow of a hook that raises
-            note_fault(flow, error)
+            flow_state.FAULT.set(flow, type(error).__name__)
             response, story.reason = failure(error)
         finally:
             tasks.discard(work)
             if not tasks:
-                self._work.pop(flow.client_conn.id, None)
+                self._work.pop(flow.client_conn)
         if response is None:
             release(flow)
         else:
@@ -79,7 +80,7 @@ class Gateway:
 
     def client_disconnected(self, client: Client) -> None:
         """Drop the work of a client that is gone; mitmproxy does not cancel a hook."""
-        for work in self._work.get(client.id, ()):
+        for work in self._work.get(client) or ():
             work.cancel("the client is gone")
 
     async def _predict(self, flow: HTTPFlow, story: _Story) -> Response | None:
@@ -100,7 +101,10 @@ class Gateway:
         require_payload(form)
         within = settings.deadline if story.has_image else settings.query_deadline
         question = dispatch.Question(form, upstream.address_of(flow.request), story.began + within, story.clock)
-        return json_response(200, await dispatch.answer(self._service, ours, others, question))
+        answer = await dispatch.answer(self._service, ours, others, question)
+        if question.fell_back:
+            flow_state.FELL_BACK.set(flow, True)
+        return json_response(200, answer)
 
 
 def content_type_of(request: Request) -> str:

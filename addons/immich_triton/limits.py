@@ -80,7 +80,7 @@ class Limits:
 
     def client_disconnected(self, client: Client) -> None:
         """Give back what the client held."""
-        if one := progress.forget(client.id):
+        if one := progress.forget(client):
             wire.hang_up(one.writer)
             self._release(one)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from immich_triton import notes, upstream, wire
+from immich_triton import flow_state, upstream, wire
 from immich_triton.answers import error_response
 from immich_triton.flow_kind import kind_of, may_go_upstream, set_kind
 from immich_triton.protocol import fold_path
@@ -28,7 +28,7 @@ class PassThrough:
         """Tell the three kinds of requests apart; prepare what passes through."""
         if flow.error or kind_of(flow, self._service.id) == "refused":
             return
-        notes.forget(flow)
+        flow_state.forget(flow)
         wire.close_upstream(flow.client_conn)
         normalise(flow)
         path, method = fold_path(flow.request.path), flow.request.method.upper()

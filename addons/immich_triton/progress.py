@@ -10,7 +10,9 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from immich_triton import flow_state
 from immich_triton.admission import Budget
+from immich_triton.flow_state import ByClient
 
 if TYPE_CHECKING:
     from asyncio import StreamWriter
@@ -99,7 +101,7 @@ class Progress:
         self.active = time.monotonic()
 
 
-_ALL: Final[dict[str, Progress]] = {}
+_ALL: Final = ByClient(flow_state.PROGRESS, Progress)
 
 BUDGET: Final = Budget(0)
 """What the bodies of all connections may hold, `Progress.held` together; the settings say how much that is."""
@@ -107,26 +109,24 @@ BUDGET: Final = Budget(0)
 
 def of(client: Client) -> Progress:
     """Return the progress of a connection."""
-    if client.id not in _ALL:
-        _ALL[client.id] = Progress(client)
-    return _ALL[client.id]
+    return _ALL.of(client)
 
 
-def forget(client_id: str) -> Progress | None:
+def forget(client: Client) -> Progress | None:
     """Remove a connection that has ended."""
-    return _ALL.pop(client_id, None)
+    return _ALL.pop(client)
 
 
 def everyone() -> Iterator[Progress]:
     """Yield the connections there are now."""
-    yield from list(_ALL.values())
+    yield from _ALL
 
 
 def busy() -> bool:
     """Whether any request is being read or answered, those aside that are being refused."""
-    return any(one.stage in AT_WORK and not one.refused for one in _ALL.values())
+    return any(one.stage in AT_WORK and not one.refused for one in _ALL)
 
 
 def refusing() -> bool:
     """Whether any request is being read or answered at all."""
-    return any(one.stage in AT_WORK for one in _ALL.values())
+    return any(one.stage in AT_WORK for one in _ALL)

@@ -21,10 +21,9 @@ from mitmproxy import command, ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton import dispatch, upstream
+from immich_triton import dispatch, flow_state, upstream
 from immich_triton.comparing import Comparison, NotComparableError, compare
 from immich_triton.flow_kind import kind_of, may_go_upstream
-from immich_triton.notes import fell_back
 from immich_triton.protocol import ProtocolError, build_form, parse_entries, parse_form
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Shadow:
         """Start a comparison for the chosen share of the answers that are Triton's."""
         if not self._share or not flow.live or kind_of(flow, self._service.id) != "predict" or may_go_upstream(flow):
             return
-        if flow.response is None or flow.response.status_code != 200 or fell_back(flow):
+        if flow.response is None or flow.response.status_code != 200 or flow_state.FELL_BACK.get(flow):
             return
         if random.random() >= self._share:  # noqa: S311 - no secret
             return

@@ -19,7 +19,8 @@ from mitmproxy.proxy.layers.http._http1 import Http1Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from OpenSSL import SSL
 
-from immich_triton.notes import note_written
+from immich_triton import flow_state
+from immich_triton.answers import detail_of
 from immich_triton.request_id import stamp
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def _answer(flow: HTTPFlow, response: Response) -> bool:
     stamp(flow, response)
     if not _write(flow.client_conn, response, head_only=flow.request.method == "HEAD"):
         return False
-    note_written(flow, response)
+    flow_state.WRITTEN.set(flow, f"{response.status_code} {detail_of(response)}".strip())
     return True
 
 
