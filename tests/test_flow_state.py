@@ -13,11 +13,12 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow
 
+import immich_triton
 from immich_triton import flow_state
 from immich_triton.flow_kind import kind_of, may_go_upstream, release, set_kind
 from immich_triton.flow_state import TABLE, ByClient, Field, Life, Row, by_task, forget
 
-PACKAGE = Path(flow_state.__file__).parent
+ADDONS = Path(immich_triton.__file__).parent.parent
 WRITES = {"set", "drop"}
 BY_KEY = {"get", "pop", "setdefault"}
 SAVED: dict[str, object] = {
@@ -37,9 +38,11 @@ SAVED: dict[str, object] = {
 # The table and the code
 
 
-def modules() -> dict[str, ast.Module]:
-    """Return the package's modules by the name that the table calls them."""
-    return {path.stem: ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py") if path.stem != "__init__"}
+def modules() -> Iterator[tuple[Path, ast.Module]]:
+    """Yield every module but the table's own."""
+    for path in ADDONS.rglob("*.py"):
+        if path != Path(flow_state.__file__):
+            yield path, ast.parse(path.read_text())
 
 
 def constants() -> dict[str, Row]:
@@ -98,26 +101,26 @@ def test_what_goes_past_the_table_is_found(planted: str) -> None:
 
 
 def test_nothing_goes_past_the_table() -> None:
-    found = {name: list(strays(tree)) for name, tree in modules().items() if name != "flow_state"}
-    # mitmproxy's own dictionary of connections.
-    (theirs,) = found.pop("wire")
-    assert theirs.endswith("a dictionary by client or flow")
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    found = [(path.stem, stray) for path, tree in modules() for stray in strays(tree)]
+    assert [module for module, _ in found] == ["wire"], found  # mitmproxy's own dictionary of connections
+    assert found[0][1].endswith("a dictionary by client or flow")
 
 
 def test_every_entry_is_written_by_its_owner_alone_and_read_by_somebody() -> None:
-    writers, users = defaultdict(set), defaultdict(set)
-    for module, tree in modules().items():
+    users, writers, readers = (defaultdict[str, set[str]](set) for _ in range(3))
+    for path, tree in modules():
         for node in ast.walk(tree):
             if name := entry_of(node):
-                users[name].add(module)
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WRITES:
-                writers[entry_of(node.func.value)].add(module)
+                users[name].add(path.stem)
+            match node:
+                case ast.Call(func=ast.Attribute(attr=method, value=value)) if name := entry_of(value):
+                    (writers if method in WRITES else readers)[name].add(path.stem)
     for name, row in constants().items():
-        # What is in memory is in the owner's hands, and read through its functions.
-        where = writers if isinstance(row, Field) else users
-        assert where[name] == {row.owner}, name
-        assert users[name], name
+        if isinstance(row, Field):
+            assert writers[name] == {row.owner}, name
+            assert readers[name], name
+        else:  # in the owner's hands, and read through its functions
+            assert users[name] == {row.owner}, name
 
 
 def test_the_table_is_whole() -> None:
