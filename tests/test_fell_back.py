@@ -15,14 +15,14 @@ from mitmproxy.http import Headers, HTTPFlow, Request
 from mitmproxy.test import taddons, tflow
 from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
-from toolbox.client import encode, entries_for
 
-from immich_triton import flow_state, timing
-from immich_triton.comments import Comments
-from immich_triton.configuration import Configuration
-from immich_triton.flow_kind import set_kind
-from immich_triton.gateway import Gateway
-from immich_triton.service import Service
+from immich_triton.core import flow_state, timing
+from immich_triton.immich.ml_client import encode, entries_for
+from immich_triton.inspect.comments import Comments
+from immich_triton.ml.configuration import Configuration
+from immich_triton.ml.gateway import Gateway
+from immich_triton.ml.service import Service
+from immich_triton.proxy.flow_kind import set_kind
 
 AWAY = ", but Triton was away: passed through · "
 OCR = "ocr PP-OCRv5_mobile → ocr"

@@ -1,4 +1,4 @@
-"""What flows, connections and tasks carry: the table of `immich_triton.flow_state`, and that nothing is beside it."""
+"""What flows, connections and tasks carry: the table of `immich_triton.core.flow_state`, and that nothing is beside it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow
 
 import immich_triton
-from immich_triton import flow_state
-from immich_triton.flow_kind import kind_of, may_go_upstream, release, set_kind
-from immich_triton.flow_state import TABLE, ByClient, Field, Life, Row, by_task, forget
+from immich_triton.core import flow_state
+from immich_triton.core.flow_state import TABLE, ByClient, Field, Life, Row, by_task, forget
+from immich_triton.proxy.flow_kind import kind_of, may_go_upstream, release, set_kind
 
 ADDONS = Path(immich_triton.__file__).parent.parent
 WRITES = {"set", "drop"}
@@ -89,7 +89,7 @@ def is_id(node: ast.AST) -> bool:
         "flow.metadata['immich_other'] = 1",
         "flow.metadata.get('immich_other')",
         "from contextvars import ContextVar",
-        "from immich_triton.flow_state import ROUTES",
+        "from immich_triton.core.flow_state import ROUTES",
         "from immich_triton.core.flow_state import ByClient, ROUTES",
         "self._all[client.id] = 1",
         "self._all.setdefault(flow.client_conn.id, set())",

@@ -12,13 +12,13 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.test import taddons, tflow
 
-from immich_triton import progress
-from immich_triton.flow_kind import release, set_kind
-from immich_triton.limits import Limits
-from immich_triton.observer import Observer
-from immich_triton.progress import AHEAD, Flood, Progress, Stage
-from immich_triton.service import Service
-from immich_triton.settings import Settings
+from immich_triton.core.observer import Observer
+from immich_triton.ml.service import Service
+from immich_triton.ml.settings import Settings
+from immich_triton.proxy import progress
+from immich_triton.proxy.flow_kind import release, set_kind
+from immich_triton.proxy.limits import Limits
+from immich_triton.proxy.progress import AHEAD, Flood, Progress, Stage
 
 LATER = 100.0
 """Seconds; all of the time-outs are over by then."""

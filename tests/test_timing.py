@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from mitmproxy.http import Response
 
-from immich_triton import timing
-from immich_triton.observer import Clock, RequestDone, RouteTaken
+from immich_triton.core import timing
+from immich_triton.core.observer import Clock, RequestDone, RouteTaken
 
 
 @pytest.mark.parametrize(
