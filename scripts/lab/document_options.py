@@ -20,6 +20,7 @@ from immich_triton.web.options import SETTINGS as WEB_SETTINGS
 REFERENCE = PROJECT / "docs/reference.md"
 WEB = PROJECT / "docs/web.md"
 
+
 class _Captured(Exception):  # noqa: N818 - carries a parser, reports no error
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self.parser = parser

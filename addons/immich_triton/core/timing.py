@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mitmproxy.http import Response
 
     from immich_triton.core.observer import RequestDone
 
 HEADER: Final = "Server-Timing"
+"""W3C's: ``name;dur=milliseconds``, separated by commas. `announce` writes it, `parse` reads it."""
+
+
+_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def overhead(done: RequestDone) -> float | None:
@@ -23,8 +30,22 @@ def overhead(done: RequestDone) -> float | None:
 
 
 def announce(response: Response, done: RequestDone) -> None:
-    """Add ``Server-Timing`` (W3C; milliseconds) to an answer of ours, for browsers' tools, curl and mitmweb."""
+    """Add ``Server-Timing`` to an answer of ours, for browsers' tools, curl, mitmweb, and programs that compare."""
     response.headers[HEADER] = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in _parts(done).items())
+
+
+def parse(headers: Mapping[str, str]) -> dict[str, float]:
+    """Return the seconds of each part, by name, as `announce` wrote them; empty for an answer that is none of ours.
+
+    What another server wrote is read as far as it can be: a part without a duration takes 0 s.
+    """
+    seconds: dict[str, float] = {}
+    for part in headers.get(HEADER, "").split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        if name:
+            durations = [value for key, _, value in (each.partition("=") for each in parameters) if key == "dur"]
+            seconds[name] = float(durations[0]) / 1000 if durations and _NUMBER.fullmatch(durations[0]) else 0.0
+    return seconds
 
 
 def describe(done: RequestDone) -> str:

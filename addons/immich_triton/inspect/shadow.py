@@ -21,13 +21,13 @@ from mitmproxy import command, ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.utils.asyncio_utils import create_task
 
+from immich_triton.core import flow_state
 from immich_triton.core.errors import ProtocolError
 from immich_triton.core.observer import Compared
 from immich_triton.inspect.comparing import Comparison, NotComparableError, compare
 from immich_triton.ml import dispatch, upstream
-from immich_triton.ml.notes import fell_back
 from immich_triton.ml.protocol import build_form, parse_entries, parse_form
-from immich_triton.proxy.claims import kind_of, may_go_upstream
+from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
 from immich_triton.proxy.targets import address_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Shadow:
         """Start a comparison for the chosen share of the answers that are Triton's."""
         if not self._share or not flow.live or kind_of(flow, self._service.id) != "predict" or may_go_upstream(flow):
             return
-        if flow.response is None or flow.response.status_code != 200 or fell_back(flow):
+        if flow.response is None or flow.response.status_code != 200 or flow_state.FELL_BACK.get(flow):
             return
         if random.random() >= self._share:  # noqa: S311 - no secret
             return

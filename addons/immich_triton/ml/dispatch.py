@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from immich_triton.core.errors import ProtocolError
@@ -36,12 +36,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Question:
-    """What does not differ between the tasks of a request. ``upstream`` is its address, ``ends`` a monotonic time."""
+    """What does not differ between the tasks of a request. ``upstream`` is its address, ``ends`` a monotonic time.
+
+    ``clock`` and ``fell_back``, the tasks that the upstream answered in Triton's place, are filled in on the way.
+    """
 
     form: Form
     upstream: str
     ends: float
     clock: Clock
+    fell_back: set[str] = field(default_factory=set)
 
     @property
     def left(self) -> float:
@@ -135,6 +139,7 @@ async def _fall_back(service: Service, part: Part, question: Question, reason: U
     fragment = await _ask_upstream(service, entries, question)
     logger.warning("%s: answered by the stock ML: %s", task, reason)
     service.observers.fell_back(task)
+    question.fell_back.add(task)
     return fragment
 
 
