@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 1 when something is wrong."""
+    """Run the command; return the exit code: 1 when something is wrong."""
     options = parser().parse_args(arguments)
     try:
         immich_key = api_key.read(options.api_key)

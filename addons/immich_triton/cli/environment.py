@@ -40,7 +40,7 @@ def folder(lock: Path = LOCK) -> Path:
 
 
 def is_ready(environment: Path) -> bool:
-    """Whether *environment* was installed as a whole."""
+    """Return whether *environment* was installed as a whole."""
     return (environment / _READY).exists()
 
 

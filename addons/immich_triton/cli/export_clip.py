@@ -34,7 +34,7 @@ from immich_triton.export.repository import workshop
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     options = _parser().parse_args(arguments)
     model = CLIP_MODELS[options.model]
     try:

@@ -31,7 +31,7 @@ LICENCE_NOT_ACCEPTED = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
+    """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
     pack = PACKS[options.pack]
     console = Console(highlight=False, soft_wrap=True)

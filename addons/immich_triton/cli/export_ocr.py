@@ -36,7 +36,7 @@ CACHE: Final = CACHE_FOLDER / "wheels"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
+    """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     try:

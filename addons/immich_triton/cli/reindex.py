@@ -44,7 +44,7 @@ class RefusedError(Exception):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         key = api_key.read(options.api_key)

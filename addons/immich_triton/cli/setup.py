@@ -34,7 +34,7 @@ class SetupError(Exception):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     options = _parser().parse_args(arguments)
     lock = options.lock or (environment.GPU_LOCK if options.gpu else environment.LOCK)
     target = options.environment or environment.folder(lock)

@@ -144,7 +144,7 @@ def _failure(ours: Answer, theirs: Answer) -> str:
 
 
 def by_triton(answer: Answer) -> bool:
-    """Whether Triton gave the gateway's answer: it says so itself, but what passes through is none of its own."""
+    """Return whether Triton gave the gateway's answer, which says so; what passes through is the upstream's own."""
     parts = timing.parse(answer.headers)
     return "triton" in parts and "upstream" not in parts
 

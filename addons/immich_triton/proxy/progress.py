@@ -123,10 +123,10 @@ def everyone() -> Iterator[Progress]:
 
 
 def busy() -> bool:
-    """Whether any request is being read or answered, those aside that are being refused."""
+    """Return whether any request is being read or answered, those aside that are being refused."""
     return any(one.stage in AT_WORK and not one.refused for one in _ALL)
 
 
 def refusing() -> bool:
-    """Whether any request is being read or answered at all."""
+    """Return whether any request is being read or answered at all."""
     return any(one.stage in AT_WORK for one in _ALL)

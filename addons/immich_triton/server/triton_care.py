@@ -28,7 +28,7 @@ class _Lost:
     due: float = math.inf
 
     def failed(self, now: float) -> float:
-        """Plan the next attempt; returns the seconds until then."""
+        """Plan the next attempt; return the seconds until then."""
         pause = AGAIN_SECONDS[min(self.failures, len(AGAIN_SECONDS) - 1)]
         self.failures += 1
         self.due = now + pause

@@ -66,7 +66,7 @@ class ModelControl:
             threading.Thread(target=self._run, name=f"model control {number}", daemon=True).start()
 
     def ask(self, model: str, *actions: str, urgent: bool = True) -> bool:
-        """Have *actions* (``load``, ``unload``) done to *model*; returns False when something is being done to it.
+        """Have *actions* (``load``, ``unload``) done to *model*; return False when something is being done to it.
 
         What is *urgent* comes before everything that is not.
         """

@@ -93,7 +93,7 @@ class TritonProcess:
             raise
 
     def start(self) -> None:
-        """Prepare and start; returns at once, `poll` tells when it is live. Raises `StartError`."""
+        """Prepare and start; return at once, `poll` tells when it is live. Raises `StartError`."""
         if self._lock is None:
             self.reserve()
         try:

@@ -1,6 +1,6 @@
-"""A gate per pipeline: while Triton cannot answer, requests wait here, and one probe asks for all of them.
+"""A circuit breaker per pipeline: while Triton cannot answer, requests wait here, and one probe asks for all of them.
 
-A gate is a circuit breaker: closed, it lets everything pass, open nothing. When Triton said itself what is wrong (it is
+Closed, it lets everything pass, open nothing. When Triton said itself what is wrong (it is
 away, a model is not loaded) its word is taken for it that all is well again. A model whose process died, or hangs,
 reports ready all the while: then the breaker is half-open, and one request at a time passes, until one is answered.
 """
@@ -90,7 +90,7 @@ class Gate:
         await self._passable.wait()
 
     def enter(self) -> Passage | None:
-        """Pass; returns None when the gate is closed to this request after all."""
+        """Pass; return None when the breaker does not let this request pass after all."""
         if not self.passable:
             return None
         passage = Passage(trial=self.state == "half_open")

@@ -1,4 +1,4 @@
-"""Async client of Triton: one retry loop, bounded by the request's deadline, behind a gate and a queue per pipeline."""
+"""Async client of Triton: one retry loop within the request's deadline, behind a breaker and a queue per pipeline."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TritonClient:
         await self._transport.close()
 
     def gate(self, pipeline: Pipeline) -> Gate:
-        """Return the gate of a pipeline (by what must be ready for it: two encoders have two gates)."""
+        """Return the breaker of a pipeline (by what must be ready for it: two encoders have two)."""
         key = " ".join(pipeline.all_models)
         if key not in self._gates:
             self._gates[key] = Gate(
@@ -93,7 +93,7 @@ class TritonClient:
         """Run *call* and return its outputs by name.
 
         Waits for Triton and tries again after a fault of the server, until *deadline* seconds are over; not *patient*,
-        it gives up as soon as the gate is closed. *clock* takes the time spent. Raises `BadInput`, `Unavailable`,
+        it gives up as soon as the breaker opens. *clock* takes the time spent. Raises `BadInput`, `Unavailable`,
         `Refused`, `WrongWeights` or `ServerFault`.
         """
         gate, line = self.gate(call.pipeline), self._line(call.pipeline)
@@ -130,7 +130,7 @@ class TritonClient:
             ) from None
 
     async def _doubt(self, gate: Gate, pipeline: Pipeline, reason: str) -> None:
-        """Shut *gate* when a pipeline that gave no answer in time is not ready any more; a busy one goes on."""
+        """Open the breaker when a pipeline that gave no answer in time is not ready any more; a busy one goes on."""
         if await self._probe(pipeline.all_models):
             gate.shut(reason)
 
@@ -166,7 +166,7 @@ class TritonClient:
 
     def waiting(self, pipelines: Iterable[Pipeline]) -> dict[str, str]:
         """Return the pipelines whose breaker is not closed, with the reason."""
-        # Two encoders share a pipeline and have two gates: one that is well must not hide the other.
+        # Two encoders share a pipeline and have two breakers: one that is well must not hide the other.
         gates = [(pipeline.name, self.gate(pipeline)) for pipeline in pipelines]
         return {name: gate.reason for name, gate in gates if not gate.is_open}
 
@@ -188,5 +188,5 @@ class TritonClient:
 
 
 def is_large(call: Call) -> bool:
-    """Whether a call may take so long that it must leave processes to others: by the size of its image."""
+    """Return whether a call may take so long that it must leave processes to others: by the size of its image."""
     return call.tensor == "IMAGE" and picture_of(call.payload).large

@@ -64,10 +64,10 @@ class Line:
     async def place(
         self, gate: Gate, ticket: Ticket, clock: Clock, *, patient: bool, suspect: bool
     ) -> AsyncIterator[Passage]:
-        """Wait until the gate lets pass and a place is free; inside the block one call may be sent.
+        """Wait until the breaker lets pass and a place is free; inside the block one call may be sent.
 
-        Of the *suspect* requests one at a time. Raises `Unavailable` when the caller is not *patient* and the gate is
-        closed, or closes meanwhile, or the request is suspect.
+        Of the *suspect* requests one at a time. Raises `Unavailable` when the caller is not *patient* and the breaker
+        is open, or opens meanwhile, or the request is suspect.
         """
         async with contextlib.AsyncExitStack() as stack:
             with self._waits(clock):
