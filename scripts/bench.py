@@ -33,7 +33,7 @@ from toolbox.bench.targets import BenchError, RapidEngine, Service, Straight, ro
 from toolbox.ocr_eval.fonts import FontsMissingError
 from toolbox.repository import MODELS, PROJECT
 
-from immich_triton.settings import secret
+from immich_triton.secrets import secret
 
 LOG = PROJECT / ".run/bench.log"
 

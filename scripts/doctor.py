@@ -18,7 +18,8 @@ from toolbox.immich_api import Immich
 from toolbox.repository import MODELS
 
 from immich_triton.routes import RouteTable
-from immich_triton.settings import default_state_dir, secret
+from immich_triton.secrets import secret
+from immich_triton.settings import default_state_dir
 
 
 def parser() -> argparse.ArgumentParser:

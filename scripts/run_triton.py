@@ -20,7 +20,7 @@ from toolbox.triton_install import ONNXRUNTIME_BACKEND
 from toolbox.triton_process import TritonProcess
 from toolbox.triton_settings import TritonSettings
 
-from immich_triton.settings import secret
+from immich_triton.secrets import secret
 
 
 def main(arguments: list[str] | None = None) -> int:

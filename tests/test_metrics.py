@@ -27,8 +27,8 @@ from toolbox.client import encode, entries_for, predict
 
 from immich_triton.faults import FaultKind
 from immich_triton.measurements import REFUSALS, Measurements
-from immich_triton.metrics_server import parse_address
 from immich_triton.observer import CatchUp, Clock, Reason, Refusal, RequestDone, RouteTaken
+from immich_triton.option_kinds import HostPort
 from immich_triton.timing import overhead
 
 PREFIX = "immich_gateway"
@@ -419,13 +419,13 @@ def test_what_alerts_wait_for_begins_at_zero() -> None:
     [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:80", ("::1", 80)), ("gateway:1", ("gateway", 1)), ("", None)],
 )
 def test_an_address_has_host_and_port(text: str, address: tuple[str, int] | None) -> None:
-    assert parse_address(text) == address
+    assert HostPort().read("immich_metrics_listen", text) == address
 
 
 @pytest.mark.parametrize("text", ["9464", ":9464", "127.0.0.1", "127.0.0.1:", "h:0", "h:65536", "::1:9464", "h:9４64"])
 def test_an_address_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="immich_metrics_listen must be empty or look like"):
-        parse_address(text)
+        HostPort().read("immich_metrics_listen", text)
 
 
 def test_a_port_in_use_stops_the_start_and_says_what_to_do(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
     from immich_triton.observer import Refusal
+    from immich_triton.proxy_settings import ProxySettings
     from immich_triton.service import Service
-    from immich_triton.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ class Limits:
                 except Exception:
                     logger.exception("cannot look after a connection")
 
-    def _look_at(self, one: Progress, settings: Settings, now: float) -> None:
+    def _look_at(self, one: Progress, settings: ProxySettings, now: float) -> None:
         if one.stage is Stage.IDLE:
             if now - one.since > IDLE_TIMEOUT:
                 wire.end(one.client)

@@ -6,13 +6,12 @@ import logging
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton.claims import kind_of, may_go_upstream
 from immich_triton.measurements import Measurements
-from immich_triton.metrics_server import Address, MetricsServer, listen, parse_address
+from immich_triton.metrics_server import MetricsServer, listen
 
 if TYPE_CHECKING:
     import socket
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Client
     from mitmproxy.http import HTTPFlow
 
+    from immich_triton.option_kinds import Address
     from immich_triton.service import Service
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Metrics:
         if "immich_metrics_listen" not in updated:
             return
         try:
-            address = parse_address(ctx.options.immich_metrics_listen)
+            address = self._service.settings.metrics_listen
             if address != self._address:
                 self._move(address)
         except ValueError as error:

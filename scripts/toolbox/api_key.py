@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Final
 
-from immich_triton.settings import secret
+from immich_triton.secrets import secret
 
 VARIABLE: Final = "IMMICH_API_KEY"
 _DEFAULT: Final = f"env:{VARIABLE}"
