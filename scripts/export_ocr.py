@@ -18,8 +18,11 @@ from typing import Any, Final
 from rich.console import Console
 from toolbox import dbnet_head, ocr_models, ocr_proof, ocr_sources, onnx_graph
 from toolbox.ocr_models import DETECTOR, RECOGNIZER, Placement, placements
-from toolbox.repository import MODELS, PROJECT, Pipeline, Route, install_pipelines, new_model, sha256, write_route
+from toolbox.repository import MODELS, PROJECT, install_pipelines, new_model, sha256
 from toolbox.wheels import WheelError
+
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route, write_route
 
 NAMES: Final = ("PP-OCRv5_mobile", "PP-OCRv5_server", "CH__PP-OCRv5_mobile", "CH__PP-OCRv5_server")
 """Immich's names for Chinese, English and Japanese text. It also knows EL__, EN__, ESLAV__, KOREAN__, LATIN__ and TH__:

@@ -28,7 +28,8 @@ from toolbox.repository import MODELS
 
 from immich_triton.clip_names import dimension_of
 from immich_triton.protocol import clean_name
-from immich_triton.routes import Route, RouteError, load_routes
+from immich_triton.route_file import Route, RouteError
+from immich_triton.routes import load_routes
 
 _CONCURRENCY: Final = 2
 """Immich's default for Smart Search."""

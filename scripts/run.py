@@ -29,7 +29,8 @@ from toolbox.stop_signals import StopSignals
 from toolbox.triton_process import TritonProcess
 from toolbox.triton_settings import TritonSettings
 
-from immich_triton.routes import RouteError, RouteTable, load_routes
+from immich_triton.route_file import RouteError
+from immich_triton.routes import RouteTable, load_routes
 
 DRAIN_SECONDS = 3660.0
 """More than the gateway ever takes to finish requests in flight (immich_drain_timeout); Triton is there meanwhile."""

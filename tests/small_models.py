@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolbox.repository import Pipeline, Route, write_route
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route, write_route
 
 CONFIG = """
 name: "{name}"

@@ -12,9 +12,10 @@ from gateway_process import command
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.test import taddons
 from toolbox import die_with_parent
-from toolbox.repository import Pipeline, Route, write_route
 
 from immich_triton.configuration import Configuration
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route, write_route
 from immich_triton.secrets import secret
 from immich_triton.service import Service
 from immich_triton.settings import OPTIONS

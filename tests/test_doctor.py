@@ -24,10 +24,11 @@ from small_models import write_model, write_ocr_route
 from toolbox import bounded_http, diagnosis
 from toolbox.chaos.servers import serving
 from toolbox.findings import Finding
-from toolbox.repository import Pipeline, Route, write_route
 from toolbox.triton_settings import TritonSettings
 
 from immich_triton.ledger import Ledger
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route, write_route
 
 Doctor = Callable[..., tuple[int, str]]
 

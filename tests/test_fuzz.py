@@ -34,8 +34,8 @@ from immich_triton.clip_names import dimension_of
 from immich_triton.dispatch import split
 from immich_triton.forms import FormError, read_parts
 from immich_triton.gateway import failure
+from immich_triton.pipelines import Pipeline
 from immich_triton.protocol import (
-    KNOWN_TYPES,
     Form,
     ProtocolError,
     fold_path,
@@ -43,8 +43,10 @@ from immich_triton.protocol import (
     parse_form,
     parse_task,
 )
-from immich_triton.routes import Pipeline, Route, RouteTable
+from immich_triton.route_file import Route
+from immich_triton.routes import RouteTable
 from immich_triton.service import Service
+from immich_triton.task_types import KNOWN_TYPES
 from immich_triton.tasks import TASKS
 
 EXAMPLES = int(os.environ.get("IMMICH_TRITON_EXAMPLES", "500"))

@@ -15,7 +15,9 @@ from gateway_process import ADDON, GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from stand_in_triton import write_routes
 from toolbox.client import entries_for, predict
-from toolbox.repository import Pipeline, Route, write_route
+
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route, write_route
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ import requests
 from embedded_triton import free_ports
 from immich_server import KEY, Immich, running_immich
 from recorder import Recorder, recording_upstream
-from toolbox.repository import Pipeline, Route, write_route
+
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route, write_route
 
 
 @pytest.fixture

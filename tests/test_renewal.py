@@ -11,10 +11,12 @@ import tiny_encoders
 from google.protobuf import text_format
 from toolbox.kept_config import complete
 from toolbox.renewal import renew
-from toolbox.repository import MODELS, Pipeline, Route, install_pipelines, write_route
+from toolbox.repository import MODELS, install_pipelines
 from toolbox.triton_models import PIPELINES
 from tritonclient.grpc import model_config_pb2
 
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route, write_route
 from immich_triton.routes import load_routes
 
 SHA = "a1" * 32

@@ -15,8 +15,9 @@ from toolbox.client import encode, entries_for
 from immich_triton import route_watch
 from immich_triton.gateway import Gateway, _Story
 from immich_triton.protocol import ProtocolError
+from immich_triton.route_file import RouteError
 from immich_triton.route_watch import RouteWatch
-from immich_triton.routes import RouteError, RouteTable, load_routes
+from immich_triton.routes import RouteTable, load_routes
 from immich_triton.service import Service
 from immich_triton.settings import Settings
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from immich_triton.pipelines import Pipeline
 from immich_triton.protocol import Form, ProtocolError, dump, parse_task
-from immich_triton.routes import Pipeline, Route, RouteError
+from immich_triton.route_file import Route, RouteError
 from immich_triton.tasks import TASKS
 from immich_triton.triton import ServerFault
 

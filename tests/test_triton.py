@@ -16,8 +16,8 @@ from mitmproxy.test import tflow
 
 from immich_triton.attempts import ATTEMPTS, SENDS
 from immich_triton.observer import Observer
+from immich_triton.pipelines import Pipeline
 from immich_triton.request_id import RequestIds, current_id
-from immich_triton.routes import Pipeline
 from immich_triton.triton import BadInput, Call, Poison, Refused, ServerFault, TritonClient, Unavailable
 
 PIPELINE = Pipeline("clip_text", ("textual",), ("encoder",), {"encoder": "encoder"})

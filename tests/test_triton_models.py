@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from small_models import write_model, write_ocr_route
-from toolbox.repository import Pipeline, Route, write_route
 from toolbox.triton_models import PIPELINES, RepositoryWatch, loading_order, routed_pipelines, wanted_models
+
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route, write_route
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from toolbox.client import Answer, entries_for, predict
 from immich_triton import weights
 from immich_triton.inference import Call, WrongWeights
 from immich_triton.ledger import Ledger
-from immich_triton.routes import Pipeline, Route
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route
 from immich_triton.weights import Doubts
 
 SHA = "a1" * 32

@@ -15,7 +15,10 @@ import onnx
 import onnx.parser
 from onnx import numpy_helper
 from toolbox import clip_repository
-from toolbox.repository import Pipeline, Route, install_pipelines, new_model, write_route
+from toolbox.repository import install_pipelines, new_model
+
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route, write_route
 
 DIMENSION: Final = 512
 NAME: Final = "ViT-B-32__openai"

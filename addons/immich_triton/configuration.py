@@ -11,7 +11,7 @@ from mitmproxy.exceptions import OptionsError
 
 from immich_triton import guard, reverse_proxy
 from immich_triton.ledger import LedgerError
-from immich_triton.routes import RouteError
+from immich_triton.route_file import RouteError
 from immich_triton.settings import OPTIONS, Settings
 
 if TYPE_CHECKING:

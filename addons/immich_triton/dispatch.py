@@ -19,7 +19,7 @@ from immich_triton.transport import GARBAGE
 
 if TYPE_CHECKING:
     from immich_triton.inference import Call
-    from immich_triton.routes import Route
+    from immich_triton.route_file import Route
     from immich_triton.service import Service
 
 logger = logging.getLogger(__name__)

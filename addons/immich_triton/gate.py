@@ -17,7 +17,7 @@ from immich_triton.request_id import detached
 
 if TYPE_CHECKING:
     from immich_triton.observer import Observer
-    from immich_triton.routes import Pipeline
+    from immich_triton.pipelines import Pipeline
 
 logger = logging.getLogger(__name__)
 

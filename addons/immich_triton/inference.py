@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from immich_triton.faults import FaultKind
 
 if TYPE_CHECKING:
-    from immich_triton.routes import Parameter, Pipeline
+    from immich_triton.pipelines import Parameter, Pipeline
 
 
 class TritonError(Exception):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from immich_triton.comparing import Comparison
     from immich_triton.gate import State
     from immich_triton.observer import RequestDone
-    from immich_triton.routes import Pipeline
+    from immich_triton.pipelines import Pipeline
 
 NAMESPACE: Final = "immich_gateway"
 """Before every name: Immich's own server exports metrics that begin with ``immich_`` too."""

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from immich_triton.protocol import KNOWN_TYPES
+from immich_triton.task_types import KNOWN_TYPES
 from immich_triton.timing import HEADER as TIMING
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Response
 
     from immich_triton.protocol import Entry
-    from immich_triton.routes import Route
+    from immich_triton.route_file import Route
 
 _ROUTES: Final = "immich_routes"
 _FAULT: Final = "immich_fault"

@@ -12,7 +12,7 @@ from immich_triton.ledger import Ledger
 from immich_triton.protocol import ProtocolError
 
 if TYPE_CHECKING:
-    from immich_triton.routes import Route
+    from immich_triton.route_file import Route
 
 
 class Ownership:

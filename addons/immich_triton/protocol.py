@@ -17,13 +17,7 @@ from requests_toolbelt import MultipartEncoder
 
 from immich_triton.forms import MAX_PARTS, FormError, Part, decode, read_parts
 from immich_triton.plain_forms import read_plain
-
-KNOWN_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "clip": ("visual", "textual"),
-    "facial-recognition": ("detection", "recognition"),
-    "ocr": ("detection", "recognition"),
-}
-"""Immich's tasks and their types. An entry of any other task is passed on as it is, whatever its shape."""
+from immich_triton.task_types import KNOWN_TYPES
 
 
 class ProtocolError(Exception):

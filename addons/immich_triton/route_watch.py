@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from immich_triton.protocol import ProtocolError
-from immich_triton.routes import Look, RouteError, RouteTable, load_routes, look
+from immich_triton.route_file import RouteError
+from immich_triton.routes import Look, RouteTable, load_routes, look
 from immich_triton.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from immich_triton import weights
 from immich_triton.clip_names import dimension_of
 from immich_triton.protocol import Entry, Form, ProtocolError, dump
-from immich_triton.routes import Route, RouteError
+from immich_triton.route_file import Route, RouteError
 from immich_triton.triton import Call, ServerFault
 
 Array = npt.NDArray[Any]

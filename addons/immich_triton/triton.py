@@ -26,7 +26,7 @@ from immich_triton.request_id import detached
 from immich_triton.transport import NOT_READY, UNREACHABLE, Array, Transport
 
 if TYPE_CHECKING:
-    from immich_triton.routes import Pipeline
+    from immich_triton.pipelines import Pipeline
 
 __all__ = [
     "BadInput",

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from immich_triton.inference import Call, WrongWeights
 
 if TYPE_CHECKING:
-    from immich_triton.routes import Pipeline, Route
+    from immich_triton.pipelines import Pipeline
+    from immich_triton.route_file import Route
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ import requests
 from immich_triton.clip_names import dimension_of, names_of
 from immich_triton.ledger import Ledger, LedgerError
 from immich_triton.protocol import clean_name
-from immich_triton.routes import RouteError, RouteTable, load_routes
+from immich_triton.route_file import RouteError
+from immich_triton.routes import RouteTable, load_routes
 from toolbox import bounded_http, preflight
 from toolbox.bounded_http import Reply
 from toolbox.client import cause, shown

@@ -11,9 +11,11 @@ import onnx
 
 from immich_pipelines import faces_detection, faces_recognition
 from immich_triton import versions
+from immich_triton.pipelines import Pipeline
+from immich_triton.route_file import Route, write_route
 from toolbox import faces_graphs
 from toolbox.faces_check import Differences, Originals, compare
-from toolbox.repository import Pipeline, Route, install_pipelines, new_model, sha256, write_route
+from toolbox.repository import install_pipelines, new_model, sha256
 
 _CONFIG = """\
 # {title}, made by scripts/export_faces.py from {file} of InsightFace's {pack}.

@@ -18,7 +18,7 @@ from embedded_triton import StartTriton, TritonServer
 from small_models import write_model
 from toolbox import processes
 
-from immich_triton.routes import Pipeline
+from immich_triton.pipelines import Pipeline
 from immich_triton.triton import Call, Poison, TritonClient
 
 PIPE = Pipeline("pipe", ("visual",), ("net",))

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from immich_triton.protocol import Form, parse_task
-from immich_triton.routes import Route, load_routes
+from immich_triton.route_file import Route
+from immich_triton.routes import load_routes
 from immich_triton.tasks import TASKS
 from immich_triton.triton import TritonClient, TritonError
 from toolbox.bench.samples import Sample
