@@ -13,10 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 from toolbox import api_key, diagnosis
+from toolbox.direct_requests import on_loopback
 from toolbox.findings import Finding, note, show
-from toolbox.immich_api import Immich
 from toolbox.repository import MODELS
 
+from immich_triton.immich_api import Immich
 from immich_triton.routes import RouteTable
 from immich_triton.secrets import secret
 from immich_triton.settings import default_state_dir
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, triton_key), console)
     seen += show("Gateway", diagnosis.gateway(options.url.rstrip("/")), console)
     if options.immich:
-        server = Immich(options.immich, immich_key)
+        server = Immich(options.immich, immich_key, trust_env=not on_loopback(options.immich))
         seen += show("Immich", diagnosis.immich(server, table, options.state_dir), console)
     else:
         seen += show("Immich", [note("not checked: give --immich URL and IMMICH_API_KEY")], console)

@@ -7,18 +7,17 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, override
+from typing import TYPE_CHECKING, Final, Literal, override
 
-import aiohttp
 from mitmproxy import ctx
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from immich_triton import guard
+from immich_triton.immich_api import QUEUES, AlreadyRunning, Immich, ImmichError
 from immich_triton.observer import LOST, Observer
 from immich_triton.outages import RUN, Outages
 from immich_triton.protocol import ProtocolError
 from immich_triton.redaction import where
-from immich_triton.upstream import read_at_most
 
 if TYPE_CHECKING:
     from immich_triton.observer import RequestDone
@@ -27,25 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Queue:
-    """A job queue of Immich: its *name* in the API, its *title* on the page of the administrator."""
-
-    name: str
-    title: str
-
-
-QUEUES: Final[Mapping[str, Queue]] = {
-    "clip": Queue("smartSearch", "Smart Search"),
-    "ocr": Queue("ocr", "OCR"),
-    "facial-recognition": Queue("faceDetection", "Face Detection"),
-}
-
 LOOK: Final = 1.0
 """Seconds between two looks at the marks."""
-
-SHOWN: Final = 300
-"""Bytes of Immich's answer that are read."""
 
 Answer = Literal["started", "busy", "failed"]
 
@@ -213,19 +195,10 @@ def own_port() -> int:
 
 async def start_missing(url: str, key: str, task: str) -> tuple[Answer, str]:
     """Ask Immich to run what is missing for *task*; return how it went, and what there is to say about it."""
-    address = f"{url}/api/jobs/{QUEUES[task].name}"
-    command: dict[str, Any] = {"command": "start", "force": False}
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
-            # A redirect leads to somebody's login page, whose 200 would look like success.
-            session.put(address, json=command, headers={"x-api-key": key}, allow_redirects=False) as response,
-        ):
-            text = (await read_at_most(response, SHOWN)).decode("utf-8", "replace")
-    except (aiohttp.ClientError, TimeoutError) as error:
-        return "failed", f"{address}: {error!r}"
-    if 200 <= response.status < 300:
-        return "started", text
-    if response.status == 400 and "already running" in text:
-        return "busy", text
-    return "failed", f"{address} answered {response.status}: {text}"
+        await Immich(url, key).start(task, everything=False)
+    except AlreadyRunning as error:
+        return "busy", str(error)
+    except ImmichError as error:
+        return "failed", str(error)
+    return "started", ""

@@ -8,6 +8,7 @@ import aiohttp
 import orjson
 from mitmproxy import ctx
 
+from immich_triton.immich_api import read_at_most
 from immich_triton.protocol import ProtocolError
 from immich_triton.redaction import redact
 from immich_triton.request_id import HEADER, current_id
@@ -73,14 +74,6 @@ async def predict(base: str, content_type: str, body: bytes, *, within: float) -
     if not isinstance(parsed, dict):
         raise ProtocolError(502, f"The stock Immich ML at {base} answered what is no JSON object")
     return parsed
-
-
-async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Return the body of a response, or its first *limit* bytes. Raises aiohttp.ClientError or TimeoutError."""
-    read = bytearray()
-    while len(read) < limit and (data := await response.content.read(limit - len(read))):
-        read += data
-    return bytes(read)
 
 
 def _what_is_strange(response: aiohttp.ClientResponse, answer: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,9 @@ from urllib.parse import urljoin
 
 import requests
 
+from immich_triton import triton_wire
 from immich_triton.clip_names import dimension_of, names_of
+from immich_triton.immich_api import Immich, ImmichError
 from immich_triton.ledger import Ledger, LedgerError
 from immich_triton.protocol import clean_name
 from immich_triton.route_file import RouteError
@@ -20,8 +23,6 @@ from toolbox import bounded_http, preflight
 from toolbox.bounded_http import Reply
 from toolbox.client import cause, shown
 from toolbox.findings import Finding, error, note, ok, warning
-from toolbox.immich_api import Immich, ImmichError
-from toolbox.triton_install import KEY_HEADER
 from toolbox.triton_settings import TritonSettings
 
 LEAST_MIB: Final = TritonSettings.shared_memory_mib
@@ -100,9 +101,9 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
 def triton(url: str, table: RouteTable, key: str = "") -> Iterator[Finding]:
     """Check that Triton runs and has every model that the routes need ready. *key* is for one that asks for it."""
     start = "start it with make run, or say where it is: --triton URL (option immich_triton_url of the gateway)"
-    headers = {KEY_HEADER: key} if key else {}
+    headers = triton_wire.key_headers(key)
     try:
-        about = bounded_http.ask("GET", f"{url}/v2", headers=headers).json()
+        about = bounded_http.ask("GET", url + triton_wire.ABOUT, headers=headers).json()
     except requests.Timeout:
         yield error(
             f"Triton at {url} does not answer within {bounded_http.SECONDS:g} s: it hangs, or is not reached",
@@ -121,7 +122,7 @@ def triton(url: str, table: RouteTable, key: str = "") -> Iterator[Finding]:
         yield _locked(url, given=bool(key))
     for model in sorted({model for pipeline in table.pipelines() for model in pipeline.all_models}):
         try:
-            ready = bounded_http.ask("GET", f"{url}/v2/models/{model}/ready", headers=headers).ok
+            ready = bounded_http.ask("GET", url + triton_wire.ready(model), headers=headers).ok
         except requests.RequestException as problem:
             yield error(f"Triton does not say whether {model} is ready: {cause(problem)}", "see Triton's log")
             return  # it would be the same with each of them, and take as long
@@ -144,7 +145,7 @@ def _locked(url: str, *, given: bool) -> Finding:
 def _reasons(url: str, headers: Mapping[str, str]) -> dict[str, str] | None:
     """Return what Triton says about models that are not ready; None when it wants another key."""
     try:
-        answer = bounded_http.ask("POST", f"{url}/v2/repository/index", json={}, headers=headers)
+        answer = bounded_http.ask("POST", url + triton_wire.INDEX, json={}, headers=headers)
         if answer.status in (requests.codes.unauthorized, requests.codes.forbidden):
             return None
         listed: list[dict[str, Any]] = answer.json() if answer.ok else []
@@ -212,9 +213,9 @@ def who_answers(ping: str) -> Literal["gateway", "locked", "stranger"]:
 def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Finding]:
     """Check what Immich asks for, and whom."""
     try:
-        version = server.version()
+        version = asyncio.run(server.version())
         yield ok(f"Immich {version}")
-        urls, names = server.ml_settings().urls, server.ml_models()
+        urls, names = asyncio.run(server.ml_settings()).urls, asyncio.run(server.ml_models())
     except ImmichError as problem:
         yield error(str(problem), "--immich http://immich-server:2283 and an administrator's API key")
         return

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from immich_triton.triton_wire import KEY_HEADER
 from toolbox.preflight import StartError
 from toolbox.repository import PROJECT
 
@@ -83,8 +84,6 @@ def prepare(run_dir: Path, onnxruntime_backend: Path = ONNXRUNTIME_BACKEND) -> P
     return backends
 
 
-KEY_HEADER = "x-triton-key"
-"""The header that carries the key; the gateway sends it."""
 GUARDED = "inference,model-repository,shared-memory,trace,logging"
 """What needs the key. Health stays open, so that anybody may ask whether the server is ready."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
+from immich_triton import triton_wire
 from toolbox import die_with_parent, loopback, preflight, triton_install, triton_log
 from toolbox.back_off import BackOff
 from toolbox.own_time import OwnTime
@@ -207,7 +208,7 @@ class TritonProcess:
 
     def _answers(self) -> bool:
         try:
-            with loopback.OPENER.open(f"{self.settings.url}/v2/health/live", timeout=1) as response:
+            with loopback.OPENER.open(self.settings.url + triton_wire.LIVE, timeout=1) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False

@@ -9,6 +9,7 @@ from typing import Final
 
 import requests
 
+from immich_triton import triton_wire
 from toolbox import direct_requests
 from toolbox.chaos.installation import Installation, eventually
 from toolbox.chaos.load import Kind, Load, Outcome, ask, count, describe, load
@@ -54,7 +55,7 @@ class World:
 
     def control(self, model: str, action: str) -> None:
         """Load or unload a model in Triton."""
-        address = f"{self.site.triton_url}/v2/repository/models/{model}/{action}"
+        address = self.site.triton_url + triton_wire.control(model, action)
         direct_requests.post(address, timeout=120).raise_for_status()
 
     def loads(self, model: str) -> bool:
