@@ -14,11 +14,12 @@ from typing import Final
 from PIL import Image, ImageDraw
 
 from immich_triton.routes import load_routes
+from immich_triton.settings import Settings
 from toolbox.chaos.load import Kind, Outcome, Verdict, count, describe, picture
 from toolbox.chaos.world import CLIENTS, World
 from toolbox.client import encode, entries_for
 
-DEADLINE: Final = 240
+DEADLINE: Final = Settings.deadline
 """Seconds: what the gateway allows unless it is told otherwise. Four of them take longer than trials of faults wait."""
 
 SCREENSHOT: Final = (1080, 53_000)
