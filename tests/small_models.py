@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from immich_triton.pipelines import Pipeline
-from immich_triton.route_file import Route, write_route
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 CONFIG = """
 name: "{name}"

@@ -11,14 +11,14 @@ from embedded_triton import free_ports
 from gateway_process import command
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.test import taddons
-from toolbox import die_with_parent
 
-from immich_triton.configuration import Configuration
-from immich_triton.pipelines import Pipeline
-from immich_triton.route_file import Route, write_route
-from immich_triton.secrets import secret
-from immich_triton.service import Service
-from immich_triton.settings import OPTIONS
+from immich_triton.core.secrets import secret
+from immich_triton.ml.configuration import Configuration
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.ml.service import Service
+from immich_triton.ml.settings import OPTIONS
+from immich_triton.server import die_with_parent
+from immich_triton.triton.pipelines import Pipeline
 
 SECRETS = ("immich_path_token", "immich_api_key", "immich_triton_key")
 

@@ -14,10 +14,10 @@ from embedded_triton import eventually, free_ports
 from gateway_process import ADDON, GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from stand_in_triton import write_routes
-from toolbox.client import entries_for, predict
 
-from immich_triton.pipelines import Pipeline
-from immich_triton.route_file import Route, write_route
+from immich_triton.immich.ml_client import entries_for, predict
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from aiohttp import web
 from embedded_triton import free_ports
 from immich_server import KEY, running_immich
 
-from immich_triton.immich_api import AlreadyRunning, Immich, ImmichError, QueueState, Unreachable, exchange, text_of
+from immich_triton.immich.api import AlreadyRunning, Immich, ImmichError, QueueState, Unreachable, exchange, text_of
 
 
 @pytest.mark.parametrize("end", ["", "/", "/api", "/api/"])

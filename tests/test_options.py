@@ -9,10 +9,20 @@ from typing import Any
 import pytest
 from mitmproxy.options import Options
 
-from immich_triton.option_kinds import Folder, HostPort, Integer, Kind, Mebibytes, Milliseconds, Number, Secret, Url
-from immich_triton.options import OptionSet, option
-from immich_triton.proxy_settings import ProxySettings
-from immich_triton.settings import Settings
+from immich_triton.core.option_kinds import (
+    Folder,
+    HostPort,
+    Integer,
+    Kind,
+    Mebibytes,
+    Milliseconds,
+    Number,
+    Secret,
+    Url,
+)
+from immich_triton.core.options import OptionSet, option
+from immich_triton.ml.settings import Settings
+from immich_triton.proxy.settings import ProxySettings
 from immich_triton.web.settings import Settings as WebSettings
 
 SETS: list[type[OptionSet]] = [ProxySettings, Settings, WebSettings]

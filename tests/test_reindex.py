@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import reindex
 import requests
 from embedded_triton import free_ports
 from immich_server import KEY, Immich, running_immich
 from recorder import Recorder, recording_upstream
 
-from immich_triton.pipelines import Pipeline
-from immich_triton.route_file import Route, write_route
+from immich_triton.cli import reindex
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from immich_triton.pipelines import Pipeline
-from immich_triton.route_file import Route, RouteError, read_route, write_route
-from immich_triton.routes import load_routes, look
-from immich_triton.task_types import KNOWN_TYPES
+from immich_triton.immich.task_types import KNOWN_TYPES
+from immich_triton.ml.route_file import Route, RouteError, read_route, write_route
+from immich_triton.ml.routes import load_routes, look
+from immich_triton.triton.pipelines import Pipeline
 
 SHA = "a" * 64
 OCR = Pipeline("ocr", ["detection", "recognition"], ["ocr_det", "ocr_rec"], {"detector": "ocr_det", "n": 3, "b": True})

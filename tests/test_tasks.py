@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from immich_triton.pipelines import Pipeline
-from immich_triton.protocol import Form, ProtocolError, dump, parse_task
-from immich_triton.route_file import Route, RouteError
-from immich_triton.tasks import TASKS
-from immich_triton.triton import ServerFault
+from immich_triton.ml.protocol import Form, ProtocolError, dump, parse_task
+from immich_triton.ml.route_file import Route, RouteError
+from immich_triton.ml.tasks import TASKS
+from immich_triton.triton.client import ServerFault
+from immich_triton.triton.pipelines import Pipeline
 
 IMAGE = Form(entries="", image=b"jpeg", text=None)
 TEXT = Form(entries="", image=None, text="苹果\ud800")

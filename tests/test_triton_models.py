@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 from small_models import write_model, write_ocr_route
-from toolbox.triton_models import PIPELINES, RepositoryWatch, loading_order, routed_pipelines, wanted_models
 
-from immich_triton.pipelines import Pipeline
-from immich_triton.route_file import Route, write_route
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.server.triton_models import (
+    PIPELINES,
+    RepositoryWatch,
+    loading_order,
+    routed_pipelines,
+    wanted_models,
+)
+from immich_triton.triton.pipelines import Pipeline
 
 
 @pytest.fixture

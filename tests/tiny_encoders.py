@@ -14,11 +14,11 @@ import numpy.typing as npt
 import onnx
 import onnx.parser
 from onnx import numpy_helper
-from toolbox import clip_repository
-from toolbox.repository import install_pipelines, new_model
 
-from immich_triton.pipelines import Pipeline
-from immich_triton.route_file import Route, write_route
+from immich_triton.export.clip import repository as clip_repository
+from immich_triton.export.repository import install_pipelines, new_model
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 DIMENSION: Final = 512
 NAME: Final = "ViT-B-32__openai"

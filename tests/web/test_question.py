@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from immich_triton.immich_api import METADATA, SMART
+from immich_triton.immich.api import METADATA, SMART
 from immich_triton.web.question import Question, parse
 
 FLAT: dict[str, Any] = {

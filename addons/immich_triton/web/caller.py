@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
-from immich_triton.immich_api import KEY_HEADER
+from immich_triton.immich.api import KEY_HEADER
 
 if TYPE_CHECKING:
     from mitmproxy.http import Request

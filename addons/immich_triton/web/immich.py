@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import orjson
 
-from immich_triton.immich_api import Answer, Unreachable, exchange, text_of
+from immich_triton.immich.api import Answer, Unreachable, exchange, text_of
 
 if TYPE_CHECKING:
     from immich_triton.web.caller import Caller

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from immich_triton.immich_api import METADATA, SMART
+from immich_triton.immich.api import METADATA, SMART
 from immich_triton.web.prefix import Words, split
 
 Kind = Literal["text", "hybrid", "filtered", "nothing"]

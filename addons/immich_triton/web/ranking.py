@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from immich_triton.immich_api import METADATA, SMART, Unreachable
+from immich_triton.immich.api import METADATA, SMART, Unreachable
 from immich_triton.web import fusion
 from immich_triton.web.failopen import brief
 from immich_triton.web.immich import Found, Immich, Refused

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from immich_triton.option_kinds import Integer, Milliseconds, Number, OnOff
-from immich_triton.options import OptionSet, option
+from immich_triton.core.option_kinds import Integer, Milliseconds, Number, OnOff
+from immich_triton.core.options import OptionSet, option
 
 WEIGHT: Final = Number(0, 100)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from immich_triton.immich_api import METADATA, SMART
+from immich_triton.immich.api import METADATA, SMART
 from immich_triton.web.failopen import stock_instead
 
 if TYPE_CHECKING:
