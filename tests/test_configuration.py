@@ -12,11 +12,13 @@ from gateway_process import command
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.test import taddons
 
-from immich_triton.export.repository import Pipeline, Route, write_route
-from immich_triton.ml import settings
+from immich_triton.core.secrets import secret
 from immich_triton.ml.configuration import Configuration
+from immich_triton.ml.route_file import Route, write_route
 from immich_triton.ml.service import Service
+from immich_triton.ml.settings import OPTIONS
 from immich_triton.server import die_with_parent
+from immich_triton.triton.pipelines import Pipeline
 
 SECRETS = ("immich_path_token", "immich_api_key", "immich_triton_key")
 
@@ -59,8 +61,8 @@ def test_what_is_no_file_and_no_variable_is_named_without_the_secret(tmp_path: P
     (tmp_path / "empty").write_text("\n")
     for value in (f"file:{tmp_path / 'empty'}", f"file:{tmp_path / 'missing'}", "env:IMMICH_TEST_UNSET"):
         with pytest.raises(ValueError, match=r"^immich_api_key: .*(empty|cannot read)"):
-            settings.secret("immich_api_key", value)
-    assert settings.secret("immich_api_key", "") == ""
+            secret("immich_api_key", value)
+    assert secret("immich_api_key", "") == ""
 
 
 def test_a_damaged_ledger_stops_the_start(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_what_is_refused_while_running_is_taken_back(tmp_path: Path) -> None:
 
 
 def test_every_option_has_the_prefix_and_a_help_text() -> None:
-    for setting in settings.SETTINGS:
-        assert setting.name.startswith("immich_")
-        assert len(setting.help) > 40
-        assert "\n" not in setting.help
+    for option in OPTIONS:
+        assert option.name.startswith("immich_")
+        assert len(option.help) > 40
+        assert "\n" not in option.help

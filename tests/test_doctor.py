@@ -24,9 +24,10 @@ from small_models import write_model, write_ocr_route
 from immich_triton.cli import diagnosis, doctor
 from immich_triton.cli.findings import Finding
 from immich_triton.core import bounded_http
-from immich_triton.export.repository import Pipeline, Route, write_route
 from immich_triton.ml.ledger import Ledger
+from immich_triton.ml.route_file import Route, write_route
 from immich_triton.server.triton_settings import TritonSettings
+from immich_triton.triton.pipelines import Pipeline
 from trials.servers import serving
 
 Doctor = Callable[..., tuple[int, str]]

@@ -32,11 +32,13 @@ from starlette.formparsers import FormParser, MultiPartParser
 from immich_triton.core.errors import ProtocolError
 from immich_triton.immich.clip_names import dimension_of
 from immich_triton.immich.ml_client import entries_for
+from immich_triton.immich.task_types import KNOWN_TYPES
 from immich_triton.ml.dispatch import split
 from immich_triton.ml.forms import FormError, read_parts
 from immich_triton.ml.gateway import failure
-from immich_triton.ml.protocol import KNOWN_TYPES, Form, parse_entries, parse_form, parse_task
-from immich_triton.ml.routes import Route, RouteTable
+from immich_triton.ml.protocol import Form, parse_entries, parse_form, parse_task
+from immich_triton.ml.route_file import Route
+from immich_triton.ml.routes import RouteTable
 from immich_triton.ml.service import Service
 from immich_triton.ml.tasks import TASKS
 from immich_triton.proxy.targets import fold_path

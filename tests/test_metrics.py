@@ -25,10 +25,10 @@ from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 from test_configuration import start
 
 from immich_triton.core.observer import CatchUp, Clock, FaultKind, Reason, Refusal, RequestDone, RouteTaken
+from immich_triton.core.option_kinds import HostPort
 from immich_triton.core.timing import overhead
 from immich_triton.immich.ml_client import encode, entries_for, predict
 from immich_triton.ml.measurements import REFUSALS, Measurements
-from immich_triton.proxy.metrics_server import parse_address
 
 PREFIX = "immich_gateway"
 OCR = {"task": "ocr", "input": "image"}
@@ -418,13 +418,13 @@ def test_what_alerts_wait_for_begins_at_zero() -> None:
     [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:80", ("::1", 80)), ("gateway:1", ("gateway", 1)), ("", None)],
 )
 def test_an_address_has_host_and_port(text: str, address: tuple[str, int] | None) -> None:
-    assert parse_address(text) == address
+    assert HostPort().read("immich_metrics_listen", text) == address
 
 
 @pytest.mark.parametrize("text", ["9464", ":9464", "127.0.0.1", "127.0.0.1:", "h:0", "h:65536", "::1:9464", "h:9４64"])
 def test_an_address_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="immich_metrics_listen must be empty or look like"):
-        parse_address(text)
+        HostPort().read("immich_metrics_listen", text)
 
 
 def test_a_port_in_use_stops_the_start_and_says_what_to_do(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from immich_server import KEY, Immich, running_immich
 from recorder import Recorder, recording_upstream
 
 from immich_triton.cli import reindex
-from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ from tritonclient.grpc import model_config_pb2
 
 from immich_triton.core.paths import MODELS
 from immich_triton.export.kept_config import complete
-from immich_triton.export.repository import Pipeline, Route, install_pipelines, write_route
+from immich_triton.export.repository import install_pipelines
+from immich_triton.ml.route_file import Route, write_route
 from immich_triton.ml.routes import load_routes
 from immich_triton.server.renewal import renew
 from immich_triton.server.triton_models import PIPELINES
+from immich_triton.triton.pipelines import Pipeline
 
 SHA = "a1" * 32
 

@@ -15,8 +15,9 @@ from immich_triton.core.errors import ProtocolError
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.ml import route_watch
 from immich_triton.ml.gateway import Gateway, _Story
+from immich_triton.ml.route_file import RouteError
 from immich_triton.ml.route_watch import RouteWatch
-from immich_triton.ml.routes import RouteError, RouteTable, load_routes
+from immich_triton.ml.routes import RouteTable, load_routes
 from immich_triton.ml.service import Service
 from immich_triton.ml.settings import Settings
 

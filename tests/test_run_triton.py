@@ -16,10 +16,11 @@ import tritonclient.http
 from embedded_triton import StartTriton, TritonServer, eventually, free_ports, launch
 from small_models import BROKEN, ECHO, FORGETFUL, PATIENT, write_model, write_ocr_route
 
-from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.ml.route_file import Route, write_route
 from immich_triton.server.triton_install import site_packages
 from immich_triton.server.triton_process import TritonProcess
 from immich_triton.server.triton_settings import TritonSettings
+from immich_triton.triton.pipelines import Pipeline
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 LOADED = "triton: echo loaded\n"
@@ -214,7 +215,7 @@ def test_a_search_does_not_wait_for_the_other_models(tmp_path: Path) -> None:
     write_model(models, "clip_text")
     gate = write_model(models, "ocr", code=PATIENT) / "go"
     write_ocr_route(models / "ocr")
-    text = Pipeline("clip_text", ["textual"], ["textual"])
+    text = Pipeline("clip_text", ["visual", "textual"], ["textual"])
     write_route(models / "textual", Route("clip", ["ViT-B-32__openai"], [text], "0" * 64))
     server = launch(models, tmp_path / "run")
 
@@ -252,7 +253,7 @@ def test_pipelines_without_a_route_can_be_left_out(tmp_path: Path) -> None:
         assert {model["name"] for model in index} == {"ocr", "mine"}
         write_route(
             tmp_path / "models/mine",
-            Route("clip", ["ViT-B-32__openai"], [Pipeline("clip_text", ["textual"], ["mine"])], "0" * 64),
+            Route("clip", ["ViT-B-32__openai"], [Pipeline("clip_text", ["visual", "textual"], ["mine"])], "0" * 64),
         )
         assert eventually(lambda: requests.get(f"{server.url}/v2/models/clip_text/ready", timeout=5).ok)
     finally:

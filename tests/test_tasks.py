@@ -14,7 +14,7 @@ import pytest
 from immich_triton.core.errors import ProtocolError
 from immich_triton.core.json_text import dump
 from immich_triton.ml.protocol import Form, parse_task
-from immich_triton.ml.routes import Route, RouteError
+from immich_triton.ml.route_file import Route, RouteError
 from immich_triton.ml.tasks import TASKS
 from immich_triton.triton.client import ServerFault
 from immich_triton.triton.pipelines import Pipeline

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_models import write_model, write_ocr_route
 
-from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.ml.route_file import Route, write_route
 from immich_triton.server.triton_models import (
     PIPELINES,
     RepositoryWatch,
@@ -16,6 +16,7 @@ from immich_triton.server.triton_models import (
     routed_pipelines,
     wanted_models,
 )
+from immich_triton.triton.pipelines import Pipeline
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from immich_triton.immich.ml_client import Answer, entries_for, predict
 from immich_triton.ml import fingerprints
 from immich_triton.ml.fingerprints import Doubts
 from immich_triton.ml.ledger import Ledger
-from immich_triton.ml.routes import Route
+from immich_triton.ml.route_file import Route
 from immich_triton.triton import weights
 from immich_triton.triton.inference import Call, WrongWeights
 from immich_triton.triton.pipelines import Pipeline

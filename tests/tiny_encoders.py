@@ -16,7 +16,9 @@ import onnx.parser
 from onnx import numpy_helper
 
 from immich_triton.export.clip import repository as clip_repository
-from immich_triton.export.repository import Pipeline, Route, install_pipelines, new_model, write_route
+from immich_triton.export.repository import install_pipelines, new_model
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 DIMENSION: Final = 512
 NAME: Final = "ViT-B-32__openai"

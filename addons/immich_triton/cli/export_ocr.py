@@ -25,8 +25,10 @@ from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
 from immich_triton.export.ocr import sources as ocr_sources
 from immich_triton.export.ocr.models import DETECTOR, RECOGNIZER, Placement, placements
-from immich_triton.export.repository import Pipeline, Route, install_pipelines, new_model, sha256, write_route
+from immich_triton.export.repository import install_pipelines, new_model, sha256
 from immich_triton.export.wheels import WheelError
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 NAMES: Final = ("PP-OCRv5_mobile", "PP-OCRv5_server", "CH__PP-OCRv5_mobile", "CH__PP-OCRv5_server")
 """Immich's names for Chinese, English and Japanese text. It also knows EL__, EN__, ESLAV__, KOREAN__, LATIN__ and TH__:

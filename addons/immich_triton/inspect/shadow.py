@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import orjson
-from mitmproxy import command, ctx
-from mitmproxy.exceptions import OptionsError
+from mitmproxy import command
 from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton.core import flow_state
@@ -89,9 +88,9 @@ class Shadow:
         self.skipped = 0
 
     def configure(self, updated: AbstractSet[str]) -> None:
-        """Read the option. Raises OptionsError."""
+        """Take the share that the settings say."""
         if "immich_shadow" in updated:
-            self._share = parse_share(ctx.options.immich_shadow)
+            self._share = self._service.settings.shadow
 
     def response(self, flow: HTTPFlow) -> None:
         """Start a comparison for the chosen share of the answers that are Triton's."""
@@ -154,14 +153,3 @@ class Shadow:
         )
         self._service.observers.shadow_compared(compared, seconds)
         logger.info("shadow: %s, upstream %.0f ms", comparison.summary, 1000 * seconds)
-
-
-def parse_share(text: str) -> float:
-    """Return the share, 0..1. Raises OptionsError."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise OptionsError(f"immich_shadow must be a number between 0 and 1, e.g. 0.02, not {text!r}")
-    return share

@@ -19,7 +19,7 @@ from immich_triton.triton.inference import ServerFault, Unavailable, WrongWeight
 from immich_triton.triton.transport import GARBAGE
 
 if TYPE_CHECKING:
-    from immich_triton.ml.routes import Route
+    from immich_triton.ml.route_file import Route
     from immich_triton.ml.service import Service
     from immich_triton.triton.inference import Call
 

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
-from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.utils.asyncio_utils import create_task
 
@@ -16,7 +15,7 @@ from immich_triton.core.errors import ProtocolError
 from immich_triton.core.flow_state import ByClient
 from immich_triton.ml.measurements import Measurements
 from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
-from immich_triton.proxy.metrics_server import Address, MetricsServer, listen, parse_address
+from immich_triton.proxy.metrics_server import MetricsServer, listen
 
 if TYPE_CHECKING:
     import socket
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Client
     from mitmproxy.http import HTTPFlow
 
+    from immich_triton.core.option_kinds import Address
     from immich_triton.ml.service import Service
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Metrics:
         if "immich_metrics_listen" not in updated:
             return
         try:
-            address = parse_address(ctx.options.immich_metrics_listen)
+            address = self._service.settings.metrics_listen
             if address != self._address:
                 self._move(address)
         except ValueError as error:

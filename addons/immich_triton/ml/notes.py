@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from immich_triton.core import flow_state
-from immich_triton.ml.protocol import KNOWN_TYPES
+from immich_triton.immich.task_types import KNOWN_TYPES
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
     from immich_triton.ml.protocol import Entry
-    from immich_triton.ml.routes import Route
+    from immich_triton.ml.route_file import Route
 
 UPSTREAM: Final = "passed through"
 

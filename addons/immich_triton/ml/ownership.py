@@ -12,7 +12,7 @@ from immich_triton.core.errors import ProtocolError
 from immich_triton.ml.ledger import Ledger
 
 if TYPE_CHECKING:
-    from immich_triton.ml.routes import Route
+    from immich_triton.ml.route_file import Route
 
 
 class Ownership:

@@ -26,6 +26,7 @@ from immich_triton.server.triton_models import RepositoryWatch, loading_order, w
 from immich_triton.server.triton_report import Report
 from immich_triton.server.triton_settings import TritonSettings
 from immich_triton.server.triton_stubs import StubWatch
+from immich_triton.triton import wire as triton_wire
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
 EXIT_SECONDS = 10
@@ -209,7 +210,7 @@ class TritonProcess:
 
     def _answers(self) -> bool:
         try:
-            with loopback.OPENER.open(f"{self.settings.url}/v2/health/live", timeout=1) as response:
+            with loopback.OPENER.open(self.settings.url + triton_wire.LIVE, timeout=1) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False

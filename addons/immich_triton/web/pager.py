@@ -7,9 +7,9 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from immich_triton.web.immich import Found, Refused, Unreachable
+from immich_triton.immich.api import METADATA, SMART, Unreachable
+from immich_triton.web.immich import Found, Refused
 from immich_triton.web.pages import MOST_STOCK_PAGES, Ranked
-from immich_triton.web.question import METADATA, SMART
 from immich_triton.web.respond import page_of
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from immich_triton.immich.api import METADATA, SMART, Unreachable
 from immich_triton.web import fusion
 from immich_triton.web.failopen import brief
-from immich_triton.web.immich import Found, Immich, Refused, Unreachable
+from immich_triton.web.immich import Found, Immich, Refused
 from immich_triton.web.pages import Ranked
-from immich_triton.web.question import METADATA, SMART, Question
+from immich_triton.web.question import Question
 from immich_triton.web.relevance import by_api
 from immich_triton.web.relevance.score import GOOD
 

@@ -10,6 +10,7 @@ from typing import Final
 import requests
 
 from immich_triton.core import direct_requests
+from immich_triton.triton import wire as triton_wire
 from trials.installation import Installation, eventually
 from trials.load import Kind, Load, Outcome, ask, count, describe, load
 from trials.repository import Repository
@@ -54,7 +55,7 @@ class World:
 
     def control(self, model: str, action: str) -> None:
         """Load or unload a model in Triton."""
-        address = f"{self.site.triton_url}/v2/repository/models/{model}/{action}"
+        address = self.site.triton_url + triton_wire.control(model, action)
         direct_requests.post(address, timeout=120).raise_for_status()
 
     def loads(self, model: str) -> bool:

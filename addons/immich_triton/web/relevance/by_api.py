@@ -8,7 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from immich_triton.web.immich import Refused, Unreachable
+from immich_triton.immich.api import Unreachable
+from immich_triton.web.immich import Refused
 from immich_triton.web.relevance.score import Wanted, readable
 
 if TYPE_CHECKING:
