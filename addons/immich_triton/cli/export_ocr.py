@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console=console,
         )
     except (WheelError, onnx_graph.GraphError, ocr_proof.ProofError, OSError) as error:
-        console.print(f"export_ocr: {error}", style="red", markup=False)
+        console.print(f"export ocr: {error}", style="red", markup=False)
         return 1
     return 0
 
