@@ -61,7 +61,9 @@ def strays(tree: ast.Module) -> Iterator[str]:
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         match node:
-            case ast.Attribute(attr="metadata") if id(node) not in called:
+            case ast.Attribute(attr="metadata", value=value) if id(node) not in called and not is_dataclass_field(
+                value
+            ):
                 yield f"line {node.lineno}: metadata of a flow"
             case ast.ImportFrom(module="contextvars", names=names) if any(name.name == "ContextVar" for name in names):
                 yield f"line {node.lineno}: a variable of the task"
@@ -73,6 +75,11 @@ def strays(tree: ast.Module) -> Iterator[str]:
                 yield f"line {node.lineno}: a dictionary by client or flow"
             case ast.Call(func=ast.Attribute(attr=method), args=[key, *_]) if method in BY_KEY and is_id(key):
                 yield f"line {node.lineno}: a dictionary by client or flow"
+
+
+def is_dataclass_field(node: ast.AST) -> bool:
+    """Whether an expression is the declaration of an option (`core.options`), whose metadata is another one."""
+    return isinstance(node, ast.Name) and node.id == "declared"
 
 
 def is_id(node: ast.AST) -> bool:

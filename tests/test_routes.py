@@ -43,7 +43,7 @@ def test_reads_what_the_export_scripts_write(tmp_path: Path) -> None:
 
 def test_no_routes_is_fine_but_no_folder_is_not(tmp_path: Path) -> None:
     assert load_routes(tmp_path).routes == ()
-    with pytest.raises(RouteError, match=r"does not exist; set immich_models to .*export_ocr"):
+    with pytest.raises(RouteError, match=r"does not exist; set immich_models to .*export ocr"):
         load_routes(tmp_path / "missing")
 
 
