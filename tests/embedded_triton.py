@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,9 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from places import PROJECT
+from ports import free_ports as free_ports  # tests/e2e takes it from here
 from toolbox import die_with_parent
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SCRIPTS = PROJECT / "scripts"
 START_SECONDS = 120.0  # a loaded machine with two cores needs about 20 for all models
 
 
@@ -27,15 +28,6 @@ def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-def free_ports(count: int) -> list[int]:
-    """Return *count* different TCP ports that are free on 127.0.0.1 now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @dataclass

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
-from embedded_triton import eventually, free_ports
+from embedded_triton import eventually
+from places import PROJECT
+from ports import free_ports
 from toolbox import die_with_parent
 
-PROJECT = Path(__file__).resolve().parents[1]
 ADDON = PROJECT / "addons" / "immich_ml.py"
 
 
@@ -109,6 +111,18 @@ def command(*, port: int, mode: str, script: Path = ADDON, program: str = "mitmd
     for name, value in options.items():
         line += ["--set", f"{name}={value}"]
     return line
+
+
+def refused_start(
+    directory: Path, *, mode: str = "reverse:http://127.0.0.1:9", program: str = "mitmdump", **options: Any
+) -> tuple[int, str]:
+    """Start mitmdump with options that must stop it; return the exit code and what it printed."""
+    options = {"immich_models": directory, "immich_state_dir": directory / "state", "confdir": directory, **options}
+    if program == "mitmweb":
+        options |= {"web_port": free_ports(1)[0], "web_open_browser": "false"}
+    line = die_with_parent.wrap(command(port=free_ports(1)[0], mode=mode, program=program, **options))
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    return ended.returncode, ended.stdout + ended.stderr
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import export_clip
 import numpy as np
 import pytest
 from clip_standins import MODELS, SEED, ClipStandins, run_in_export_environment
-from embedded_triton import StartTriton, free_ports
+from embedded_triton import StartTriton
+from ports import free_ports
 from toolbox import clip_environment, clip_repository
 from toolbox.clip_models import CLIP_MODELS
 from toolbox.repository import PROJECT
