@@ -20,7 +20,7 @@ SCRIPTS = PROJECT / "scripts"
 START_SECONDS = 120.0  # a loaded machine with two cores needs about 20 for all models
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Return whether *condition* becomes true within *seconds*."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -11,10 +11,15 @@ from typing import Final
 import pytest
 
 TRITON: Final = "triton"
-"""The group of tests that start a real Triton, one worker's: two servers at a time would wait for each other's cores,
-and fixtures of the session exist once."""
+"""The group of tests that use a real Triton, one worker's: two servers at a time would wait for each other's cores,
+and fixtures of the session exist once. Tests that start one of their own to stop, kill and break it, with models that
+compute nothing, are marked as the group ``supervisor``: theirs mostly wait.
+"""
 
-_FIRST: Final = (TRITON, "slow/", "process/")
+_SHARED: Final = {"triton_server", "ocr_models", "face_models", "clip_standins"}
+"""Fixtures that mean a Triton, or that take long to make."""
+
+_FIRST: Final = (TRITON, "supervisor", "slow/", "process/")
 _PACKAGE_IS_MISSING: Final = ("apt-get install", "could not import")
 
 
@@ -33,20 +38,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "slow" in item.path.parts:
             item.add_marker("slow")
-    with_triton = {item.path for item in items if _starts_triton(item)}
     places: dict[str, int] = {}
     for item in items:
         folder = f"{item.path.parent.name}/"
-        group = TRITON if item.path in with_triton else f"{folder}{item.path.stem}"
-        if item.get_closest_marker("xdist_group") is None:
+        group = TRITON if not _SHARED.isdisjoint(getattr(item, "fixturenames", ())) else f"{folder}{item.path.stem}"
+        if mark := item.get_closest_marker("xdist_group"):
+            group = mark.args[0]
+        else:
             item.add_marker(pytest.mark.xdist_group(group))
         places[item.nodeid] = next((i for i, first in enumerate(_FIRST) if group.startswith(first)), len(_FIRST))
     items.sort(key=lambda item: places[item.nodeid])
-
-
-def _starts_triton(item: pytest.Item) -> bool:
-    marks = item.iter_markers("xdist_group")
-    return "triton_server" in getattr(item, "fixturenames", ()) or any(TRITON in mark.args for mark in marks)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

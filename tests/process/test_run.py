@@ -17,6 +17,8 @@ from embedded_triton import Program, eventually
 from ports import free_ports
 from small_models import write_model, write_ocr_route
 
+pytestmark = pytest.mark.xdist_group("supervisor")
+
 
 @dataclass
 class Instance:

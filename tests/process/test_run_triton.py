@@ -21,6 +21,8 @@ from toolbox.triton_install import site_packages
 from toolbox.triton_process import TritonProcess
 from toolbox.triton_settings import TritonSettings
 
+pytestmark = pytest.mark.xdist_group("supervisor")
+
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 LOADED = "triton: echo loaded\n"
 """What is printed when it is loaded beside a running server; at the start there stands how long that took."""

@@ -18,6 +18,8 @@ from toolbox import processes
 from toolbox.triton_process import TritonProcess
 from toolbox.triton_settings import TritonSettings
 
+pytestmark = pytest.mark.xdist_group("supervisor")
+
 BALLAST = 64 << 20
 SLOW = f"""
 import time

@@ -12,6 +12,8 @@ from small_models import write_model
 from toolbox.triton_process import TritonProcess
 from toolbox.triton_settings import TritonSettings
 
+pytestmark = pytest.mark.xdist_group("supervisor")
+
 
 def controls() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("model control")}

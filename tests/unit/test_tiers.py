@@ -110,9 +110,9 @@ def test_one_worker_has_triton_and_the_long_ones_come_first(tmp_path: Path) -> N
     fast = [
         "process/test_marked.py::test_a triton",
         "unit/test_fixture.py::test_with triton",
-        "unit/test_fixture.py::test_beside triton",
         "process/test_server.py::test_a process/test_server",
         "a/test_plain.py::test_a a/test_plain",
+        "unit/test_fixture.py::test_beside unit/test_fixture",
     ]
     assert groups(tmp_path, "-m", "not slow") == fast
-    assert groups(tmp_path) == [*fast[:3], "slow/test_long.py::test_a slow/test_long", *fast[3:]]
+    assert groups(tmp_path) == [*fast[:2], "slow/test_long.py::test_a slow/test_long", *fast[2:]]
