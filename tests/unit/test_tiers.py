@@ -116,3 +116,15 @@ def test_one_worker_has_triton_and_the_long_ones_come_first(tmp_path: Path) -> N
     ]
     assert groups(tmp_path, "-m", "not slow") == fast
     assert groups(tmp_path) == [*fast[:2], "slow/test_long.py::test_a slow/test_long", *fast[2:]]
+
+
+def test_a_group_stays_in_one_worker(tmp_path: Path) -> None:
+    """With another version of pytest, pytest-xdist scatters groups in silence: it finds them by a private name."""
+    (tmp_path / "test_many.py").write_text(
+        "import os, pathlib, pytest\n\n\n@pytest.mark.parametrize('index', range(40))\ndef test_many(index):\n"
+        "    pathlib.Path('ran').open('a').write(os.environ['PYTEST_XDIST_WORKER'] + '\\n')\n"
+    )
+    (tmp_path / "test_other.py").write_text("def test_other():\n    pass\n")
+    assert run(tmp_path, "-n", "2", "--dist", "loadgroup").returncode == 0
+    workers = (tmp_path / "ran").read_text().split()
+    assert (len(workers), len(set(workers))) == (40, 1)
