@@ -119,12 +119,17 @@ def refused_start(
     directory: Path, *, mode: str = "reverse:http://127.0.0.1:9", program: str = "mitmdump", **options: Any
 ) -> tuple[int, str]:
     """Start mitmdump with options that must stop it; return the exit code and what it printed."""
-    log_file = directory / "refused.log"
     options = {"immich_models": directory, "immich_state_dir": directory / "state", "confdir": directory, **options}
     if program == "mitmweb":
         options |= {"web_port": free_ports(1)[0], "web_open_browser": "false"}
-    with running_mitmdump(command(port=free_ports(1)[0], mode=mode, program=program, **options), log_file) as process:
-        return process.wait(60), log_file.read_text(errors="replace")
+    return ended(command(port=free_ports(1)[0], mode=mode, program=program, **options), directory)
+
+
+def ended(line: list[str], directory: Path) -> tuple[int, str]:
+    """Run a command line of `command` that ends by itself; return the exit code and what it printed."""
+    log_file = directory / "ended.log"
+    with running_mitmdump(line, log_file) as process:
+        return process.wait(120), log_file.read_text(errors="replace")
 
 
 def _start(line: list[str], log_file: Path) -> subprocess.Popen[bytes] | WarmProcess:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_process import command
+from gateway_process import command, ended
 from ports import free_ports
 from recorder import recording_upstream
-from toolbox import die_with_parent
 
 
 @pytest.mark.parametrize("program", ["mitmdump", "mitmweb"])
@@ -32,6 +30,6 @@ def test_the_start_ends_with_the_reason(tmp_path: Path, program: str, values: li
             options |= {"web_port": web_port, "web_open_browser": "false"}
         line = command(port=gateway_port, mode=f"reverse:{upstream.url}", program=program, **options)
         line += [f"--set=immich_deadline={value}" for value in values]
-        ended = subprocess.run(die_with_parent.wrap(line), capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert complaint in ended.stdout + ended.stderr
+        code, printed = ended(line, tmp_path)
+    assert code == 1
+    assert complaint in printed
