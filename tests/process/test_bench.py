@@ -15,6 +15,7 @@ import onnx
 import pytest
 from embedded_triton import eventually
 from onnx import TensorProto, helper
+from ports import free_ports
 from recorder import recording_upstream
 from toolbox import processes
 from toolbox.bench import clip, growth, overhead, samples, throughput
@@ -211,8 +212,10 @@ def test_nobody_at_the_address_is_an_error(capsys: pytest.CaptureFixture[str]) -
 @pytest.fixture(scope="module")
 def gateway(ocr_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     options = bench.parser().parse_args(["--models", str(ocr_models)])
-    with bench.running(options) as started:
-        yield started
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolbox.bench.service._free_ports", free_ports)  # other tests of this run take none of them
+        with bench.running(options) as started:
+            yield started
 
 
 def at(gateway: Gateway) -> list[str]:
