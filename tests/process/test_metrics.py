@@ -11,24 +11,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import requests
 from embedded_triton import eventually
 from gateway_process import ADDON, GatewayProcess, refused_start, running_gateway
-from hypothesis import given
-from hypothesis import strategies as st
 from ports import free_ports
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 from toolbox.client import encode, entries_for, predict
 
-from immich_triton.faults import FaultKind
-from immich_triton.measurements import REFUSALS, Measurements
-from immich_triton.metrics_server import parse_address
-from immich_triton.observer import CatchUp, Clock, Reason, Refusal, RequestDone, RouteTaken
+from immich_triton.observer import Clock, RequestDone
 from immich_triton.timing import overhead
 
 PREFIX = "immich_gateway"
@@ -371,61 +366,7 @@ def test_nothing_that_a_client_says_becomes_a_label(gateway: GatewayProcess, tri
     assert seen[0] == seen[1] == seen[2]  # the words differ, the series do not
 
 
-@given(
-    tasks=st.lists(st.text(), max_size=3),
-    words=st.tuples(st.text(), st.text(), st.text()),
-    status=st.integers(200, 599),
-    image=st.booleans(),
-)
-def test_labels_come_from_fixed_sets(tasks: list[str], words: tuple[Any, Any, Any], status: int, image: bool) -> None:
-    measurements = Measurements()
-    route, reason, word = words
-    measurements.request_done(RequestDone(tuple(tasks), route, image, status, reason, 1.0))
-    measurements.refused(word, status)
-    measurements.call_failed("ocr", word, again=True)
-    measurements.fell_back(word)
-    measurements.catch_up(word, reason)
-    measurements.shadow_failed(word)
-    fixed = {*get_args(Reason), *get_args(RouteTaken), *get_args(Refusal), *get_args(FaultKind), *get_args(CatchUp)}
-    fixed |= {"clip", "ocr", "facial-recognition", "several", "other", "image", "text"}
-    fixed |= {"client_error", "server_error", "failed", str(status), "502", "504", *map(str, REFUSALS.values())}
-    for family in measurements.registry.collect():
-        for sample in family.samples:
-            values = {value for key, value in sample.labels.items() if key != "le"}
-            assert family.name.endswith("build_info") or values <= fixed
-
-
-def test_what_alerts_wait_for_begins_at_zero() -> None:
-    samples = [sample for family in Measurements().registry.collect() for sample in family.samples]
-    lost = {
-        (sample.labels["task"], sample.labels["input"], sample.labels["reason"])
-        for sample in samples
-        if sample.name == f"{PREFIX}_requests_total" and sample.labels["outcome"] == "server_error"
-    }
-    assert ("clip", "text", "unavailable") in lost
-    assert ("facial-recognition", "image", "internal") in lost
-    for name in ("refused_requests", "upstream_errors", "fallbacks", "catch_ups"):
-        values = [sample.value for sample in samples if sample.name == f"{PREFIX}_{name}_total"]
-        assert values
-        assert set(values) == {0}
-    assert set(REFUSALS) == set(get_args(Refusal))
-
-
 # Where it is served
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:80", ("::1", 80)), ("gateway:1", ("gateway", 1)), ("", None)],
-)
-def test_an_address_has_host_and_port(text: str, address: tuple[str, int] | None) -> None:
-    assert parse_address(text) == address
-
-
-@pytest.mark.parametrize("text", ["9464", ":9464", "127.0.0.1", "127.0.0.1:", "h:0", "h:65536", "::1:9464", "h:9４64"])
-def test_an_address_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="immich_metrics_listen must be empty or look like"):
-        parse_address(text)
 
 
 def test_a_port_in_use_stops_the_start_and_says_what_to_do(tmp_path: Path) -> None:

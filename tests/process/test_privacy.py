@@ -4,25 +4,20 @@ operator is in any log, metric or file, whatever goes well or wrong. Real mitmdu
 
 from __future__ import annotations
 
-import base64
-import logging
-import re
 import shutil
 import socket
-import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
 import orjson
 import pytest
 import requests
 import tiny_encoders
+from disclosure import Secret, assert_absent, files_of, of_image, of_text
 from embedded_triton import StartTriton, TritonServer, eventually
 from gateway_process import GatewayProcess, kept, running_gateway
-from mitmproxy.test import tflow
 from places import DATA
 from ports import free_ports
 from recorder import Recorder, recording_upstream
@@ -30,72 +25,11 @@ from scrape import Scrape
 from stand_in_triton import OCR_NAME, write_routes
 from toolbox.client import Answer, encode, entries_for, predict
 
-from immich_triton.privacy import Privacy
-from immich_triton.redaction import redact, where
-from immich_triton.service import Service
-
 RECEIPT = (DATA / "images" / "zh_receipt.jpg").read_bytes()
 FACE = (DATA / "images" / "astronaut.jpg").read_bytes()
 QUERY = "海边婚礼 wedding-kqzx 外婆"
 TOKEN = "path-token-0123456789abcdef"  # noqa: S105
 FACES = b'{"facial-recognition":[],"imageHeight":1,"imageWidth":1,"note":"upstream-secret-kqzx"}'
-LEAST = 4
-"""Bytes by which something is told from noise."""
-WINDOW = 12
-"""Bytes of an image by which it could be recognised; a line of log has room for that many."""
-
-
-def spellings(secret: bytes) -> set[bytes]:
-    """Return how *secret* may look in a text: as it is, escaped by Python or JSON, quoted, hexadecimal, Base64."""
-    seen = {secret, repr(secret)[2:-1].encode(), secret.hex().encode(), quote(secret).encode()}
-    for lead in range(3):
-        coded = base64.b64encode(bytes(lead) + secret)
-        seen.add(coded[4 if lead else 0 : -4])  # what does not depend on the neighbours
-    try:
-        text = secret.decode()
-    except UnicodeDecodeError:
-        pass
-    else:
-        seen |= {ascii(text)[1:-1].encode(), orjson.dumps(text)[1:-1], text.encode("utf-16-le")}
-    return {spelling for spelling in seen if len(spelling) >= LEAST}
-
-
-class Secret(NamedTuple):
-    """What must not be found, and what to call it when it is."""
-
-    name: str
-    value: bytes
-
-
-def of_text(name: str, text: str) -> list[Secret]:
-    """Three Chinese characters in a row, long words and numbers: a log that cuts a text short would still tell it."""
-    pieces = re.findall(r"(?=([\u4e00-\u9fff]{3}))", text) + re.findall(r"[a-z]{4,}|[0-9-]{7,}", text)
-    return [Secret(name, piece.encode()) for piece in pieces]
-
-
-def of_image(name: str, image: bytes) -> list[Secret]:
-    """Windows from all over the file, and the whole beginning of its body."""
-    places = {*range(0, 200, WINDOW), *range(200, len(image) - WINDOW, 997)}
-    windows = [image[place : place + WINDOW] for place in sorted(places)]
-    return [Secret(name, window) for window in windows if len(set(window)) > 4]
-
-
-def assert_absent(secrets: list[Secret], places: dict[str, bytes]) -> None:
-    """Fail with the name of the secret and the line of the place where it is."""
-    assert secrets
-    for name, content in places.items():
-        for secret in secrets:
-            for spelling in spellings(secret.value):
-                if (at := content.find(spelling)) >= 0:
-                    line = content[content.rfind(b"\n", 0, at) + 1 : at + 200].split(b"\n")[0]
-                    pytest.fail(f"{secret.name} {secret.value!r} is in {name}: {line!r}")
-
-
-def files_of(*directories: Path) -> dict[str, bytes]:
-    """Every file of a program; not its libraries, in which any row of small numbers occurs."""
-    found = [path for directory in directories for path in directory.rglob("*") if path.is_file()]
-    found = [path for path in found if ".so" not in path.name]
-    return {str(path): path.read_bytes() for path in found}
 
 
 def test_the_search_finds_what_is_there() -> None:
@@ -229,81 +163,6 @@ def test_nothing_of_photos_and_queries_is_kept(
         Secret("a number of a vector", number.encode()) for vector in vectors for number in vector if len(number) > 8
     ]
     assert_absent(secrets, places)
-
-
-@pytest.mark.parametrize(
-    ("text", "rest"),
-    [
-        ("KeyError: '猫 cat'", "KeyError: '…'"),
-        ("can't open file \"secret name", 'can\'t open file "…"'),
-        (r"UnicodeDecodeError: b'\xe7\'x' in 3", "UnicodeDecodeError: '…' in 3"),
-        ("token Lake or 湖 at the lake-side is \x00 unknown", "token … or … … … …-side is … unknown"),
-        ("Parse error.\nresponse: wedding", "Parse error.…response: …"),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", "CUDA out of memory. Tried to allocate 2.00 GiB"),
-    ],
-)
-def test_an_error_is_told_without_what_it_quotes(text: str, rest: str) -> None:
-    assert redact(text, b"at the LAKE") == rest
-
-
-def test_an_error_is_told_in_bounded_time_and_length() -> None:
-    assert len(redact("x" * 10_000_000, b"y " * 1_000_000)) == 301
-    assert len(redact("'" * 10_000_001)) <= 301
-
-
-def test_what_mitmproxy_quotes_is_filtered_in_bounded_memory(caplog: pytest.LogCaptureFixture) -> None:
-    """The filter took 155 bytes for each one that it dropped: an endless head of the upstream was the end."""
-    quoted = repr(RECEIPT * 50)
-    log = logging.getLogger("mitmproxy.proxy.server")
-    privacy = Privacy(Service())
-    flow = tflow.tflow(err=True)
-    assert flow.error
-    flow.error.msg = f"unexpected server response: {quoted}"
-    log.addFilter(privacy._filter)
-    tracemalloc.start()
-    try:
-        privacy.error(flow)
-        log.warning("Unexpected data from server: %s", quoted)
-        assert tracemalloc.get_traced_memory()[1] < 20 * len(quoted)  # what other threads do counts too
-    finally:
-        tracemalloc.stop()
-        log.removeFilter(privacy._filter)
-    assert flow.error.msg == "unexpected server response: …"
-    assert caplog.messages == ["Unexpected data from server: …"]
-
-
-def test_an_unexpected_error_is_told_by_its_place() -> None:
-    try:
-        try:
-            dict[str, str]()[QUERY]
-        except KeyError as error:
-            raise ValueError(QUERY) from error
-    except ValueError as error:
-        told = where(error)
-    assert "builtins.ValueError" in told
-    assert "builtins.KeyError" in told
-    assert "test_privacy.py" in told
-    assert_absent(of_text("the query", QUERY), {"the place": told.encode()})
-
-
-def test_errors_that_are_each_others_cause_are_told_once() -> None:
-    error, other = ValueError(QUERY), KeyError(QUERY)
-    error.__cause__ = error
-    assert where(error) == "builtins.ValueError"
-    error.__cause__, other.__cause__ = other, error
-    assert where(error).splitlines() == ["builtins.ValueError", "builtins.KeyError"]
-    error.__cause__, error.__suppress_context__ = None, False
-    error.__context__, other.__cause__, other.__context__ = other, None, error
-    assert where(error).splitlines() == ["builtins.ValueError", "builtins.KeyError"]
-
-
-def test_a_long_chain_of_causes_is_cut() -> None:
-    error: Exception = ValueError()
-    for _ in range(10_000):
-        above = ValueError()
-        above.__cause__ = error
-        error = above
-    assert len(where(error).splitlines()) <= 50
 
 
 # A Triton whose errors quote what it was asked, or hold what it found
