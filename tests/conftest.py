@@ -12,6 +12,8 @@ from embedded_triton import StartTriton, running
 if TYPE_CHECKING:
     from clip_standins import ClipStandins
 
+pytest_plugins = ["tiers"]
+
 # A busy machine is no failure: how long an example takes says nothing here.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")

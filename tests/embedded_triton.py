@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from ports import free_ports as free_ports  # tests/e2e takes it from here
 
 from immich_triton.core.command import COMMAND
 from immich_triton.server import die_with_parent
@@ -18,7 +19,7 @@ from immich_triton.server import die_with_parent
 START_SECONDS = 120.0  # a loaded machine with two cores needs about 20 for all models
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Return whether *condition* becomes true within *seconds*."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -26,15 +27,6 @@ def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-def free_ports(count: int) -> list[int]:
-    """Return *count* different TCP ports that are free on 127.0.0.1 now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @dataclass

@@ -13,13 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
-from embedded_triton import eventually, free_ports
+import warm_python
+from embedded_triton import eventually
+from places import PROJECT
+from ports import free_ports
+from warm_python import WarmProcess
 
 from immich_triton.server import die_with_parent
 
-PROJECT = Path(__file__).resolve().parents[1]
 ADDON = PROJECT / "addons" / "immich_ml.py"
 
 
@@ -31,7 +35,7 @@ class GatewayProcess:
     script: Path
     state_dir: Path
     log_file: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | WarmProcess
     metrics_url: str
 
     @property
@@ -112,19 +116,44 @@ def command(*, port: int, mode: str, script: Path = ADDON, program: str = "mitmd
     return line
 
 
-@contextmanager
-def running_mitmdump(line: list[str], log_file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command line of `command` in the folder of its log; it ends with the block, however that ends."""
+def refused_start(
+    directory: Path, *, mode: str = "reverse:http://127.0.0.1:9", program: str = "mitmdump", **options: Any
+) -> tuple[int, str]:
+    """Start mitmdump with options that must stop it; return the exit code and what it printed."""
+    options = {"immich_models": directory, "immich_state_dir": directory / "state", "confdir": directory, **options}
+    if program == "mitmweb":
+        options |= {"web_port": free_ports(1)[0], "web_open_browser": "false"}
+    return ended(command(port=free_ports(1)[0], mode=mode, program=program, **options), directory)
+
+
+def ended(line: list[str], directory: Path) -> tuple[int, str]:
+    """Run a command line of `command` that ends by itself; return the exit code and what it printed."""
+    log_file = directory / "ended.log"
+    with running_mitmdump(line, log_file) as process:
+        return process.wait(120), log_file.read_text(errors="replace")
+
+
+def _start(line: list[str], log_file: Path) -> subprocess.Popen[bytes] | WarmProcess:
+    # mitmproxy prints without flushing: its last lines would be missing from a file, at times all of them.
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    program = Path(line[0])
+    if program.parent == Path(sys.executable).parent and warm_python.can_run(program.name):
+        return warm_python.start(line, environment, log_file)
     with log_file.open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             die_with_parent.wrap(line),
-            # mitmproxy prints without flushing: its last lines would be missing from a file, at times all of them.
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=log_file.parent,
         )
+
+
+@contextmanager
+def running_mitmdump(line: list[str], log_file: Path) -> Iterator[subprocess.Popen[bytes] | WarmProcess]:
+    """Run a command line of `command` in the folder of its log; it ends with the block, however that ends."""
+    process = _start(line, log_file)
     try:
         yield process
     finally:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from embedded_triton import eventually, free_ports
+from embedded_triton import eventually
 from gateway_process import GatewayProcess, running_gateway
+from ports import free_ports
 
 
 @dataclass

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedded_triton import eventually, free_ports
-from gateway_process import PROJECT, GatewayProcess, command, running_mitmdump
+from embedded_triton import eventually
+from gateway_process import GatewayProcess, command, running_mitmdump
+from places import PROJECT
+from ports import free_ports
 
 ADDON = PROJECT / "addons" / "immich_web.py"
 

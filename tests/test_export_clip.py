@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from clip_standins import MODELS, SEED, ClipStandins, run_in_export_environment
-from embedded_triton import StartTriton, free_ports
+from embedded_triton import StartTriton
+from ports import free_ports
 
 from immich_triton.cli import export_clip
 from immich_triton.core.command import COMMAND

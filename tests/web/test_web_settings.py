@@ -9,11 +9,11 @@ from pathlib import Path
 
 import document_options
 import pytest
-from embedded_triton import free_ports
 from gateway_process import command
 from mitmproxy.addons.dumper import Dumper
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
+from ports import free_ports
 from site_process import ADDON
 
 from immich_triton.core.option_kinds import Integer, Milliseconds

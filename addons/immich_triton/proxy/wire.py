@@ -3,7 +3,7 @@
 mitmproxy has no public hook for four things: to answer before a body arrives (a response set in ``requestheaders``
 still buffers the whole body), to word the error of an unreachable upstream, to use a fresh upstream connection for each
 request, and to bound what a slow or a greedy client may do. All go through ``proxyserver.connections[client.id]``;
-tests/test_wire.py is the contract with the pinned version.
+tests/process/test_wire.py is the contract with the pinned version.
 """
 
 from __future__ import annotations
