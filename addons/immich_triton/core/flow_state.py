@@ -2,7 +2,7 @@
 
 What is saved is a plain value in ``flow.metadata``, which mitmproxy writes with the flow and reads with it: a name in
 such a file is a contract, and stays. What is in memory has its row here and is held by its owner. Only the owner
-writes it; everybody may read it. tests/test_flow_state.py compares the table with the code.
+writes it; everybody may read it. tests/unit/core/test_flow_state.py compares the table with the code.
 """
 
 from __future__ import annotations
