@@ -30,6 +30,7 @@ class Needs(Enum):
 
     NOTHING = ()
     GATEWAY = ("mitmproxy", "orjson", "requests", "rich", "tritonclient")
+    PICTURES = (*GATEWAY, "PIL")
     TRITON = (*GATEWAY, "onnx", "onnxruntime", "pytriton", "rapidocr_onnxruntime")
 
 
