@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +37,17 @@ class Program:
     console_path: Path
 
     @classmethod
-    def start(cls, command: str, arguments: Sequence[object], console: Path) -> Program:
-        """Start ``immich-triton`` *command*; what it prints goes to the file *console*."""
+    def start(
+        cls,
+        command: str,
+        arguments: Sequence[object],
+        console: Path,
+        program: Sequence[object] = COMMAND,
+        env: Mapping[str, str] | None = None,
+    ) -> Program:
+        """Start *program* (``immich-triton``) *command*; what it prints goes to the file *console*."""
         console.parent.mkdir(parents=True, exist_ok=True)
-        line = [*COMMAND, command, *map(str, arguments)]
+        line = [*map(str, program), command, *map(str, arguments)]
         with console.open("wb") as output:
             process = subprocess.Popen(
                 die_with_parent.wrap(line),
@@ -48,6 +55,7 @@ class Program:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                env=env,
             )
         return cls(process, console)
 
