@@ -133,11 +133,11 @@ def ended(line: list[str], directory: Path) -> tuple[int, str]:
         return process.wait(120), log_file.read_text(errors="replace")
 
 
-def _start(line: list[str], log_file: Path) -> subprocess.Popen[bytes] | WarmProcess:
+def _start(line: list[str], log_file: Path, *, fresh: bool) -> subprocess.Popen[bytes] | WarmProcess:
     # mitmproxy prints without flushing: its last lines would be missing from a file, at times all of them.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     program = Path(line[0])
-    if program.parent == Path(sys.executable).parent and warm_python.can_run(program.name):
+    if not fresh and program.parent == Path(sys.executable).parent and warm_python.can_run(program.name):
         return warm_python.start(line, environment, log_file)
     with log_file.open("ab") as log:
         return subprocess.Popen(
@@ -151,9 +151,14 @@ def _start(line: list[str], log_file: Path) -> subprocess.Popen[bytes] | WarmPro
 
 
 @contextmanager
-def running_mitmdump(line: list[str], log_file: Path) -> Iterator[subprocess.Popen[bytes] | WarmProcess]:
-    """Run a command line of `command` in the folder of its log; it ends with the block, however that ends."""
-    process = _start(line, log_file)
+def running_mitmdump(
+    line: list[str], log_file: Path, *, fresh: bool = False
+) -> Iterator[subprocess.Popen[bytes] | WarmProcess]:
+    """Run a command line of `command` in the folder of its log; it ends with the block, however that ends.
+
+    *fresh*: in a process of which the system, too, shows this command line.
+    """
+    process = _start(line, log_file, fresh=fresh)
     try:
         yield process
     finally:
@@ -174,9 +179,13 @@ def running_gateway(
     upstream: str,
     script: Path = ADDON,
     program: str = "mitmdump",
+    fresh: bool = False,
     **options: object,
 ) -> Iterator[GatewayProcess]:
-    """Start the gateway, wait until it answers, stop it at the end. *directory* takes its log and its state."""
+    """Start the gateway, wait until it answers, stop it at the end. *directory* takes its log and its state.
+
+    *fresh* as for `running_mitmdump`.
+    """
     port, metrics_port = free_ports(2)
     log_file = directory / "gateway.log"
     state_dir = directory / "state"
@@ -189,7 +198,7 @@ def running_gateway(
         **options,
     }
     line = command(port=port, mode=f"reverse:{upstream}", script=script, program=program, **options)
-    with running_mitmdump(line, log_file) as process:
+    with running_mitmdump(line, log_file, fresh=fresh) as process:
         metrics_url = f"http://127.0.0.1:{metrics_port}"
         gateway = GatewayProcess(f"http://127.0.0.1:{port}", script, state_dir, log_file, process, metrics_url)
         wait_until_answering(gateway)

@@ -28,6 +28,7 @@ def test_tells_whether_every_route_is_ready(tmp_path: Path, capsys: pytest.Captu
             models=write_routes(tmp_path / "models"),
             triton_url=triton.url,
             upstream="http://127.0.0.1:9",
+            fresh=True,
             **more,
         ) as gateway,
     ):
@@ -41,7 +42,7 @@ def test_a_gateway_without_metrics_cannot_be_asked(tmp_path: Path, capsys: pytes
     (tmp_path / "models").mkdir()
     nobody = "http://127.0.0.1:9"
     with running_gateway(
-        tmp_path, models=tmp_path / "models", triton_url=nobody, upstream=nobody, immich_metrics_listen=""
+        tmp_path, models=tmp_path / "models", triton_url=nobody, upstream=nobody, fresh=True, immich_metrics_listen=""
     ) as gateway:
         assert check(tmp_path, gateway) == 1
     assert "the gateway serves no /readyz" in capsys.readouterr().err

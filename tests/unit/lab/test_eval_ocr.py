@@ -227,8 +227,7 @@ def test_pages_can_be_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert [Path(tmp_path, f"{name}.jpg").is_file() for name in truth] == [True]
 
 
+@needs_fonts
 def test_nobody_at_the_address_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    if fonts.missing_packages():
-        pytest.skip("Debian fonts are not installed")
     assert eval_ocr.main(["--url", "http://127.0.0.1:9", "--pages", "1"]) == 1
     assert "nobody answers at http://127.0.0.1:9" in capsys.readouterr().err
