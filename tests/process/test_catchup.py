@@ -364,11 +364,11 @@ async def test_a_dead_process_is_well_enough_to_ask_for_photos_when_one_may_try(
         with pytest.raises(Unavailable):
             await service.triton.infer(call, 0.5)
         lose(service, "ocr")
-        gate = service.triton.gate(route.pipelines[0])
-        assert gate.state == "open"
+        breaker = service.triton.breaker(route.pipelines[0])
+        assert breaker.state == "open"
         await catch_up.attend()
         assert immich.queues == []
         async with asyncio.timeout(60):
-            while not gate.passable:  # noqa: ASYNC110 - nobody would set an event
+            while not breaker.passable:  # noqa: ASYNC110 - nobody would set an event
                 await asyncio.sleep(0.05)
         assert await attend_until(catch_up, lambda: immich.queues == ["ocr"])

@@ -22,7 +22,7 @@ from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 
-from immich_triton.core.observer import Clock, RequestDone
+from immich_triton.core.observer import RequestDone, Timing
 from immich_triton.core.timing import overhead
 from immich_triton.immich.ml_client import encode, entries_for, predict
 
@@ -246,7 +246,7 @@ def test_an_answer_says_where_its_time_went(gateway: GatewayProcess, triton: Sta
 
 
 def test_the_parts_of_several_tasks_overlap_so_there_is_no_rest() -> None:
-    clock = Clock(waited=0.1, at_triton=0.9, at_upstream=0.2)
+    clock = Timing(waited=0.1, at_triton=0.9, at_upstream=0.2)
     assert overhead(RequestDone(("ocr",), "triton", True, 200, "ok", 1.5, clock)) == pytest.approx(0.3)
     assert overhead(RequestDone(("clip", "ocr"), "triton", True, 200, "ok", 1.5, clock)) is None
     assert overhead(RequestDone(("ocr",), "split", True, 200, "ok", 1.5, clock)) is None

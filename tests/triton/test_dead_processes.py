@@ -114,7 +114,7 @@ async def client_of(triton: TritonServer) -> AsyncIterator[TritonClient]:
         yield client
         async with asyncio.timeout(120):
             await asyncio.gather(*(send(client, 0.01) for _ in range(4)))
-            while not client.gate(PIPE).is_open:  # noqa: ASYNC110 - nobody would set an event
+            while not client.breaker(PIPE).is_closed:  # noqa: ASYNC110 - nobody would set an event
                 await asyncio.sleep(0.05)
     finally:
         await client.close()

@@ -68,7 +68,7 @@ FaultKind = Literal["unreachable", "broken", "timeout", "process", "unloaded", "
 
 
 @dataclass
-class Clock:
+class Timing:
     """Where the time of a request went, in seconds; several tasks of one request add up."""
 
     waited: float = 0.0
@@ -89,7 +89,7 @@ class RequestDone:
     status: int
     reason: Reason
     seconds: float
-    clock: Clock = field(default_factory=Clock)
+    timing: Timing = field(default_factory=Timing)
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class Observer:
     def bytes_held(self, count: int) -> None:
         """Take note how many bytes of ``/predict`` bodies are held or expected."""
 
-    def gate_changed(self, pipeline: str, *, is_open: bool, reason: str) -> None:
-        """Take note that requests of a pipeline pass again (*is_open*) or wait; *reason* is for people, not a label."""
+    def breaker_changed(self, pipeline: str, *, is_closed: bool, reason: str) -> None:
+        """Take note that requests of a pipeline pass again (*is_closed*) or wait; *reason* is for people, no label."""
 
     def call_failed(self, pipeline: str, kind: FaultKind, *, again: bool) -> None:
         """Take note that one call to Triton failed, how (`FaultKind`), and whether it is tried again."""
@@ -174,8 +174,8 @@ class Observers(Observer):
         self._tell(lambda observer: observer.bytes_held(count))
 
     @override
-    def gate_changed(self, pipeline: str, *, is_open: bool, reason: str) -> None:
-        self._tell(lambda observer: observer.gate_changed(pipeline, is_open=is_open, reason=reason))
+    def breaker_changed(self, pipeline: str, *, is_closed: bool, reason: str) -> None:
+        self._tell(lambda observer: observer.breaker_changed(pipeline, is_closed=is_closed, reason=reason))
 
     @override
     def call_failed(self, pipeline: str, kind: FaultKind, *, again: bool) -> None:

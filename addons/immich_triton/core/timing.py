@@ -26,7 +26,7 @@ def overhead(done: RequestDone) -> float | None:
     """
     if len(done.tasks) != 1 or done.route != "triton":
         return None
-    return max(0.0, done.seconds - done.clock.waited - done.clock.at_triton - done.clock.at_upstream)
+    return max(0.0, done.seconds - done.timing.waited - done.timing.at_triton - done.timing.at_upstream)
 
 
 def announce(response: Response, done: RequestDone) -> None:
@@ -59,8 +59,8 @@ def _parts(done: RequestDone) -> dict[str, float]:
     """Return the seconds of each part, without those that say nothing."""
     parts = {"total": done.seconds}
     if done.route in ("triton", "split"):
-        parts |= {"wait": done.clock.waited, "triton": done.clock.at_triton}
-    if done.clock.at_upstream:
-        parts["upstream"] = done.clock.at_upstream
+        parts |= {"wait": done.timing.waited, "triton": done.timing.at_triton}
+    if done.timing.at_upstream:
+        parts["upstream"] = done.timing.at_upstream
     own = overhead(done)
     return parts if own is None else {**parts, "gateway": own}

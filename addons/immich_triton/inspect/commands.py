@@ -25,7 +25,7 @@ from mitmproxy.utils.asyncio_utils import create_task
 from immich_triton.core import flow_state
 from immich_triton.core.errors import ProtocolError
 from immich_triton.core.json_text import dump
-from immich_triton.core.observer import Clock
+from immich_triton.core.observer import Timing
 from immich_triton.inspect.comparing import Comparison, NotComparableError, compare
 from immich_triton.inspect.contentview import is_prediction
 from immich_triton.ml import dispatch, upstream
@@ -157,7 +157,7 @@ class Commands:
         within = self._service.settings.deadline
         # One after the other: on one machine they would compete for the processor and both look slow.
         began = time.monotonic()
-        question = dispatch.Question(form, base, began + within, Clock())
+        question = dispatch.Question(form, base, began + within, Timing())
         ours = await dispatch.answer(self._service, parts, {}, question)
         if question.fell_back:
             return AWAY, f"comparison: {AWAY} ({', '.join(tasks)}), so that there is nothing to compare"

@@ -153,7 +153,7 @@ class CatchUp(Observer):
         triton = self._service.triton
         well = bool(models) and not doubted and not await triton.not_ready(models, within=LOOK)
         # Half-open is well enough: it takes a request to find out, and without traffic none would come.
-        well = well and all(triton.gate(pipeline).state != "open" for pipeline in pipelines)
+        well = well and all(triton.breaker(pipeline).state != "open" for pipeline in pipelines)
         if not well:
             self._well_since.pop(task, None)
         return well

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from immich_triton.core.errors import ProtocolError
-from immich_triton.core.observer import Clock
+from immich_triton.core.observer import Timing
 from immich_triton.ml import upstream
 from immich_triton.ml.protocol import Entry, Form, build_form, merge, parse_task
 from immich_triton.ml.tasks import TASKS
@@ -38,13 +38,13 @@ class Part:
 class Question:
     """What does not differ between the tasks of a request. ``upstream`` is its address, ``ends`` a monotonic time.
 
-    ``clock`` and ``fell_back``, the tasks that the upstream answered in Triton's place, are filled in on the way.
+    ``timing`` and ``fell_back``, the tasks that the upstream answered in Triton's place, are filled in on the way.
     """
 
     form: Form
     upstream: str
     ends: float
-    clock: Clock
+    timing: Timing
     fell_back: set[str] = field(default_factory=set)
 
     @property
@@ -120,7 +120,7 @@ async def _ask_triton(service: Service, part: Part, call: Call, question: Questi
             question.left,
             priority=Priority.IMAGE if call.tensor == "IMAGE" else Priority.QUERY,
             patient=patient,
-            clock=question.clock,
+            timing=question.timing,
         )
         fragment = TASKS[part.route.task].fragment(part.route, part.entries, tensors)
     except WrongWeights as error:
@@ -152,4 +152,4 @@ async def _ask_upstream(service: Service, entries: Mapping[str, Any], question: 
         service.observers.upstream_failed(error.status)
         raise
     finally:
-        question.clock.at_upstream += time.monotonic() - since
+        question.timing.at_upstream += time.monotonic() - since

@@ -14,7 +14,7 @@ from mitmproxy.utils.asyncio_utils import create_task
 from immich_triton.core import flow_state, timing
 from immich_triton.core.errors import ProtocolError
 from immich_triton.core.flow_state import ByClient
-from immich_triton.core.observer import Clock, Reason, RequestDone, RouteTaken
+from immich_triton.core.observer import Reason, RequestDone, RouteTaken, Timing
 from immich_triton.core.redaction import where
 from immich_triton.ml import dispatch, upstream
 from immich_triton.ml.ledger import LedgerError
@@ -95,7 +95,7 @@ class Gateway:
         story.route = "split" if others else "triton"
         require_payload(form)
         within = settings.deadline if story.has_image else settings.query_deadline
-        question = dispatch.Question(form, address_of(flow.request), story.began + within, story.clock)
+        question = dispatch.Question(form, address_of(flow.request), story.began + within, story.timing)
         answer = await dispatch.answer(self._service, ours, others, question)
         if question.fell_back:
             flow_state.FELL_BACK.set(flow, True)
@@ -130,7 +130,7 @@ class _Story:
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        self.clock = Clock()
+        self.timing = Timing()
         self.tasks: tuple[str, ...] = ()
         self.route: RouteTaken = "none"
         self.has_image = False
@@ -138,7 +138,7 @@ class _Story:
 
     def end(self, status: int) -> RequestDone:
         seconds = time.monotonic() - self.began
-        return RequestDone(self.tasks, self.route, self.has_image, status, self.reason, seconds, self.clock)
+        return RequestDone(self.tasks, self.route, self.has_image, status, self.reason, seconds, self.timing)
 
 
 def failure(error: BaseException) -> tuple[Response, Reason]:

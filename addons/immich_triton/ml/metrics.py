@@ -160,7 +160,7 @@ class Metrics:
         self._measurements.look_at_triton(
             up=up,
             ready={model: model not in unready for model in models},
-            breakers=[(pipeline, triton.gate(pipeline).state) for pipeline in pipelines.values()],
+            breakers=[(pipeline, triton.breaker(pipeline).state) for pipeline in pipelines.values()],
         )
         names: dict[str, int] = {}
         for route in table.routes:

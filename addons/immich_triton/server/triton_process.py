@@ -15,11 +15,11 @@ from immich_triton.core import loopback
 from immich_triton.core.loopback import is_loopback
 from immich_triton.server import die_with_parent, preflight, triton_install, triton_log
 from immich_triton.server.back_off import BackOff
+from immich_triton.server.model_care import Caretaker
 from immich_triton.server.own_time import OwnTime
 from immich_triton.server.pid_file import PidFile, kill_session
 from immich_triton.server.preflight import StartError
 from immich_triton.server.processes import how_it_ended
-from immich_triton.server.triton_care import Caretaker
 from immich_triton.server.triton_control import ModelControl
 from immich_triton.server.triton_log import Kind
 from immich_triton.server.triton_models import RepositoryWatch, loading_order, wanted_models

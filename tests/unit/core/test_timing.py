@@ -6,18 +6,18 @@ import pytest
 from mitmproxy.http import Response
 
 from immich_triton.core import timing
-from immich_triton.core.observer import Clock, RequestDone, RouteTaken
+from immich_triton.core.observer import RequestDone, RouteTaken, Timing
 
 
 @pytest.mark.parametrize(
     ("route", "clock", "parts"),
     [
-        ("triton", Clock(0.1, 0.9), {"total": 1.5, "wait": 0.1, "triton": 0.9, "gateway": 0.5}),
-        ("split", Clock(0.1, 0.9, 0.25), {"total": 1.5, "wait": 0.1, "triton": 0.9, "upstream": 0.25}),
-        ("none", Clock(), {"total": 1.5}),
+        ("triton", Timing(0.1, 0.9), {"total": 1.5, "wait": 0.1, "triton": 0.9, "gateway": 0.5}),
+        ("split", Timing(0.1, 0.9, 0.25), {"total": 1.5, "wait": 0.1, "triton": 0.9, "upstream": 0.25}),
+        ("none", Timing(), {"total": 1.5}),
     ],
 )
-def test_what_is_written_is_read(route: RouteTaken, clock: Clock, parts: dict[str, float]) -> None:
+def test_what_is_written_is_read(route: RouteTaken, clock: Timing, parts: dict[str, float]) -> None:
     response = Response.make(200)
     timing.announce(response, RequestDone(("ocr",), route, True, 200, "ok", 1.5, clock))
     assert timing.parse(response.headers) == pytest.approx(parts)

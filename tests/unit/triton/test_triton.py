@@ -1,4 +1,4 @@
-"""The client of Triton: deadlines, retries, the gate, and which error says what."""
+"""The client of Triton: deadlines, retries, the breaker, and which error says what."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ async def test_bad_input_is_told_apart_and_never_retried() -> None:
     async with serving(FaultyTriton(refuse)) as triton, client_of(triton) as client:
         with pytest.raises(BadInput, match=r"^the image is empty \(0 bytes\)$"):
             await client.infer(CALL, deadline=60)
-        assert client.gate(PIPELINE).is_open
+        assert client.breaker(PIPELINE).is_closed
     assert len(triton.requests) == 1
 
 
@@ -178,7 +178,7 @@ async def test_a_fault_of_the_server_is_retried(fault: Handler) -> None:
     async with serving(FaultyTriton(fault, good)) as triton, client_of(triton) as client:
         assert (await client.infer(CALL, deadline=60))["EMBEDDING"].tolist() == [[0.5, -0.25]]
     assert len(triton.requests) == 2
-    # The gate asked for the pipeline and for the model behind it.
+    # The breaker asked for the pipeline and for the model behind it.
     assert set(triton.asked) == {"clip_text", "encoder"}
 
 
@@ -188,8 +188,8 @@ async def test_what_the_probe_says_carries_nobodys_request_id() -> None:
             self.seen: list[tuple[bool, str]] = []
 
         @override
-        def gate_changed(self, pipeline: str, *, is_open: bool, reason: str) -> None:
-            self.seen.append((is_open, current_id()))
+        def breaker_changed(self, pipeline: str, *, is_closed: bool, reason: str) -> None:
+            self.seen.append((is_closed, current_id()))
 
     RequestIds().requestheaders(flow := tflow.tflow())
     ids = Ids()
@@ -220,7 +220,7 @@ async def test_nothing_is_sent_while_a_model_is_not_ready() -> None:
     triton.ready = False
     async with serving(triton), client_of(triton) as client:
         waiting = [asyncio.create_task(client.infer(CALL, deadline=60))]
-        await until(lambda: not client.gate(PIPELINE).is_open)
+        await until(lambda: not client.breaker(PIPELINE).is_closed)
         waiting += [asyncio.create_task(client.infer(CALL, deadline=60)) for _ in range(10)]
         # The probe asks whether the pipeline is ready, and its model: here three times.
         probes = len(triton.asked)
@@ -237,7 +237,7 @@ async def test_waits_for_a_triton_that_is_not_there() -> None:
     port = int(gone.url.rsplit(":", 1)[1])
     async with client_of(gone) as client:
         work = asyncio.create_task(client.infer(CALL, deadline=60))
-        await until(lambda: not client.gate(PIPELINE).is_open)
+        await until(lambda: not client.breaker(PIPELINE).is_closed)
         async with serving(FaultyTriton(good), port):
             assert (await work)["EMBEDDING"].shape == (1, 2)
 
@@ -248,7 +248,7 @@ async def test_a_call_is_given_up_when_its_model_is_away_and_sent_again_when_it_
         work = asyncio.create_task(client.infer(CALL, deadline=60))
         await until(lambda: len(triton.requests) == 1)
         triton.ready = False
-        await until(lambda: not client.gate(PIPELINE).is_open)
+        await until(lambda: not client.breaker(PIPELINE).is_closed)
         triton.ready = True
         assert (await work)["EMBEDDING"].shape == (1, 2)
     assert len(triton.requests) == 2
@@ -265,7 +265,7 @@ async def test_a_call_whose_model_is_ready_is_waited_for_and_never_sent_again() 
         work = asyncio.create_task(client.infer(CALL, deadline=60))
         # Asked for a few times whether its models are ready: it has had its time several times over.
         await until(lambda: triton.asked.count("clip_text") >= 3)
-        assert client.gate(PIPELINE).is_open
+        assert client.breaker(PIPELINE).is_closed
         answer.set()
         assert (await work)["EMBEDDING"].shape == (1, 2)
     assert len(triton.requests) == 1
@@ -358,20 +358,20 @@ async def test_after_a_death_one_request_at_a_time_is_tried_until_one_is_answere
     seen = AtTriton()
     triton = FaultyTriton(NET_DIED)
     async with serving(triton), client_of(triton, observer=seen) as client:
-        gate = client.gate(PIPELINE)
+        breaker = client.breaker(PIPELINE)
         work = [asyncio.create_task(client.infer(CALL, deadline=60)) for _ in range(6)]
-        await until(lambda: not gate.is_open)
+        await until(lambda: not breaker.is_closed)
         await until(lambda: seen.now == 0)
         sent, seen.most = len(triton.requests), 0
         # Triton says ready all the while.
         await until(lambda: len(triton.requests) >= sent + 2)
         assert seen.most == 1
-        assert not gate.is_open
-        assert client.waiting([PIPELINE]) == {"clip_text": gate.reason}
-        assert "is not healthy" in gate.reason
+        assert not breaker.is_closed
+        assert client.waiting([PIPELINE]) == {"clip_text": breaker.reason}
+        assert "is not healthy" in breaker.reason
         triton.answers = [good]
         assert {answer["EMBEDDING"].shape for answer in await asyncio.gather(*work)} == {(1, 2)}
-        assert gate.state == "closed"
+        assert breaker.state == "closed"
         assert client.waiting([PIPELINE]) == {}
 
 
@@ -379,7 +379,7 @@ async def test_a_process_that_stays_dead_is_503_at_the_deadline_and_never_500() 
     async with serving(FaultyTriton(NET_DIED)) as triton, client_of(triton) as client:
         outcomes = await asyncio.gather(*(client.infer(CALL, deadline=3) for _ in range(4)), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [Unavailable] * 4
-        assert not client.gate(PIPELINE).is_open
+        assert not client.breaker(PIPELINE).is_closed
     assert len(triton.requests) < 4 * SENDS
 
 
@@ -387,7 +387,7 @@ async def replaced(client: TritonClient, triton: FaultyTriton, model: str) -> No
     """Load *model* anew, as long as it takes until the gateway has seen that."""
     probes = len(triton.asked)
     triton.away.add(model)
-    await until(lambda: len(triton.asked) >= probes + 6 and model in client.gate(PIPELINE).reason)
+    await until(lambda: len(triton.asked) >= probes + 6 and model in client.breaker(PIPELINE).reason)
     triton.away.discard(model)
 
 
@@ -395,7 +395,7 @@ async def test_a_request_over_which_a_model_dies_twice_is_given_up_as_poison() -
     triton = FaultyTriton(NET_DIED)
     async with serving(triton), client_of(triton) as client:
         work = asyncio.create_task(client.infer(CALL, deadline=60))
-        await until(lambda: client.gate(PIPELINE).state == "open")
+        await until(lambda: client.breaker(PIPELINE).state == "open")
         await replaced(client, triton, "encoder")
         with pytest.raises(Poison, match=r"poison: encoder died twice while it worked on this request"):
             await work
@@ -411,7 +411,7 @@ async def test_an_answer_that_is_late_does_not_make_a_dead_process_a_new_one(mon
         work = asyncio.create_task(client.infer(CALL, deadline=60))
         for _ in range(2):
             triton.late = 0.6
-            await until(lambda: "did not answer within" in client.gate(PIPELINE).reason or work.done())
+            await until(lambda: "did not answer within" in client.breaker(PIPELINE).reason or work.done())
             triton.late = 0
             sent = len(triton.requests)
             await until(lambda sent=sent: len(triton.requests) > sent or work.done())  # type: ignore[misc]
@@ -424,7 +424,7 @@ async def test_the_deaths_of_two_models_do_not_add_up() -> None:
     async with serving(triton), client_of(triton) as client:
         work = asyncio.create_task(client.infer(CALL, deadline=60))
         for model in ("encoder", "clip_text", "encoder"):
-            await until(lambda: client.gate(PIPELINE).state == "open" or work.done())
+            await until(lambda: client.breaker(PIPELINE).state == "open" or work.done())
             await replaced(client, triton, model)
         assert (await work)["EMBEDDING"].shape == (1, 2)
 
@@ -467,7 +467,7 @@ async def test_a_breaker_that_nobody_tries_closes_in_the_end(monkeypatch: pytest
     async with serving(FaultyTriton(NET_DIED)) as triton, client_of(triton) as client:
         with pytest.raises(Unavailable):
             await client.infer(CALL, deadline=0.5)
-        await until(lambda: client.gate(PIPELINE).is_open)
+        await until(lambda: client.breaker(PIPELINE).is_closed)
 
 
 @pytest.mark.parametrize("answer", [500, 502, 503])
@@ -561,5 +561,5 @@ async def test_an_open_breaker_shows_beside_a_closed_one_of_the_same_pipeline(or
     """Two encoders share ``clip_image`` and have a breaker each."""
     first, second = (Pipeline("clip_image", ("visual",), (name,)) for name in ("encoder_a", "encoder_b"))
     async with serving(FaultyTriton()) as triton, client_of(triton) as client:
-        client.gate(first).shut("a process died", stuck=True)
+        client.breaker(first).open("a process died", stuck=True)
         assert client.waiting([first, second][::order]) == {"clip_image": "a process died"}
