@@ -21,6 +21,8 @@ from toolbox import processes
 from immich_triton.routes import Pipeline
 from immich_triton.triton import Call, Poison, TritonClient
 
+pytestmark = pytest.mark.xdist_group("supervisor")  # what is waited for here is no computation
+
 PIPE = Pipeline("pipe", ("visual",), ("net",))
 
 NET = """
