@@ -28,6 +28,7 @@ def clip_models(encoders: dict[str, TinyEncoder]) -> Path:
     return encoders["see_a"].models
 
 
+@pytest.mark.xdist_group("triton")  # whose servers it asks for by their names
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("task", "model", "server", "repository"),
@@ -62,6 +63,7 @@ def test_an_image_with_too_many_pixels_is_refused(
     assert f"the image has 321x240 pixels, more than the allowed {PIXELS}" in answer.body["detail"]
 
 
+@pytest.mark.xdist_group("supervisor")  # with a server of its own, and little to compute
 def test_a_triton_with_a_key(upstream: Recorder, tmp_path: Path) -> None:
     models, key = tmp_path / "models", tmp_path / "key"
     tiny_encoders.repository(models, pairs="a")

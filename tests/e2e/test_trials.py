@@ -12,6 +12,7 @@ import pytest
 import tiny_encoders
 
 
+@pytest.mark.xdist_group("supervisor")  # with a server of its own, and little to compute
 @pytest.mark.timeout(600)
 def test_garbage_and_an_interruption_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_encoders.repository(tmp_path / "models", pairs="a")
