@@ -19,14 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import export_clip
 import numpy as np
 import numpy.typing as npt
 import pytest
-from toolbox import clip_environment, clip_samples
-from toolbox.clip_models import CLIP_MODELS
-from toolbox.clip_repository import PIPELINES
-from toolbox.repository import PROJECT, install_pipelines
+
+from immich_triton.cli import export_clip
+from immich_triton.export.clip import environment as clip_environment
+from immich_triton.export.clip import samples as clip_samples
+from immich_triton.export.clip.models import CLIP_MODELS
+from immich_triton.export.clip.repository import PIPELINES
+from immich_triton.export.repository import PROJECT, install_pipelines
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -109,7 +111,7 @@ def _export(arguments: list[str], *, small: bool) -> None:
 def _exporter() -> list[Path]:
     pipelines = [PROJECT / f"triton_backends/immich_pipelines/clip_{name}.py" for name in ("tokenizer", "transform")]
     toolbox = sorted((PROJECT / "scripts/toolbox").glob("clip_*.py"))
-    return [PROJECT / "scripts/export_clip.py", clip_environment.LOCK, *toolbox, *pipelines]
+    return [PROJECT / "immich-triton export clip", clip_environment.LOCK, *toolbox, *pipelines]
 
 
 def _digest(*values: object) -> str:

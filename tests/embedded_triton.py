@@ -1,4 +1,4 @@
-"""Start the real embedded Triton for a test: ``scripts/run_triton.py`` in a process of its own."""
+"""Start the real embedded Triton for a test: ``immich-triton triton`` in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolbox import die_with_parent
+from immich_triton.server import die_with_parent
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 START_SECONDS = 120.0  # a loaded machine with two cores needs about 20 for all models

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import requests
 from embedded_triton import eventually, free_ports
-from toolbox import die_with_parent
+
+from immich_triton.server import die_with_parent
 
 PROJECT = Path(__file__).resolve().parents[1]
 ADDON = PROJECT / "addons" / "immich_ml.py"

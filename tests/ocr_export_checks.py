@@ -6,12 +6,13 @@ import json
 import tomllib
 from pathlib import Path
 
-import export_ocr
 import onnx
 from onnx import TensorProto
-from toolbox import onnx_graph
-from toolbox.ocr_sources import VERSIONS
-from toolbox.repository import sha256
+
+from immich_triton.cli import export_ocr
+from immich_triton.export import onnx_graph
+from immich_triton.export.ocr.sources import VERSIONS
+from immich_triton.export.repository import sha256
 
 CHARACTERS = {"v4": 6623, "v5": 18383, "v6": 18708, "v5+v6": 18708}
 """How many each dictionary has."""

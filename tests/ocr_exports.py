@@ -8,10 +8,11 @@ import json
 import shutil
 from pathlib import Path
 
-import export_ocr
 from rich.console import Console
-from toolbox import ocr_models
-from toolbox.repository import MODELS, PROJECT
+
+from immich_triton.cli import export_ocr
+from immich_triton.export.ocr import models as ocr_models
+from immich_triton.export.repository import MODELS, PROJECT
 
 CACHE = PROJECT / ".cache" / "test-models"
 DEFAULTS = ("v5+v6", "v5")

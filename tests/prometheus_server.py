@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import requests
 from embedded_triton import eventually, free_ports
-from toolbox import die_with_parent
+
+from immich_triton.server import die_with_parent
 
 MONITORING = Path(__file__).resolve().parents[1] / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text(encoding="utf-8"))

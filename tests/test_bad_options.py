@@ -10,7 +10,8 @@ import pytest
 from embedded_triton import free_ports
 from gateway_process import command
 from recorder import recording_upstream
-from toolbox import die_with_parent
+
+from immich_triton.server import die_with_parent
 
 
 @pytest.mark.parametrize("program", ["mitmdump", "mitmweb"])

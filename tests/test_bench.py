@@ -16,14 +16,15 @@ import pytest
 from embedded_triton import eventually
 from onnx import TensorProto, helper
 from recorder import recording_upstream
-from toolbox import processes
-from toolbox.bench import clip, overhead, samples, throughput
-from toolbox.bench.load import Clients, Run, Summary, ratio, take_turns
-from toolbox.bench.network import in_onnxruntime
-from toolbox.bench.samples import Sample
-from toolbox.bench.service import Gateway
-from toolbox.bench.targets import BenchError, Service
 from triton.counters import settled
+
+from benchmarks import clip, overhead, samples, throughput
+from benchmarks.load import Clients, Run, Summary, ratio, take_turns
+from benchmarks.network import in_onnxruntime
+from benchmarks.samples import Sample
+from benchmarks.service import Gateway
+from benchmarks.targets import BenchError, Service
+from immich_triton.server import processes
 
 MEGABYTE = 1 << 20
 

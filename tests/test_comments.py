@@ -13,7 +13,8 @@ from embedded_triton import eventually, free_ports
 from mitmweb import Mitmweb, running_mitmweb
 from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
-from toolbox.client import encode, entries_for, predict
+
+from immich_triton.immich.ml_client import encode, entries_for, predict
 
 DATA = Path(__file__).parent / "data"
 IMAGE = (DATA / "images" / "tiny_16px.png").read_bytes()

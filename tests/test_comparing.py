@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from immich_triton.comparing import NotComparableError, compare, cosine, text_likeness
+from immich_triton.inspect.comparing import NotComparableError, compare, cosine, text_likeness
 
 STOCK = Path(__file__).parent / "data" / "stock"
 FACES = "facial-recognition"

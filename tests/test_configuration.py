@@ -11,12 +11,12 @@ from embedded_triton import free_ports
 from gateway_process import command
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.test import taddons
-from toolbox import die_with_parent
-from toolbox.repository import Pipeline, Route, write_route
 
-from immich_triton import settings
-from immich_triton.configuration import Configuration
-from immich_triton.service import Service
+from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.ml import settings
+from immich_triton.ml.configuration import Configuration
+from immich_triton.ml.service import Service
+from immich_triton.server import die_with_parent
 
 SECRETS = ("immich_path_token", "immich_api_key", "immich_triton_key")
 

@@ -14,7 +14,7 @@ from mitmproxy.contentviews import prettify_message
 from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.test import taddons, tflow, tutils
 
-from immich_triton.contentview import AnswerView, ContentViews, RequestView, answer_lines
+from immich_triton.inspect.contentview import AnswerView, ContentViews, RequestView, answer_lines
 
 DATA = Path(__file__).parent / "data"
 

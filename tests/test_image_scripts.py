@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from gateway_process import PROJECT
-from lab.image import pip_mounts
+
+from image import pip_mounts
 
 
 def test_pips_configuration_is_translated(tmp_path: Path) -> None:

@@ -23,13 +23,13 @@ from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 from test_configuration import start
-from toolbox.client import encode, entries_for, predict
 
-from immich_triton.faults import FaultKind
-from immich_triton.measurements import REFUSALS, Measurements
-from immich_triton.metrics_server import parse_address
-from immich_triton.observer import CatchUp, Clock, Reason, Refusal, RequestDone, RouteTaken
-from immich_triton.timing import overhead
+from immich_triton.core.observer import CatchUp, Clock, Reason, Refusal, RequestDone, RouteTaken
+from immich_triton.core.timing import overhead
+from immich_triton.immich.ml_client import encode, entries_for, predict
+from immich_triton.ml.measurements import REFUSALS, Measurements
+from immich_triton.proxy.metrics_server import parse_address
+from immich_triton.triton.faults import FaultKind
 
 PREFIX = "immich_gateway"
 OCR = {"task": "ocr", "input": "image"}

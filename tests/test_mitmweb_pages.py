@@ -7,18 +7,19 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import browser
 import pytest
 from embedded_triton import free_ports
 from mitmweb import Mitmweb, running_mitmweb
 from recorder import Recorder, recording_upstream
 from screenshots import ROWS, fit, open_report, run, select
 from small_models import write_model, write_ocr_route
-from toolbox import browser, previews
-from toolbox.client import Answer, entries_for, predict
-from toolbox.comparison_report import render
-from toolbox.comparisons import KEYS, Album, Outcome, Picture
 
-from immich_triton.comparing import compare
+from immich_triton.immich.ml_client import Answer, entries_for, predict
+from immich_triton.inspect import previews
+from immich_triton.inspect.comparing import compare
+from immich_triton.inspect.comparison_report import render
+from immich_triton.inspect.comparisons import KEYS, Album, Outcome, Picture
 
 DATA = Path(__file__).parent / "data"
 PORTRAIT = (DATA / "images" / "astronaut.jpg").read_bytes()

@@ -12,9 +12,9 @@ from generated_forms import content_types, multiparts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immich_triton.forms import MAX_FIELD_BYTES, FormError, read_parts
-from immich_triton.plain_forms import read_plain
-from immich_triton.protocol import ProtocolError, parse_form
+from immich_triton.ml.forms import MAX_FIELD_BYTES, FormError, read_parts
+from immich_triton.ml.plain_forms import read_plain
+from immich_triton.ml.protocol import ProtocolError, parse_form
 
 WIRE = Path(__file__).parent / "data" / "wire"
 ASKED = (field(b"entries"), entries("m"))

@@ -25,11 +25,11 @@ from mitmproxy.test import tflow
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import OCR_NAME, write_routes
-from toolbox.client import Answer, encode, entries_for, predict
 
-from immich_triton.privacy import Privacy
-from immich_triton.redaction import redact, where
-from immich_triton.service import Service
+from immich_triton.core.redaction import redact, where
+from immich_triton.immich.ml_client import Answer, encode, entries_for, predict
+from immich_triton.ml.service import Service
+from immich_triton.proxy.privacy import Privacy
 
 DATA = Path(__file__).parent / "data"
 RECEIPT = (DATA / "images" / "zh_receipt.jpg").read_bytes()

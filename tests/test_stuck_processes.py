@@ -13,9 +13,10 @@ import pytest
 import requests
 from embedded_triton import eventually, free_ports
 from small_models import ECHO, write_model
-from toolbox import processes
-from toolbox.triton_process import TritonProcess
-from toolbox.triton_settings import TritonSettings
+
+from immich_triton.server import processes
+from immich_triton.server.triton_process import TritonProcess
+from immich_triton.server.triton_settings import TritonSettings
 
 BALLAST = 64 << 20
 SLOW = f"""

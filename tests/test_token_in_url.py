@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import compare
-import doctor
-import predict
 import pytest
 from gateway_process import GatewayProcess, kept, running_gateway
 from immich_server import KEY, running_immich
 from looked_at import ocr_answer
 from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
-from toolbox import diagnosis
+
+from immich_triton.cli import compare, diagnosis, doctor, predict
 
 TOKEN = "correct-horse_battery-staple"  # noqa: S105 - of this test
 RECEIPT = Path(__file__).parent / "data" / "images" / "zh_receipt.jpg"

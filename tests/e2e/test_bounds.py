@@ -11,8 +11,9 @@ from embedded_triton import Program, TritonServer, free_ports
 from gateway_process import running_gateway
 from recorder import Recorder, recording_upstream
 from tiny_encoders import TinyEncoder
-from toolbox.chaos.load import picture
-from toolbox.client import entries_for, predict
+
+from immich_triton.immich.ml_client import entries_for, predict
+from trials.load import picture
 
 PIXELS = 320 * 240
 

@@ -1,4 +1,4 @@
-"""A few trials of ``scripts/chaos.py``, with encoders of a few kilobytes; more, with real nets: slow/test_faults.py.
+"""A few trials of ``scripts/lab/chaos.py``, with encoders of a few kilobytes; more, with real nets: slow/test_faults.py.
 
 What is expected of the other faults has tests of its own: test_ocr.py (a killed Triton), test_catchup.py (an outage).
 """

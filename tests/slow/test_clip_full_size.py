@@ -15,7 +15,8 @@ import pytest
 from clip_client import ClipClient
 from clip_standins import LIMIT, MODELS, TEXTS, ClipStandins, centred_cosines, run_in_export_environment
 from embedded_triton import StartTriton
-from toolbox.clip_models import CLIP_MODELS
+
+from immich_triton.export.clip.models import CLIP_MODELS
 
 # An export takes minutes on two cores, and so may the environment that it needs.
 pytestmark = [pytest.mark.timeout(2400), pytest.mark.xdist_group("triton")]

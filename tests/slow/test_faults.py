@@ -1,6 +1,6 @@
 """Faults under load, and a soak: all tasks, real nets, the real Triton.
 
-``scripts/chaos.py`` has more trials and takes longer over them, and so does ``scripts/soak.py``.
+``scripts/lab/chaos.py`` has more trials and takes longer over them, and so does ``scripts/lab/soak.py``.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ import ocr_export_checks
 import ocr_exports
 import pytest
 from ocr_parity import IMAGES, Readers
-from toolbox.ocr_sources import VERSIONS
+
+from immich_triton.export.ocr.sources import VERSIONS
 
 # One worker makes the exports.
 pytestmark = pytest.mark.xdist_group("triton")
