@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import clip_standins
 import numpy as np
 import pytest
-from clip_standins import MODELS, SEED, ClipStandins, run_in_export_environment
+from clip_standins import MODELS, SEED, ClipStandins
 from embedded_triton import StartTriton
 from ports import free_ports
 
@@ -28,6 +30,7 @@ from immich_triton.ml.routes import load_routes
 pytestmark = pytest.mark.timeout(2400)
 openvino = importlib.import_module("openvino")
 onnxruntime = importlib.import_module("onnxruntime")
+ENGINES = ("onnxruntime", "openvino")
 
 
 # Names and sizes
@@ -131,11 +134,10 @@ def test_without_python_3_11_the_error_says_how_to_get_it(tmp_path: Path, monkey
 
 
 @pytest.fixture(scope="module")
-def checks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("clip-export-checks")
-    run_in_export_environment(Path(__file__).with_name("clip_export_checks.py"), str(folder))
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return results
+def checks() -> dict[str, Any]:
+    """What ``clip_export_checks.py`` found; with ``folder``, the one in which its exports lie."""
+    results, folder = clip_standins.checked()
+    return {**results, "folder": folder}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -194,8 +196,8 @@ def test_external_data_equals_data_inside(checks: dict[str, Any]) -> None:
     result = checks["external"]
     assert result["passed"]
     assert result["files"] == ["model.onnx", "model.onnx.data"]
-    outside = Path(result["folder"]) / "visual/1/model.onnx"
-    inside = Path(checks["ViT-B-16 fp32"]["folder"]) / "visual/1/model.onnx"
+    outside = checks["folder"] / result["folder"] / "visual/1/model.onnx"
+    inside = checks["folder"] / checks["ViT-B-16 fp32"]["folder"] / "visual/1/model.onnx"
     assert outside.stat().st_size < 1_000_000 < outside.with_suffix(".onnx.data").stat().st_size
     image = np.random.default_rng(0).normal(size=(2, 3, 224, 224)).astype(np.float32)
     np.testing.assert_array_equal(_with_onnxruntime(outside, image), _with_onnxruntime(inside, image))
@@ -213,34 +215,38 @@ def _with_openvino(path: Path, image: Any) -> Any:
     return compiled([image])["EMBEDDING"]
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+@pytest.fixture(scope="module")
 def external_encoder(
-    request: pytest.FixtureRequest,
-    checks: dict[str, Any],
-    triton_server: StartTriton,
-    tmp_path_factory: pytest.TempPathFactory,
+    checks: dict[str, Any], triton_server: StartTriton, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
-    """Triton over the small model with external data, run by either engine of the embedded backend."""
+    """Triton over the small model with external data, once for either engine of the embedded backend."""
     models = tmp_path_factory.mktemp("external") / "models"
-    exported = Path(checks["external"]["folder"])
+    exported = checks["folder"] / checks["external"]["folder"]
     record = {"precision": "fp32", "untrained": True, "weights": {"sha256": "0" * 64}, "fingerprint": 2**31 - 1}
     spec = CLIP_MODELS["ViT-B-16"]
     clip_repository.write(models, spec, exported, [spec.immich_name], record)
-    if request.param == "openvino":
-        with (models / spec.visual / "config.pbtxt").open("a") as config:
-            config.write('parameters { key: "embedded_accelerator", value: { string_value: "openvino" } }\n')
+    (models / spec.visual).rename(models / "onnxruntime")
+    shutil.copytree(models / "onnxruntime", models / "openvino")
+    for engine in ENGINES:
+        config = models / engine / "config.pbtxt"
+        config.write_text(config.read_text().replace(spec.visual, engine))
+    with (models / "openvino/config.pbtxt").open("a") as config_file:
+        config_file.write('parameters { key: "embedded_accelerator", value: { string_value: "openvino" } }\n')
+    for other in (spec.textual, *clip_repository.PIPELINES):
+        shutil.rmtree(models / other)
     with triton_server(models) as server:
         yield server.url, exported / "visual/1/model.onnx"
 
 
-def test_external_data_in_the_embedded_triton(external_encoder: tuple[str, Path]) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_external_data_in_the_embedded_triton(engine: str, external_encoder: tuple[str, Path]) -> None:
     client_module = importlib.import_module("tritonclient.http")
     url, path = external_encoder
     image = np.random.default_rng(1).normal(size=(3, 3, 224, 224)).astype(np.float32)
     tensor = client_module.InferInput("IMAGE", list(image.shape), "FP32")
     tensor.set_data_from_numpy(image)
     with client_module.InferenceServerClient(url.removeprefix("http://")) as client:
-        answer = client.infer(CLIP_MODELS["ViT-B-16"].visual, [tensor])
+        answer = client.infer(engine, [tensor])
     np.testing.assert_allclose(answer.as_numpy("EMBEDDING"), _with_onnxruntime(path, image), atol=1e-5)
     assert answer.as_numpy("FINGERPRINT").tolist() == [[2**31 - 1]] * 3
 

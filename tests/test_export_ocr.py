@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import ocr_export_checks
 import ocr_exports
 import onnx
 import pytest
@@ -25,54 +25,31 @@ from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
 from immich_triton.export.ocr import sources as ocr_sources
 from immich_triton.export.ocr.sources import SOURCES, VERSIONS
-from immich_triton.export.repository import sha256
 from immich_triton.export.wheels import WheelError, fetch_wheel_files
 
 SCRIPT = Path(export_ocr.__file__)
 
 
-@pytest.fixture(scope="module", params=list(VERSIONS))
+@pytest.fixture(scope="module", params=ocr_exports.DEFAULTS)
 def exported(request: pytest.FixtureRequest) -> tuple[str, Path]:
-    """Each version, exported; the export itself has compared it with the original."""
+    """Each version that is a default, exported; the export itself has compared it with the original."""
     return request.param, ocr_exports.build(request.param)
 
 
-def test_every_version_has_dynamic_axes_and_folded_outputs(exported: tuple[str, Path]) -> None:
-    _, models = exported
-    detector = onnx.load(models / "ocr_det" / "1" / "model.onnx").graph
-    recognizer = onnx.load(models / "ocr_rec" / "1" / "model.onnx").graph
-    assert describe(detector.input[0]) == ("x", TensorProto.FLOAT, ["batch", 3, "height", "width"])
-    assert describe(detector.output[0]) == ("text", TensorProto.FLOAT, ["batch", 1, "height", "width"])
-    assert describe(recognizer.input[0]) == ("x", TensorProto.FLOAT, ["batch", 3, 48, "width"])
-    assert [describe(output) for output in recognizer.output] == [
-        ("indices", TensorProto.INT32, ["batch", "steps"]),
-        ("scores", TensorProto.FLOAT, ["batch", "steps"]),
-    ]
-    assert not [node for node in detector.node if node.op_type == "ConvTranspose"]
+def test_it_has_dynamic_axes_and_folded_outputs(exported: tuple[str, Path]) -> None:
+    ocr_export_checks.expect_networks(exported[1])
 
 
-def test_every_version_carries_its_dictionary(exported: tuple[str, Path]) -> None:
-    version, models = exported
-    characters = onnx_graph.metadata(onnx.load(models / "ocr_rec" / "1" / "model.onnx"))["character"].split("\n")
-    assert len(characters) == {"v4": 6623, "v5": 18383, "v6": 18708, "v5+v6": 18708}[version]
-    assert {"中", "国", "A", "9"} <= set(characters)
+def test_it_carries_its_dictionary(exported: tuple[str, Path]) -> None:
+    ocr_export_checks.expect_dictionary(*exported)
 
 
 def test_the_route_names_what_answers(exported: tuple[str, Path]) -> None:
-    _, models = exported
-    route = tomllib.loads((models / "ocr_rec" / "route.toml").read_text(encoding="utf-8"))
-    assert route["task"] == "ocr"
-    assert route["names"] == list(export_ocr.NAMES)
-    assert route["weights_sha256"] == sha256(*(models / name / "1/model.onnx" for name in ("ocr_det", "ocr_rec")))
-    (pipeline,) = route["pipelines"]
-    assert pipeline["models"] == ["ocr_det", "ocr_rec"]
-    assert pipeline["types"] == ["detection", "recognition"]
-    assert sorted(path.name for path in models.iterdir()) == ["ocr", "ocr_det", "ocr_rec"]
+    ocr_export_checks.expect_route(exported[1])
 
 
-def describe(value: onnx.ValueInfoProto) -> tuple[str, int, list[int | str]]:
-    tensor = value.type.tensor_type
-    return value.name, tensor.elem_type, [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]
+def test_the_record_tells_version_and_sources(exported: tuple[str, Path]) -> None:
+    ocr_export_checks.expect_record(*exported)
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -89,6 +66,7 @@ def test_the_default_version_is_the_faster_one_on_this_cpu() -> None:
     flags = set(Path("/proc/cpuinfo").read_text().split())
     assert ocr_models.default_version() == ("v5+v6" if flags & {"avx512_bf16", "amx_bf16"} else "v5")
     assert ocr_models.default_version(gpu=True) == "v5+v6"
+    assert {ocr_models.default_version(), ocr_models.default_version(gpu=True)} <= set(ocr_exports.DEFAULTS)
 
 
 def test_names_precision_and_a_second_run(tmp_path: Path) -> None:
@@ -255,10 +233,3 @@ def head(kernel: int) -> onnx.ModelProto:
         [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
     )
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
-
-
-def test_the_record_is_json(exported: tuple[str, Path]) -> None:
-    version, models = exported
-    record = json.loads((models / "ocr_rec" / "export.json").read_text(encoding="utf-8"))
-    assert record["version"] == version
-    assert record["sources"] == {member.path: member.sha256 for _, member in VERSIONS[version].members}

@@ -21,6 +21,8 @@ from immich_triton.server import processes
 from immich_triton.triton.client import Call, Poison, TritonClient
 from immich_triton.triton.pipelines import Pipeline
 
+pytestmark = pytest.mark.xdist_group("supervisor")  # what is waited for here is no computation
+
 PIPE = Pipeline("pipe", ("visual",), ("net",))
 
 NET = """

@@ -13,6 +13,8 @@ import pytest
 import requests
 from embedded_triton import StartTriton, TritonServer, eventually
 
+pytestmark = pytest.mark.xdist_group("supervisor")  # what is waited for here is no computation
+
 # Answers each request when the file that it names is there; some do other things.
 PIPELINE = """
 import os
