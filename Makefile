@@ -59,10 +59,10 @@ lint: setup  ## ruff and mypy alone
 	$(BIN)/mypy
 
 eval: setup  ## mark the OCR answers of the running gateway and of RapidOCR: URL, AGAINST="URL…" of stock Immich MLs
-	$(BIN)/python scripts/eval_ocr.py --url "$(URL)" --engine $(foreach url,$(AGAINST),--against "$(url)")
+	$(BIN)/python scripts/lab/eval_ocr.py --url "$(URL)" --engine $(foreach url,$(AGAINST),--against "$(url)")
 
-bench: setup  ## measure the running gateway: URL, TASK=ocr|clip|faces, AGAINST="URL…" of stock Immich MLs; more: scripts/bench.py --help
-	$(BIN)/python scripts/bench.py --task "$(TASK)" --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
+bench: setup  ## measure the running gateway: URL, TASK=ocr|clip|faces, AGAINST="URL…" of stock Immich MLs; more: scripts/lab/bench.py --help
+	$(BIN)/python scripts/lab/bench.py --task "$(TASK)" --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
 		--metrics "http://127.0.0.1:$(TRITON_METRICS_PORT)" --models "$(MODELS)" --engine $(foreach url,$(AGAINST),--against "$(url)")
 
 lock: setup  ## renew the hashed lock files (needs uv); they carry no address of a package host

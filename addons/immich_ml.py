@@ -3,25 +3,25 @@
 mitmdump -s addons/immich_ml.py --mode reverse:http://immich-ml:3003 -p 3004 --set immich_triton_url=http://triton:8000
 """
 
-from immich_triton.auth import Auth
-from immich_triton.catchup import CatchUp
-from immich_triton.commands import Commands
-from immich_triton.comments import Comments
-from immich_triton.configuration import Configuration
-from immich_triton.contentview import ContentViews
-from immich_triton.drain import Drain
-from immich_triton.gateway import Gateway
-from immich_triton.health import Health
-from immich_triton.housekeeping import Housekeeping
-from immich_triton.keepflows import KeepFlows
-from immich_triton.limits import Limits
-from immich_triton.metrics import Metrics
-from immich_triton.passthrough import PassThrough
-from immich_triton.privacy import Privacy
-from immich_triton.request_id import RequestIds
-from immich_triton.service import Service
-from immich_triton.shadow import Shadow
-from immich_triton.webstyle import WebStyle
+from immich_triton.core.housekeeping import Housekeeping
+from immich_triton.core.request_id import RequestIds
+from immich_triton.inspect.commands import Commands
+from immich_triton.inspect.comments import Comments
+from immich_triton.inspect.contentview import ContentViews
+from immich_triton.inspect.shadow import Shadow
+from immich_triton.ml.catchup import CatchUp
+from immich_triton.ml.configuration import Configuration
+from immich_triton.ml.gateway import Gateway
+from immich_triton.ml.health import Health
+from immich_triton.ml.metrics import Metrics
+from immich_triton.ml.service import Service
+from immich_triton.proxy.auth import Auth
+from immich_triton.proxy.drain import Drain
+from immich_triton.proxy.keepflows import KeepFlows
+from immich_triton.proxy.limits import Limits
+from immich_triton.proxy.passthrough import PassThrough
+from immich_triton.proxy.privacy import Privacy
+from immich_triton.proxy.webstyle import WebStyle
 
 service = Service()
 

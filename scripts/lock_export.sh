@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renew requirements-export.lock (needs uv): what scripts/export_clip.py runs in, apart from the gateway's environment.
+# Renew requirements-export.lock (needs uv): what immich-triton export clip runs in, apart from the gateway's environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 UV=${UV:-uv}

@@ -17,9 +17,11 @@ import cn_clip.clip.model
 import numpy as np
 import onnx
 import torch
-from toolbox import clip_parity, clip_torch
-from toolbox.clip_job import Job
-from toolbox.clip_models import CLIP_MODELS
+
+from immich_triton.export.clip import parity as clip_parity
+from immich_triton.export.clip import torch_export as clip_torch
+from immich_triton.export.clip.job import Job
+from immich_triton.export.clip.models import CLIP_MODELS
 
 TEXT: Final[dict[str, Any]] = {
     "vocab_size": 21128,

@@ -15,9 +15,10 @@ import cn_clip.clip
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from toolbox import clip_torch
-from toolbox.clip_models import CLIP_MODELS
 from torchvision.transforms import InterpolationMode, Resize
+
+from immich_triton.export.clip import torch_export as clip_torch
+from immich_triton.export.clip.models import CLIP_MODELS
 
 
 def bgr(image: Image.Image, _size: int) -> Image.Image:

@@ -20,10 +20,12 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from toolbox import clip_environment, clip_samples
-from toolbox.clip_models import CLIP_MODELS
-from toolbox.clip_repository import PIPELINES
-from toolbox.repository import PROJECT, install_pipelines
+
+from immich_triton.export.clip import environment as clip_environment
+from immich_triton.export.clip import samples as clip_samples
+from immich_triton.export.clip.models import CLIP_MODELS
+from immich_triton.export.clip.repository import PIPELINES
+from immich_triton.export.repository import PROJECT, install_pipelines
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -58,7 +60,7 @@ def build() -> ClipStandins:
         for model, options in MODELS.items():
             if not (folder / "models" / CLIP_MODELS[model].visual).exists():
                 arguments = ["--random-weights", str(SEED), "--models", str(folder / "models"), *options]
-                subprocess.run([sys.executable, PROJECT / "scripts/export_clip.py", model, *arguments], check=True)
+                subprocess.run([sys.executable, PROJECT / "immich-triton export clip", model, *arguments], check=True)
         # They may have changed since the models were exported.
         install_pipelines(folder / "models", PIPELINES)
         images = tuple(_images(folder / "images"))
@@ -71,7 +73,7 @@ def build() -> ClipStandins:
 def _exporter() -> list[Path]:
     pipelines = [PROJECT / f"triton_backends/immich_pipelines/clip_{name}.py" for name in ("tokenizer", "transform")]
     toolbox = sorted((PROJECT / "scripts/toolbox").glob("clip_*.py"))
-    return [PROJECT / "scripts/export_clip.py", clip_environment.LOCK, *toolbox, *pipelines]
+    return [PROJECT / "immich-triton export clip", clip_environment.LOCK, *toolbox, *pipelines]
 
 
 def _digest(*values: object) -> str:

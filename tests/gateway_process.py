@@ -20,8 +20,9 @@ import warm_python
 from embedded_triton import eventually
 from places import PROJECT
 from ports import free_ports
-from toolbox import die_with_parent
 from warm_python import WarmProcess
+
+from immich_triton.server import die_with_parent
 
 ADDON = PROJECT / "addons" / "immich_ml.py"
 

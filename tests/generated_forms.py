@@ -6,7 +6,8 @@ import json
 
 from attacks import BOUNDARY
 from hypothesis import strategies as st
-from toolbox.client import entries_for
+
+from immich_triton.immich.ml_client import entries_for
 
 
 def multipart(*parts: bytes, end: bytes = b"--\r\n") -> bytes:

@@ -7,10 +7,11 @@ import hashlib
 import json
 from pathlib import Path
 
-import export_ocr
 from rich.console import Console
-from toolbox import ocr_models
-from toolbox.repository import MODELS, PROJECT
+
+from immich_triton.cli import export_ocr
+from immich_triton.export.ocr import models as ocr_models
+from immich_triton.export.repository import MODELS, PROJECT
 
 CACHE = PROJECT / ".cache" / "test-models"
 

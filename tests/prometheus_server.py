@@ -17,7 +17,8 @@ import requests
 from embedded_triton import eventually
 from places import PROJECT
 from ports import free_ports
-from toolbox import die_with_parent
+
+from immich_triton.server import die_with_parent
 
 MONITORING = PROJECT / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text(encoding="utf-8"))

@@ -18,12 +18,12 @@ from mitmproxy.test import taddons, tflow
 from stand_in_triton import tensors, write_routes
 from stock import Seen, StockPipe
 
-from immich_triton import upstream
-from immich_triton.claims import kind_of, may_go_upstream
-from immich_triton.configuration import Configuration
-from immich_triton.gateway import Gateway
-from immich_triton.passthrough import PassThrough
-from immich_triton.service import Service
+from immich_triton.ml import upstream
+from immich_triton.ml.configuration import Configuration
+from immich_triton.ml.gateway import Gateway
+from immich_triton.ml.service import Service
+from immich_triton.proxy.claims import kind_of, may_go_upstream
+from immich_triton.proxy.passthrough import PassThrough
 
 
 @dataclass
@@ -109,7 +109,7 @@ def proxied(stock: StockPipe, directory: Path) -> Iterator[ProxiedStock]:
         service._triton = mock.Mock(infer=infer)
         with (
             mock.patch.object(upstream, "predict", one.predict),
-            mock.patch("immich_triton.wire.close_upstream"),
+            mock.patch("immich_triton.proxy.wire.close_upstream"),
         ):
             yield one
 

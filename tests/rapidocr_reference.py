@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
-import export_ocr
 import numpy as np
 import numpy.typing as npt
 from rapidocr_onnxruntime import RapidOCR
 from rapidocr_onnxruntime.ch_ppocr_det import TextDetector
 from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
-from toolbox import ocr_sources
 
 from immich_pipelines.decode import decode_rgb
 from immich_pipelines.ocr_detection import detection_size
 from immich_pipelines.ocr_recognition import WIDTHS
+from immich_triton.cli import export_ocr
+from immich_triton.export.ocr import sources as ocr_sources
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolbox.repository import Pipeline, Route, write_route
+from immich_triton.export.repository import Pipeline, Route, write_route
 
 CONFIG = """
 name: "{name}"

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import orjson
 from aiohttp import web
-from toolbox.repository import Pipeline, Route, write_route
+
+from immich_triton.export.repository import Pipeline, Route, write_route
 
 DIMENSION = 512
 VECTOR = np.full(DIMENSION, 1 / np.sqrt(DIMENSION), dtype=np.float32)

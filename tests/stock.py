@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import requests
-from toolbox import die_with_parent
-from toolbox.repository import PROJECT
+
+from immich_triton.export.repository import PROJECT
+from immich_triton.server import die_with_parent
 
 LOCK: Final = PROJECT / "requirements-stock.lock"
 APP: Final = Path(__file__).with_name("stock_app.py")

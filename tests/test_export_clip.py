@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import export_clip
 import numpy as np
 import pytest
 from clip_standins import MODELS, SEED, ClipStandins, run_in_export_environment
 from embedded_triton import StartTriton
 from ports import free_ports
-from toolbox import clip_environment, clip_repository
-from toolbox.clip_models import CLIP_MODELS
-from toolbox.repository import PROJECT
 
-from immich_triton.clip_names import NAMES_BY_DIMENSION, dimension_of, names_of
-from immich_triton.routes import load_routes
+from immich_triton.cli import export_clip
+from immich_triton.export.clip import environment as clip_environment
+from immich_triton.export.clip import repository as clip_repository
+from immich_triton.export.clip.models import CLIP_MODELS
+from immich_triton.export.repository import PROJECT
+from immich_triton.immich.clip_names import NAMES_BY_DIMENSION, dimension_of, names_of
+from immich_triton.ml.routes import load_routes
 
 # The first test that needs the stand-ins makes them.
 pytestmark = pytest.mark.timeout(2400)
@@ -109,7 +110,7 @@ def test_a_file_that_is_no_checkpoint_leaves_nothing_behind(tmp_path: Path) -> N
     weights.write_text("<html>404</html>")
     arguments = ["RN50", "--weights", str(weights), "--models", str(tmp_path / "models")]
     done = subprocess.run(
-        [sys.executable, PROJECT / "scripts/export_clip.py", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, PROJECT / "immich-triton export clip", *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert "is no Chinese-CLIP checkpoint" in done.stderr

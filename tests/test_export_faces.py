@@ -1,4 +1,4 @@
-"""``scripts/export_faces.py``, run on archives that look like InsightFace's packs and hold the stand-ins."""
+"""``immich-triton export faces``, run on archives that look like InsightFace's packs and hold the stand-ins."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import export_faces
 import face_standins
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from toolbox import faces_graphs
-from toolbox.faces_check import CheckError, Originals, compare
-from toolbox.faces_graphs import cpu_session
-from toolbox.faces_packs import PACKS
-from toolbox.onnx_graph import GraphError
 from triton.config_rules import check_config
 
 from immich_pipelines import faces_detection
+from immich_triton.cli import export_faces
+from immich_triton.export.faces import graphs as faces_graphs
+from immich_triton.export.faces.check import CheckError, Originals, compare
+from immich_triton.export.faces.graphs import cpu_session
+from immich_triton.export.faces.packs import PACKS
+from immich_triton.export.onnx_graph import GraphError
 
 
 @pytest.fixture(scope="module")

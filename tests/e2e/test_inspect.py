@@ -16,7 +16,8 @@ import requests
 from embedded_triton import StartTriton, TritonServer, eventually
 from mitmweb import Mitmweb, running_mitmweb
 from recorder import Recorder, recording_upstream
-from toolbox.client import ENTRIES, entries_for, predict
+
+from immich_triton.immich.ml_client import ENTRIES, entries_for, predict
 
 DATA = Path(__file__).parents[1] / "data"
 RECEIPT = DATA / "images" / "zh_receipt.jpg"

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import predict as predict_command
 import pytest
 import requests
 from embedded_triton import StartTriton, TritonServer, eventually, free_ports
@@ -19,7 +18,9 @@ from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from requests_toolbelt import MultipartEncoder
 from scrape import Scrape
-from toolbox.client import entries_for, predict
+
+from immich_triton.cli import predict as predict_command
+from immich_triton.immich.ml_client import entries_for, predict
 
 DATA = Path(__file__).parents[1] / "data"
 RECEIPT = DATA / "images" / "zh_receipt.jpg"

@@ -23,11 +23,11 @@ from mitmproxy.test import taddons
 from ports import free_ports
 from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
-from toolbox.client import entries_for, predict
 
-from immich_triton.auth import Auth
-from immich_triton.configuration import Configuration
-from immich_triton.service import Service
+from immich_triton.immich.ml_client import entries_for, predict
+from immich_triton.ml.configuration import Configuration
+from immich_triton.ml.service import Service
+from immich_triton.proxy.auth import Auth
 
 TOKEN = "correct-horse_battery-staple"  # noqa: S105 - of this test
 

@@ -17,14 +17,15 @@ from embedded_triton import eventually
 from onnx import TensorProto, helper
 from ports import free_ports
 from recorder import recording_upstream
-from toolbox import processes
-from toolbox.bench import clip, growth, overhead, samples, throughput
-from toolbox.bench.load import Clients, Run, Summary, ratio, take_turns
-from toolbox.bench.network import in_onnxruntime
-from toolbox.bench.samples import Sample
-from toolbox.bench.service import Gateway
-from toolbox.bench.targets import BenchError, Service
 from triton.counters import settled
+
+from benchmarks import clip, growth, overhead, samples, throughput
+from benchmarks.load import Clients, Run, Summary, ratio, take_turns
+from benchmarks.network import in_onnxruntime
+from benchmarks.samples import Sample
+from benchmarks.service import Gateway
+from benchmarks.targets import BenchError, Service
+from immich_triton.server import processes
 
 MEGABYTE = 1 << 20
 
@@ -213,7 +214,7 @@ def test_nobody_at_the_address_is_an_error(capsys: pytest.CaptureFixture[str]) -
 def gateway(ocr_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     options = bench.parser().parse_args(["--models", str(ocr_models)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toolbox.bench.service._free_ports", free_ports)  # other tests of this run take none of them
+        patch.setattr("benchmarks.service._free_ports", free_ports)  # other tests of this run take none of them
         with bench.running(options) as started:
             yield started
 

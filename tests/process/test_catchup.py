@@ -19,14 +19,14 @@ from gateway_process import GatewayProcess, kept, running_gateway
 from mitmproxy.test import taddons
 from recorder import Recorder, recording_upstream
 from stand_in_triton import CLIP_NAME, StandInTriton, stand_in_triton, write_routes
-from toolbox.client import entries_for, predict
 
-from immich_triton.catchup import CatchUp, Pauses, start_missing
-from immich_triton.configuration import Configuration
-from immich_triton.inference import Call, Unavailable, WrongWeights
-from immich_triton.observer import Reason, Refusal, RequestDone
-from immich_triton.outages import PAUSES, Outages
-from immich_triton.service import Service
+from immich_triton.core.observer import Reason, Refusal, RequestDone
+from immich_triton.immich.ml_client import entries_for, predict
+from immich_triton.ml.catchup import CatchUp, Pauses, start_missing
+from immich_triton.ml.configuration import Configuration
+from immich_triton.ml.outages import PAUSES, Outages
+from immich_triton.ml.service import Service
+from immich_triton.triton.inference import Call, Unavailable, WrongWeights
 
 KEY = "the-api-key"
 STARTED = (200, '{"jobCounts":{}}')

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from embedded_triton import eventually
 from looked_at import MANY_LINES, LookedAt, looked_at, ocr_answer
-from toolbox.client import entries_for, predict
+
+from immich_triton.immich.ml_client import entries_for, predict
 
 
 @pytest.fixture(scope="module")

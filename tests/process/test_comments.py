@@ -15,7 +15,8 @@ from places import DATA
 from ports import free_ports
 from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
-from toolbox.client import encode, entries_for, predict
+
+from immich_triton.immich.ml_client import encode, entries_for, predict
 
 IMAGE = (DATA / "images" / "tiny_16px.png").read_bytes()
 KEPT = 8

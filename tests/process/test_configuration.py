@@ -9,11 +9,11 @@ import pytest
 from gateway_process import refused_start
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.test import taddons
-from toolbox.repository import Pipeline, Route, write_route
 
-from immich_triton import settings
-from immich_triton.configuration import Configuration
-from immich_triton.service import Service
+from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.ml import settings
+from immich_triton.ml.configuration import Configuration
+from immich_triton.ml.service import Service
 
 SECRETS = ("immich_path_token", "immich_api_key", "immich_triton_key")
 

@@ -1,4 +1,4 @@
-"""scripts/doctor.py on installations that lack something.
+"""immich-triton doctor on installations that lack something.
 
 Immich itself (with its database) cannot be installed where the tests run: a small HTTP server gives the answers that a
 real one was seen to give.
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import doctor
 import pytest
 import requests
 from aiohttp import web
@@ -22,13 +21,14 @@ from places import PROJECT
 from ports import free_ports
 from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
-from toolbox import bounded_http, diagnosis
-from toolbox.chaos.servers import serving
-from toolbox.findings import Finding
-from toolbox.repository import Pipeline, Route, write_route
-from toolbox.triton_settings import TritonSettings
 
-from immich_triton.ledger import Ledger
+from immich_triton.cli import diagnosis, doctor
+from immich_triton.cli.findings import Finding
+from immich_triton.core import bounded_http
+from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.ml.ledger import Ledger
+from immich_triton.server.triton_settings import TritonSettings
+from trials.servers import serving
 
 Doctor = Callable[..., tuple[int, str]]
 
@@ -107,7 +107,7 @@ def test_what_immich_asks_for(run: Doctor, immich: Immich, gateway: GatewayProce
     assert "✓ Smart Search: Immich asks for ViT-B-16__openai, which Triton answers, 512 numbers" in printed
     assert "· Faces: Immich asks for buffalo_l; the stock ML answers" in printed
     assert "! OCR: Immich asks for PP-OCRv5_server, which goes to the stock ML; routed are PP-OCRv5_mobile" in printed
-    assert "scripts/export_ocr.py --as PP-OCRv5_server" in printed
+    assert "immich-triton export ocr --as PP-OCRv5_server" in printed
     # Looking changes nothing.
     assert {request.split()[0] for request in immich.requests} == {"GET"}
 
@@ -123,7 +123,7 @@ def test_a_clip_name_that_lost_its_route(run: Doctor, immich: Immich, tmp_path: 
     code, printed = run("--immich", immich.url)
     assert code == 1
     assert "✗ Smart Search: Immich asks for ViT-L-14__openai, which Triton answered before" in printed
-    assert "scripts/ledger.py forget ViT-L-14__openai" in printed
+    assert "immich-triton ledger forget ViT-L-14__openai" in printed
 
 
 def test_the_gateway_must_be_immichs_only_url(

@@ -18,9 +18,9 @@ from embedded_triton import eventually
 from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
-from toolbox.client import encode, entries_for
 
-from immich_triton.outages import Outages
+from immich_triton.immich.ml_client import encode, entries_for
+from immich_triton.ml.outages import Outages
 
 
 @pytest.fixture

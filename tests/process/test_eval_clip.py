@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tiny_encoders
+from clip_retrieval import DataError, load, recalls
 from embedded_triton import StartTriton
 from gateway_process import GatewayProcess, running_gateway
 from PIL import Image
 from recorder import recording_upstream
-from toolbox.clip_retrieval import DataError, load, recalls
 
 from immich_pipelines.clip_tokenizer import Tokenizer
 from immich_pipelines.clip_transform import image_transform

@@ -10,7 +10,8 @@ from embedded_triton import eventually
 from gateway_process import running_gateway
 from recorder import recording_upstream
 from stand_in_triton import stand_in_triton, write_routes
-from toolbox.client import Answer, entries_for, predict
+
+from immich_triton.immich.ml_client import Answer, entries_for, predict
 
 DEADLINE = 60
 

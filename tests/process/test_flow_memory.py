@@ -12,7 +12,8 @@ from mitmweb import Mitmweb, running_mitmweb
 from ports import free_ports
 from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
-from toolbox.client import predict
+
+from immich_triton.immich.ml_client import predict
 
 KILOBYTES = 300
 IMAGE = flow_memory.padded(KILOBYTES)

@@ -28,13 +28,13 @@ from python_multipart.multipart import parse_options_header
 from stand_in_triton import stand_in_triton, write_routes
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import FormParser, MultiPartParser
-from toolbox.client import entries_for
 
-from immich_triton.clip_names import dimension_of
-from immich_triton.dispatch import split
-from immich_triton.forms import FormError, read_parts
-from immich_triton.gateway import failure
-from immich_triton.protocol import (
+from immich_triton.immich.clip_names import dimension_of
+from immich_triton.immich.ml_client import entries_for
+from immich_triton.ml.dispatch import split
+from immich_triton.ml.forms import FormError, read_parts
+from immich_triton.ml.gateway import failure
+from immich_triton.ml.protocol import (
     KNOWN_TYPES,
     Form,
     ProtocolError,
@@ -43,9 +43,9 @@ from immich_triton.protocol import (
     parse_form,
     parse_task,
 )
-from immich_triton.routes import Pipeline, Route, RouteTable
-from immich_triton.service import Service
-from immich_triton.tasks import TASKS
+from immich_triton.ml.routes import Pipeline, Route, RouteTable
+from immich_triton.ml.service import Service
+from immich_triton.ml.tasks import TASKS
 
 EXAMPLES = int(os.environ.get("IMMICH_TRITON_EXAMPLES", "500"))
 thorough = settings(

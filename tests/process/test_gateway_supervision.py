@@ -10,8 +10,9 @@ from gateway_process import kept, running_gateway
 from ports import free_ports
 from recorder import recording_upstream
 from small_models import write_model, write_ocr_route
-from toolbox.gateway_process import GatewayProcess, GatewaySettings, given
-from toolbox.preflight import StartError
+
+from immich_triton.server.gateway_process import GatewayProcess, GatewaySettings, given
+from immich_triton.server.preflight import StartError
 
 
 def supervised(url: str, run_dir: Path, metrics_url: str = "") -> GatewayProcess:

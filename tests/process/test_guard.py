@@ -15,8 +15,9 @@ from gateway_process import ADDON, GatewayProcess, running_gateway
 from ports import free_ports
 from recorder import Recorder, recording_upstream
 from stand_in_triton import write_routes
-from toolbox.client import entries_for, predict
-from toolbox.repository import Pipeline, Route, write_route
+
+from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.immich.ml_client import entries_for, predict
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import health
 import pytest
 from gateway_process import GatewayProcess, kept, running_gateway
 from stand_in_triton import stand_in_triton, write_routes
+
+from immich_triton.cli import health
 
 
 def check(directory: Path, gateway: GatewayProcess) -> int:

@@ -12,9 +12,9 @@ import pytest
 from gateway_process import GatewayProcess, running_gateway
 from raw_upstream import PAUSE, RawUpstream, raw_upstream
 from stand_in_triton import stand_in_triton, write_routes
-from toolbox.client import encode, entries_for, predict
 
-from immich_triton.http1 import LONGEST, MOST_INTERIM
+from immich_triton.immich.ml_client import encode, entries_for, predict
+from immich_triton.proxy.http1 import LONGEST, MOST_INTERIM
 
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"

@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from lab.image import pip_mounts
 from places import PROJECT
+
+from image import pip_mounts
 
 
 def test_pips_configuration_is_translated(tmp_path: Path) -> None:

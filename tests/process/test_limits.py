@@ -19,7 +19,8 @@ from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
-from toolbox.client import encode, entries_for, predict
+
+from immich_triton.immich.ml_client import encode, entries_for, predict
 
 HEADER_TIMEOUT, BODY_TIMEOUT, UPSTREAM_TIMEOUT = 2, 3, 3
 """Of the gateway that does not wait long, in seconds."""

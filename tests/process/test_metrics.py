@@ -21,10 +21,10 @@ from ports import free_ports
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
-from toolbox.client import encode, entries_for, predict
 
-from immich_triton.observer import Clock, RequestDone
-from immich_triton.timing import overhead
+from immich_triton.core.observer import Clock, RequestDone
+from immich_triton.core.timing import overhead
+from immich_triton.immich.ml_client import encode, entries_for, predict
 
 PREFIX = "immich_gateway"
 OCR = {"task": "ocr", "input": "image"}

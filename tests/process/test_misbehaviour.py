@@ -17,7 +17,8 @@ from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import OCR_NAME, StandInTriton, stand_in_triton, write_routes
-from toolbox.client import Answer, encode, entries_for, predict
+
+from immich_triton.immich.ml_client import Answer, encode, entries_for, predict
 
 DEADLINE, QUERY_DEADLINE = 4, 2
 """Of the gateway that does not wait long, in seconds."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import browser
 import pytest
 from mitmweb import Mitmweb, running_mitmweb
 from places import DATA
@@ -14,12 +15,12 @@ from ports import free_ports
 from recorder import Recorder, recording_upstream
 from screenshots import ROWS, fit, open_report, run, select
 from small_models import write_model, write_ocr_route
-from toolbox import browser, previews
-from toolbox.client import Answer, entries_for, predict
-from toolbox.comparison_report import render
-from toolbox.comparisons import KEYS, Album, Outcome, Picture
 
-from immich_triton.comparing import compare
+from immich_triton.immich.ml_client import Answer, entries_for, predict
+from immich_triton.inspect import previews
+from immich_triton.inspect.comparing import compare
+from immich_triton.inspect.comparison_report import render
+from immich_triton.inspect.comparisons import KEYS, Album, Outcome, Picture
 
 PORTRAIT = (DATA / "images" / "astronaut.jpg").read_bytes()
 

@@ -26,10 +26,10 @@ from prometheus_server import (
 )
 from recorder import recording_upstream
 from scrape import Scrape
-from toolbox.client import entries_for, predict
 
-from immich_triton.measurements import Measurements
-from immich_triton.observer import Reason, RouteTaken
+from immich_triton.core.observer import Reason, RouteTaken
+from immich_triton.immich.ml_client import entries_for, predict
+from immich_triton.ml.measurements import Measurements
 
 IMAGE = (DATA / "images/tiny_16px.png").read_bytes()
 RULES = (MONITORING / "prometheus-rules.yml").read_text(encoding="utf-8")

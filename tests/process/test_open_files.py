@@ -9,7 +9,7 @@ import pytest
 
 TRY = """
 import resource, sys
-from immich_triton import open_files
+from immich_triton.proxy import open_files
 soft, hard, needed = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 print(open_files.allow(needed), resource.getrlimit(resource.RLIMIT_NOFILE)[0])

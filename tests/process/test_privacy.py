@@ -23,7 +23,8 @@ from ports import free_ports
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import OCR_NAME, write_routes
-from toolbox.client import Answer, encode, entries_for, predict
+
+from immich_triton.immich.ml_client import Answer, encode, entries_for, predict
 
 RECEIPT = (DATA / "images" / "zh_receipt.jpg").read_bytes()
 FACE = (DATA / "images" / "astronaut.jpg").read_bytes()

@@ -1,4 +1,4 @@
-"""``scripts/run.py``, which `make run` calls: the real mitmproxy in front of the real Triton."""
+"""``immich-triton run``, which `make run` calls: the real mitmproxy in front of the real Triton."""
 
 from __future__ import annotations
 

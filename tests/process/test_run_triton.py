@@ -1,4 +1,4 @@
-"""``scripts/run_triton.py`` with the real server of the wheel."""
+"""``immich-triton triton`` with the real server of the wheel."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import tritonclient.http
 from embedded_triton import StartTriton, TritonServer, eventually, launch
 from ports import free_ports
 from small_models import BROKEN, ECHO, FORGETFUL, PATIENT, write_model, write_ocr_route
-from toolbox.repository import Pipeline, Route, write_route
-from toolbox.triton_install import site_packages
-from toolbox.triton_process import TritonProcess
-from toolbox.triton_settings import TritonSettings
+
+from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.server.triton_install import site_packages
+from immich_triton.server.triton_process import TritonProcess
+from immich_triton.server.triton_settings import TritonSettings
 
 pytestmark = pytest.mark.xdist_group("supervisor")
 
@@ -274,7 +275,7 @@ def test_broken_models_are_reported_in_one_line_and_the_others_served(
     assert "triton: model broken could not be loaded: ValueError: the dictionary does not fit the weights" in lines
     assert (
         "triton: model ocr_det could not be loaded: model.onnx is missing; "
-        f"scripts/export_ocr.py makes it (--models {tmp_path})" in lines
+        f"immich-triton export ocr makes it (--models {tmp_path})" in lines
     )
     assert any(line.startswith("triton: model notes could not be loaded: there is no config.pbtxt") for line in lines)
     assert any("with 1 models, 3 could not be loaded" in line for line in lines)
@@ -374,4 +375,4 @@ def test_no_models_names_the_script_that_makes_some(tmp_path: Path, exists: bool
         models.mkdir()
     server = launch(models, tmp_path / "run")
     assert server.program.process.wait(30) == 1
-    assert f"scripts/export_ocr.py --models {models}" in server.console
+    assert f"immich-triton export ocr --models {models}" in server.console

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from looked_at import MANY_LINES, looked_at, ocr_answer
-from toolbox.client import entries_for, predict
+
+from immich_triton.immich.ml_client import entries_for, predict
 
 
 def test_a_comparison_that_takes_long_holds_nobody_up(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from gateway_process import running_gateway
 from ports import free_ports
 from recorder import recording_upstream
 from stand_in_triton import stand_in_triton, write_routes
-from toolbox.client import entries_for, predict
 
-from immich_triton import state_file
-from immich_triton.ledger import Ledger
-from immich_triton.outages import Outages
+from immich_triton.core import state_file
+from immich_triton.immich.ml_client import entries_for, predict
+from immich_triton.ml.ledger import Ledger
+from immich_triton.ml.outages import Outages
 
 
 def mode(path: Path) -> int:

@@ -22,7 +22,7 @@ from proxied_stock import ProxiedStock, proxied
 from stand_in_triton import CLIP_NAME, OCR_NAME, stand_in_triton, write_routes
 from stock import Seen, StockPipe, StockServer, stock_pipe, stock_server
 
-from immich_triton.protocol import clean_name, parse_entries, parse_form
+from immich_triton.ml.protocol import clean_name, parse_entries, parse_form
 
 WIRE = DATA / "wire"
 EXAMPLES = int(os.environ.get("IMMICH_TRITON_EXAMPLES", "500"))

@@ -14,9 +14,10 @@ import requests
 from embedded_triton import eventually
 from ports import free_ports
 from small_models import ECHO, write_model
-from toolbox import processes
-from toolbox.triton_process import TritonProcess
-from toolbox.triton_settings import TritonSettings
+
+from immich_triton.server import processes
+from immich_triton.server.triton_process import TritonProcess
+from immich_triton.server.triton_settings import TritonSettings
 
 pytestmark = pytest.mark.xdist_group("supervisor")
 

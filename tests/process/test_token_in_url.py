@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import compare
-import doctor
-import predict
 import pytest
 from gateway_process import GatewayProcess, kept, running_gateway
 from immich_server import KEY, running_immich
@@ -15,7 +12,8 @@ from looked_at import ocr_answer
 from places import DATA
 from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
-from toolbox import diagnosis
+
+from immich_triton.cli import compare, diagnosis, doctor, predict
 
 TOKEN = "correct-horse_battery-staple"  # noqa: S105 - of this test
 RECEIPT = DATA / "images" / "zh_receipt.jpg"

@@ -9,8 +9,9 @@ import pytest
 from embedded_triton import eventually
 from ports import free_ports
 from small_models import write_model
-from toolbox.triton_process import TritonProcess
-from toolbox.triton_settings import TritonSettings
+
+from immich_triton.server.triton_process import TritonProcess
+from immich_triton.server.triton_settings import TritonSettings
 
 pytestmark = pytest.mark.xdist_group("supervisor")
 
@@ -21,7 +22,7 @@ def controls() -> set[threading.Thread]:
 
 def test_no_thread_is_left_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is started does not matter here: it is stopped before it is asked anything.
-    monkeypatch.setattr("toolbox.triton_install.command", lambda *_arguments, **_more: ["sleep", "600"])
+    monkeypatch.setattr("immich_triton.server.triton_install.command", lambda *_arguments, **_more: ["sleep", "600"])
     write_model(tmp_path / "models", "echo")
     before = controls()
     http_port, metrics_port = free_ports(2)

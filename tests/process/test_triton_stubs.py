@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from embedded_triton import eventually
-from toolbox import processes
-from toolbox.own_time import LONGEST_STEP, OwnTime
-from toolbox.pid_file import kill_session
-from toolbox.triton_stubs import LINGER_SECONDS, StubWatch
+
+from immich_triton.server import processes
+from immich_triton.server.own_time import LONGEST_STEP, OwnTime
+from immich_triton.server.pid_file import kill_session
+from immich_triton.server.triton_stubs import LINGER_SECONDS, StubWatch
 
 HUNG = 10.0
 STAY = "while :; do sleep 1; done"

@@ -18,11 +18,11 @@ from recorder import recording_upstream
 from scrape import Scrape
 from setuptools.config.pyprojecttoml import read_configuration  # type: ignore[import-untyped]
 from stand_in_triton import stand_in_triton, write_routes
-from toolbox.bench import environment
-from toolbox.client import entries_for, predict
 
 import immich_triton
-from immich_triton import versions
+from benchmarks import environment
+from immich_triton.core import versions
+from immich_triton.immich.ml_client import entries_for, predict
 
 PLACES = ("addons", "scripts", "triton_backends")
 

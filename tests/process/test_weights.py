@@ -16,13 +16,13 @@ from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import FINGERPRINT, StandInTriton, stand_in_triton, write_routes
-from toolbox.client import Answer, entries_for, predict
 
-from immich_triton import weights
-from immich_triton.inference import Call, WrongWeights
-from immich_triton.ledger import Ledger
-from immich_triton.routes import Pipeline, Route
-from immich_triton.weights import Doubts
+from immich_triton.immich.ml_client import Answer, entries_for, predict
+from immich_triton.ml.ledger import Ledger
+from immich_triton.ml.routes import Pipeline, Route
+from immich_triton.triton import weights
+from immich_triton.triton.inference import Call, WrongWeights
+from immich_triton.triton.weights import Doubts
 
 SHA = "a1" * 32
 VISUAL = Pipeline("clip_image", ("visual",), ("see",), {"encoder": "see"}, fingerprint=7)

@@ -1,4 +1,4 @@
-"""The contract with the private part of mitmproxy that `immich_triton.wire` uses, for the version in the lock file.
+"""The contract with the private part of mitmproxy that `immich_triton.proxy.wire` uses, for the version in the lock file.
 
 What the functions do is shown with a real mitmdump in test_passthrough.py; here is what they rely on.
 """
@@ -18,7 +18,7 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import HttpLayer, _http1
 from mitmproxy.proxy.layers.tls import TLSLayer
 
-from immich_triton import wire
+from immich_triton.proxy import wire
 
 
 def test_the_proxyserver_keeps_its_handlers_by_client_id() -> None:

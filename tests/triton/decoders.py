@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from toolbox import processes
+from immich_triton.server import processes
 
 
 def decoders(triton: int) -> list[int]:

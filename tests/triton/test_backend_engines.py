@@ -8,9 +8,10 @@ import pytest
 from onnx import helper
 from onnxruntime_backend.engines import BadRequestError, describe, load_engine
 from onnxruntime_backend.settings import ConfigError, Settings
-from toolbox.repository import PROJECT
 from triton import tiny_models
 from triton.tiny_models import FLOAT, HALF, INT64
+
+from immich_triton.export.repository import PROJECT
 
 RANDOM = np.random.default_rng(7)
 OPENVINO = Settings(engine="openvino", intra_op_threads=2)

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 from onnxruntime_backend import settings
 from onnxruntime_backend.settings import ConfigError, Settings, available_cpus, read_settings
-from toolbox.repository import MODELS
+
+from immich_triton.export.repository import MODELS
 
 
 def read(kind: str = "CPU", device_id: int = 0, config: dict[str, Any] | None = None, **parameters: str) -> Settings:

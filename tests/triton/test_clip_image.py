@@ -17,13 +17,13 @@ from clip_standins import LIMIT, MODELS, ClipStandins, centred_cosines
 from embedded_triton import StartTriton
 from PIL import Image
 from tiny_encoders import TinyEncoder
-from toolbox.clip_models import CLIP_MODELS
 from triton.counters import settled
 
 from immich_pipelines.clip_encoders import Array, Encoders
 from immich_pipelines.clip_image import ClipImage, ImageEmbedding, ImageJob
 from immich_pipelines.clip_transform import image_transform
 from immich_pipelines.stragglers import in_order
+from immich_triton.export.clip.models import CLIP_MODELS
 
 # The first test that needs the stand-ins makes them.
 pytestmark = pytest.mark.timeout(2400)

@@ -20,7 +20,6 @@ from clip_client import ClipClient, Refused
 from clip_standins import LIMIT, MODELS, TEXTS, ClipStandins, centred_cosines, run_in_export_environment
 from embedded_triton import StartTriton
 from tiny_encoders import TinyEncoder
-from toolbox.clip_models import CLIP_MODELS
 from triton.counters import settled
 
 from immich_pipelines import clip_tokenizer
@@ -28,6 +27,7 @@ from immich_pipelines.clip_encoders import Array, Encoders
 from immich_pipelines.clip_text import ClipText, TextEmbedding, TextJob
 from immich_pipelines.clip_tokenizer import Tokenizer
 from immich_pipelines.errors import BadInput
+from immich_triton.export.clip.models import CLIP_MODELS
 
 # The first test that needs the stand-ins makes them.
 pytestmark = pytest.mark.timeout(2400)

@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import pytest
-from toolbox import clip_repository, ocr_models
-from toolbox.clip_models import CLIP_MODELS
-from toolbox.ocr_models import Placement
-from toolbox.repository import MODELS
 from triton.config_rules import check_config
+
+from immich_triton.export.clip import repository as clip_repository
+from immich_triton.export.clip.models import CLIP_MODELS
+from immich_triton.export.ocr import models as ocr_models
+from immich_triton.export.ocr.models import Placement
+from immich_triton.export.repository import MODELS
 
 PIPELINES = ("ocr", "clip_image", "clip_text", "faces")
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from embedded_triton import StartTriton, TritonServer
 from small_models import write_model
-from toolbox import processes
 
-from immich_triton.routes import Pipeline
-from immich_triton.triton import Call, Poison, TritonClient
+from immich_triton.ml.routes import Pipeline
+from immich_triton.server import processes
+from immich_triton.triton.client import Call, Poison, TritonClient
 
 PIPE = Pipeline("pipe", ("visual",), ("net",))
 

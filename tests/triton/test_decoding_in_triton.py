@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import poison
 import pytest
 import tiny_encoders
 from clip_client import ClipClient, Refused
 from embedded_triton import StartTriton, TritonServer, eventually
 from PIL import Image
 from tiny_encoders import TinyEncoder
-from toolbox import poison, processes
 from triton.decoders import decoders
+
+from immich_triton.server import processes
 
 FOREIGN = re.compile("cv2|openvino|onnxruntime|rapidocr|numpy")
 

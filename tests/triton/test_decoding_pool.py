@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import poison
 import pytest
 from embedded_triton import eventually
 from PIL import Image
-from toolbox import poison, processes
 from triton.decoders import decoders
 
 from immich_pipelines.clip_transform import image_transform, normalise
@@ -32,6 +32,7 @@ from immich_pipelines.decoding.findings import Scan
 from immich_pipelines.decoding.messages import Job
 from immich_pipelines.decoding.scan import FORMATS, scan
 from immich_pipelines.errors import BadInput
+from immich_triton.server import processes
 
 RANDOM = np.random.default_rng(5)
 

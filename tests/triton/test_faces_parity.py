@@ -17,8 +17,6 @@ import onnx
 import pytest
 from insightface.app.common import Face
 from PIL import Image
-from toolbox.faces_check import Originals, cosine
-from toolbox.faces_graphs import cpu_session
 
 from immich_pipelines import faces_detection, faces_recognition
 from immich_pipelines.decode import decode_rgb
@@ -26,6 +24,8 @@ from immich_pipelines.errors import BadInput
 from immich_pipelines.faces import Faces, FacesPipeline, Job
 from immich_pipelines.faces_detection import Session, _Decoder, _suppress
 from immich_pipelines.stragglers import in_order
+from immich_triton.export.faces.check import Originals, cosine
+from immich_triton.export.faces.graphs import cpu_session
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 WITH_FACES = ("astronaut", "solvay", *face_standins.PORTRAITS)

@@ -16,11 +16,11 @@ import pytest
 import requests
 import tritonclient.http
 from embedded_triton import StartTriton, TritonServer
-from toolbox.faces_check import Originals, cosine
 from triton.counters import settled, settles
 from tritonclient.utils import InferenceServerException
 
 from immich_pipelines.decode import decode_rgb
+from immich_triton.export.faces.check import Originals, cosine
 
 IMAGES = Path(__file__).resolve().parents[1] / "data" / "images"
 MODELS = {"detector": "face_det_standin", "recognizer": "face_rec_standin"}

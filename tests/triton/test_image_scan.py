@@ -6,9 +6,9 @@ import io
 import struct
 from pathlib import Path
 
+import poison
 import pytest
 from PIL import Image, ImageFile
-from toolbox import poison
 
 from immich_pipelines.decode import open_rgb, size_of
 from immich_pipelines.decoding import jpeg

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import ocr_exports
 import pytest
 from rapidocr_reference import RapidOcrReference
-from toolbox.ocr_sources import VERSIONS
 
 from immich_pipelines.ocr import Knobs, Networks, Page, read
 from immich_pipelines.ocr_recognition import Decoder
+from immich_triton.export.ocr.sources import VERSIONS
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 IMAGES = sorted(path.name for path in (DATA / "images").iterdir())

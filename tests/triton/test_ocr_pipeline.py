@@ -16,8 +16,9 @@ import tritonclient.http
 from embedded_triton import StartTriton, TritonServer, eventually
 from rapidocr_reference import RapidOcrReference
 from scrape import Scrape
-from toolbox.chaos.long_screenshots import screenshot_of_a_page
 from tritonclient.utils import InferenceServerException
+
+from trials.long_screenshots import screenshot_of_a_page
 
 IMAGES = Path(__file__).resolve().parents[1] / "data" / "images"
 OUTPUTS = ("BOXES", "BOX_SCORES", "TEXTS", "TEXT_SCORES", "IMAGE_SIZE")

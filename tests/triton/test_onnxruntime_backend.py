@@ -201,7 +201,7 @@ def test_an_unknown_parameter_is_a_warning(server: TritonServer, client: Any) ->
         ("wrong_value", "'execution_mode' must be a whole number from 0 to 1, got '7'"),
         ("fixed_batch", "model does not support batching while non-zero max_batch_size is specified"),
         ("wrong_input", "the config has no input 'x', which the model needs"),
-        ("ocr_det", "scripts/export_ocr.py"),
+        ("ocr_det", "immich-triton export ocr"),
         ("damaged", "Protobuf parsing failed"),
     ],
 )

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from immich_triton.admission import Budget, Places, Priority, Ticket
+from immich_triton.triton.admission import Budget, Places, Priority, Ticket
 
 
 async def waiter(places: Places, priority: Priority, name: str, served: list[str]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from immich_triton.attempts import ATTEMPTS, SENDS, SERVER, Attempts, Generations
-from immich_triton.faults import FaultKind
-from immich_triton.inference import Poison, ServerFault, TritonError, Unavailable
+from immich_triton.triton.attempts import ATTEMPTS, SENDS, SERVER, Attempts, Generations
+from immich_triton.triton.faults import FaultKind
+from immich_triton.triton.inference import Poison, ServerFault, TritonError, Unavailable
 
 
 def fault(kind: FaultKind, model: str = "") -> ServerFault:

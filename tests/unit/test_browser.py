@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import ClientSession, web
-from toolbox.browser import BrowserError, Page
+from browser import BrowserError, Page
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""scripts/compare.py against two services that give recorded answers of a stock Immich ML, one of them altered."""
+"""immich-triton compare against two services that give recorded answers of a stock Immich ML, one of them altered."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import compare as compare_command
 import pytest
 from canned_gateway import BY_TRITON, FELL_BACK, CannedGateway, canned_gateway
 from PIL import Image, ImageOps
 from places import DATA
 from ports import free_ports
 from recorder import Recorder, recording_upstream
-from toolbox import comparisons, previews
-from toolbox.client import Answer
-from toolbox.comparison_report import marked, render
-from toolbox.comparisons import Album, Outcome, Picture
 
-from immich_triton.comparing import Comparison
+from immich_triton.cli import compare as compare_command
+from immich_triton.immich.ml_client import Answer
+from immich_triton.inspect import comparisons, previews
+from immich_triton.inspect.comparing import Comparison
+from immich_triton.inspect.comparison_report import marked, render
+from immich_triton.inspect.comparisons import Album, Outcome, Picture
 
 RECEIPT = DATA / "images" / "zh_receipt.jpg"
 OCR = json.loads((DATA / "stock" / "zh_receipt.jpg.ocr.json").read_text())

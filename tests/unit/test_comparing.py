@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from places import DATA
 
-from immich_triton.comparing import NotComparableError, compare, cosine, text_likeness
+from immich_triton.inspect.comparing import NotComparableError, compare, cosine, text_likeness
 
 STOCK = DATA / "stock"
 FACES = "facial-recognition"

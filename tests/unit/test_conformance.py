@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 from typing import Final
 
 import pytest
-from toolbox.repository import PROJECT
-from toolbox.wheels import fetch_wheel_files
 
-from immich_triton.forms import FormError, read_parts
-from immich_triton.plain_forms import read_plain
+from immich_triton.export.repository import PROJECT
+from immich_triton.export.wheels import fetch_wheel_files
+from immich_triton.ml.forms import FormError, read_parts
+from immich_triton.ml.plain_forms import read_plain
 
 PACKAGE: Final = "multipart-form-data-conformance==0.1a0"
 SHA256: Final = "9250810800cb227da5bd4ae0a61cd7d92595f92968125dec3ee7c97b6cc37029"

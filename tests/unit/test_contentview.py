@@ -14,7 +14,7 @@ from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.test import taddons, tflow, tutils
 from places import DATA
 
-from immich_triton.contentview import AnswerView, ContentViews, RequestView, answer_lines
+from immich_triton.inspect.contentview import AnswerView, ContentViews, RequestView, answer_lines
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from ports import free_ports
-from toolbox.download import Downloaded, DownloadError, download, fetch
+
+from immich_triton.export.download import Downloaded, DownloadError, download, fetch
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

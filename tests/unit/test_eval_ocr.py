@@ -9,11 +9,12 @@ import eval_ocr
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from toolbox.ocr_eval import fonts, phrases
-from toolbox.ocr_eval.pages import Condition, Line, Page, Quad, exam, pixel_digest
-from toolbox.ocr_eval.readers import RapidReader
-from toolbox.ocr_eval.scoring import Found, Reading, Report, edit_distance, mark_page, normalised
-from toolbox.ocr_eval.texts import Script
+
+from ocr_eval import fonts, phrases
+from ocr_eval.pages import Condition, Line, Page, Quad, exam, pixel_digest
+from ocr_eval.readers import RapidReader
+from ocr_eval.scoring import Found, Reading, Report, edit_distance, mark_page, normalised
+from ocr_eval.texts import Script
 
 needs_fonts = pytest.mark.skipif(
     bool(fonts.missing_packages()),

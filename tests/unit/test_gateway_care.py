@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from toolbox.gateway_care import GatewayCare
-from toolbox.gateway_process import GatewayProcess
-from toolbox.preflight import StartError
+
+from immich_triton.server.gateway_care import GatewayCare
+from immich_triton.server.gateway_process import GatewayProcess
+from immich_triton.server.preflight import StartError
 
 
 class Gateway:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import weakref
 
-from immich_triton import housekeeping
-from immich_triton.housekeeping import Housekeeping
+from immich_triton.core import housekeeping
+from immich_triton.core.housekeeping import Housekeeping
 
 
 class Cyclic:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ledger as command
 import pytest
 
-from immich_triton import state_file
-from immich_triton.ledger import Ledger, LedgerError
+from immich_triton.cli import ledger as command
+from immich_triton.core import state_file
+from immich_triton.ml.ledger import Ledger, LedgerError
 
 
 def test_remembers_across_restarts(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from mitmproxy.test import tflow
 from places import DATA
 
-from immich_triton.privacy import Privacy
-from immich_triton.service import Service
+from immich_triton.ml.service import Service
+from immich_triton.proxy.privacy import Privacy
 
 RECEIPT = (DATA / "images" / "zh_receipt.jpg").read_bytes()
 

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import health
 import pytest
 import requests
 from embedded_triton import eventually
 from ports import free_ports
-from toolbox import bounded_http, direct_requests
-from toolbox.client import predict
-from toolbox.triton_control import ModelControl
-from toolbox.triton_process import TritonProcess
-from toolbox.triton_settings import TritonSettings
+
+from immich_triton.cli import health
+from immich_triton.core import bounded_http, direct_requests
+from immich_triton.immich.ml_client import predict
+from immich_triton.server.triton_control import ModelControl
+from immich_triton.server.triton_process import TritonProcess
+from immich_triton.server.triton_settings import TritonSettings
 
 
 class Well(BaseHTTPRequestHandler):

@@ -7,9 +7,9 @@ from typing import Any, get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immich_triton.faults import FaultKind
-from immich_triton.measurements import REFUSALS, Measurements
-from immich_triton.observer import CatchUp, Reason, Refusal, RequestDone, RouteTaken
+from immich_triton.core.observer import CatchUp, Reason, Refusal, RequestDone, RouteTaken
+from immich_triton.ml.measurements import REFUSALS, Measurements
+from immich_triton.triton.faults import FaultKind
 
 PREFIX = "immich_gateway"
 

@@ -16,9 +16,9 @@ from mitmproxy.options import Options
 from mitmproxy.test import taddons
 from ports import free_ports
 
-from immich_triton.configuration import Configuration
-from immich_triton.metrics import Metrics
-from immich_triton.service import Service
+from immich_triton.ml.configuration import Configuration
+from immich_triton.ml.metrics import Metrics
+from immich_triton.ml.service import Service
 
 EVERYWHERE, HERE, BESIDE = "0.0.0.0", "127.0.0.1", "127.0.0.2"
 """Who listens everywhere answers at the third address too, another loopback address of Linux."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from immich_triton.metrics_server import parse_address
+from immich_triton.proxy.metrics_server import parse_address
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from immich_triton.outages import RUN, Outages
+from immich_triton.ml.outages import RUN, Outages
 
 
 def test_the_state_tells_a_clean_stop_from_an_unclean_one(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from immich_pipelines.large import PIXELS, RATIO, is_large
-from immich_triton.picture import LARGE_PIXELS, LARGE_RATIO, UNKNOWN, Picture, picture_of
+from immich_triton.triton.picture import LARGE_PIXELS, LARGE_RATIO, UNKNOWN, Picture, picture_of
 
 
 def encoded(format_: str, size: tuple[int, int], mode: str = "RGB", **options: Any) -> bytes:

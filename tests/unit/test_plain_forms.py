@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import DATA
 
-from immich_triton.forms import MAX_FIELD_BYTES, FormError, read_parts
-from immich_triton.plain_forms import read_plain
-from immich_triton.protocol import ProtocolError, parse_form
+from immich_triton.ml.forms import MAX_FIELD_BYTES, FormError, read_parts
+from immich_triton.ml.plain_forms import read_plain
+from immich_triton.ml.protocol import ProtocolError, parse_form
 
 WIRE = DATA / "wire"
 ASKED = (field(b"entries"), entries("m"))

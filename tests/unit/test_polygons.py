@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immich_triton.polygons import Polygon, area, intersection, intersection_over_union, overlapping, rectangle
+from immich_triton.inspect.polygons import Polygon, area, intersection, intersection_over_union, overlapping, rectangle
 
 
 def turned(width: float, height: float, angle: float) -> Polygon:

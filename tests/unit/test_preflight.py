@@ -6,7 +6,15 @@ import socket
 from pathlib import Path
 
 import pytest
-from toolbox.preflight import Port, StartError, check_platform, check_ports, check_shared_memory, missing_files
+
+from immich_triton.server.preflight import (
+    Port,
+    StartError,
+    check_platform,
+    check_ports,
+    check_shared_memory,
+    missing_files,
+)
 
 
 def test_this_machine_passes() -> None:

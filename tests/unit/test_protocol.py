@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from places import DATA
 from requests_toolbelt import MultipartEncoder
 
-from immich_triton.forms import Part
-from immich_triton.protocol import (
+from immich_triton.ml.forms import Part
+from immich_triton.ml.protocol import (
     Form,
     ProtocolError,
     build_form,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from disclosure import assert_absent, of_text
 
-from immich_triton.redaction import redact, where
+from immich_triton.core.redaction import redact, where
 
 QUERY = "海边婚礼 wedding-kqzx 外婆"
 

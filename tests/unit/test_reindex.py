@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import reindex
 import requests
 from immich_server import KEY, Immich, running_immich
 from ports import free_ports
 from recorder import Recorder, recording_upstream
-from toolbox.repository import Pipeline, Route, write_route
+
+from immich_triton.cli import reindex
+from immich_triton.export.repository import Pipeline, Route, write_route
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import tiny_encoders
 from google.protobuf import text_format
-from toolbox.kept_config import complete
-from toolbox.renewal import renew
-from toolbox.repository import MODELS, Pipeline, Route, install_pipelines, write_route
-from toolbox.triton_models import PIPELINES
 from tritonclient.grpc import model_config_pb2
 
-from immich_triton.routes import load_routes
+from immich_triton.export.kept_config import complete
+from immich_triton.export.repository import MODELS, Pipeline, Route, install_pipelines, write_route
+from immich_triton.ml.routes import load_routes
+from immich_triton.server.renewal import renew
+from immich_triton.server.triton_models import PIPELINES
 
 SHA = "a1" * 32
 
@@ -64,7 +64,7 @@ def test_what_is_about_other_weights_is_not_believed(models: Path) -> None:
     (models / "read/export.json").write_text(json.dumps({"fingerprint": 12, "weights": {"sha256": "b2" * 32}}))
     before = (models / "see/route.toml").read_text()
     (told,) = renew(models)
-    assert "requests for it get 503; run scripts/export_clip.py again" in told
+    assert "requests for it get 503; run immich-triton export clip again" in told
     assert (models / "see/route.toml").read_text() == before
     assert fingerprints(models) == [11, None]
 

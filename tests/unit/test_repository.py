@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from toolbox.repository import MODELS, install_pipelines, new_model, workshop
-from toolbox.triton_models import wanted_models
-
-from immich_triton.routes import load_routes
+from immich_triton.export.repository import MODELS, install_pipelines, new_model, workshop
+from immich_triton.ml.routes import load_routes
+from immich_triton.server.triton_models import wanted_models
 
 
 def test_a_model_appears_when_it_is_complete(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from mitmproxy.test import tflow
 
-from immich_triton.request_id import RequestIds, current_id, detached
+from immich_triton.core.request_id import RequestIds, current_id, detached
 
 
 async def test_what_serves_everybody_does_not_carry_the_id_of_the_request_that_started_it() -> None:

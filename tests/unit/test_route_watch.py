@@ -10,15 +10,15 @@ from typing import Any, cast
 import pytest
 from mitmproxy.http import Headers
 from stand_in_triton import OCR_NAME, stand_in_triton, write_routes
-from toolbox.client import encode, entries_for
 
-from immich_triton import route_watch
-from immich_triton.gateway import Gateway, _Story
-from immich_triton.protocol import ProtocolError
-from immich_triton.route_watch import RouteWatch
-from immich_triton.routes import RouteError, RouteTable, load_routes
-from immich_triton.service import Service
-from immich_triton.settings import Settings
+from immich_triton.immich.ml_client import encode, entries_for
+from immich_triton.ml import route_watch
+from immich_triton.ml.gateway import Gateway, _Story
+from immich_triton.ml.protocol import ProtocolError
+from immich_triton.ml.route_watch import RouteWatch
+from immich_triton.ml.routes import RouteError, RouteTable, load_routes
+from immich_triton.ml.service import Service
+from immich_triton.ml.settings import Settings
 
 
 def settings_of(models: Path, **more: object) -> Settings:

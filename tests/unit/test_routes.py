@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from toolbox.repository import Pipeline, Route, write_route
 
-from immich_triton.routes import RouteError, load_routes, look
+from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.ml.routes import RouteError, load_routes, look
 
 SHA = "a" * 64
 OCR = Pipeline("ocr", ["detection", "recognition"], ["ocr_det", "ocr_rec"], {"detector": "ocr_det", "n": 3, "b": True})

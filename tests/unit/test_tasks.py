@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from immich_triton.protocol import Form, ProtocolError, dump, parse_task
-from immich_triton.routes import Pipeline, Route, RouteError
-from immich_triton.tasks import TASKS
-from immich_triton.triton import ServerFault
+from immich_triton.ml.protocol import Form, ProtocolError, dump, parse_task
+from immich_triton.ml.routes import Pipeline, Route, RouteError
+from immich_triton.ml.tasks import TASKS
+from immich_triton.triton.client import ServerFault
 
 IMAGE = Form(entries="", image=b"jpeg", text=None)
 TEXT = Form(entries="", image=None, text="苹果\ud800")

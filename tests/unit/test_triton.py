@@ -14,11 +14,11 @@ import pytest
 from aiohttp import web
 from mitmproxy.test import tflow
 
-from immich_triton.attempts import ATTEMPTS, SENDS
-from immich_triton.observer import Observer
-from immich_triton.request_id import RequestIds, current_id
-from immich_triton.routes import Pipeline
-from immich_triton.triton import BadInput, Call, Poison, Refused, ServerFault, TritonClient, Unavailable
+from immich_triton.core.observer import Observer
+from immich_triton.core.request_id import RequestIds, current_id
+from immich_triton.ml.routes import Pipeline
+from immich_triton.triton.attempts import ATTEMPTS, SENDS
+from immich_triton.triton.client import BadInput, Call, Poison, Refused, ServerFault, TritonClient, Unavailable
 
 PIPELINE = Pipeline("clip_text", ("textual",), ("encoder",), {"encoder": "encoder"})
 CALL = Call(PIPELINE, "TEXT", b"query", ("EMBEDDING",), {"extra": 1})
@@ -309,7 +309,7 @@ async def test_the_places_of_calls_that_nobody_waits_for_come_back_when_triton_i
 
 
 async def test_a_call_that_nobody_waits_for_does_not_keep_its_place_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("immich_triton.line.ABANDONED", 0.1)
+    monkeypatch.setattr("immich_triton.triton.line.ABANDONED", 0.1)
     seen = AtTriton()
     async with serving(FaultyTriton(hang)) as triton, client_of(triton, observer=seen) as client:
         with pytest.raises(Unavailable):
@@ -354,7 +354,7 @@ PIPELINE_DIED = status(500, "Stub process 'clip_text_0_0' is not healthy.")
 async def test_after_a_death_one_request_at_a_time_is_tried_until_one_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("immich_triton.gate.TRIAL_FIRST", 0.2)
+    monkeypatch.setattr("immich_triton.triton.breaker.TRIAL_FIRST", 0.2)
     seen = AtTriton()
     triton = FaultyTriton(NET_DIED)
     async with serving(triton), client_of(triton, observer=seen) as client:
@@ -404,8 +404,8 @@ async def test_a_request_over_which_a_model_dies_twice_is_given_up_as_poison() -
 
 async def test_an_answer_that_is_late_does_not_make_a_dead_process_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine Triton may take its time to say that a model is ready."""
-    monkeypatch.setattr("immich_triton.triton.PROBE_TIMEOUT", 0.3)
-    monkeypatch.setattr("immich_triton.gate.TRIAL_FIRST", 0.2)
+    monkeypatch.setattr("immich_triton.triton.client.PROBE_TIMEOUT", 0.3)
+    monkeypatch.setattr("immich_triton.triton.breaker.TRIAL_FIRST", 0.2)
     triton = FaultyTriton(NET_DIED)
     async with serving(triton), client_of(triton) as client:
         work = asyncio.create_task(client.infer(CALL, deadline=60))
@@ -463,7 +463,7 @@ async def test_a_fault_of_its_own_is_not_its_own_cause() -> None:
 
 
 async def test_a_breaker_that_nobody_tries_closes_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("immich_triton.gate.TRUST", 0.1)
+    monkeypatch.setattr("immich_triton.triton.breaker.TRUST", 0.1)
     async with serving(FaultyTriton(NET_DIED)) as triton, client_of(triton) as client:
         with pytest.raises(Unavailable):
             await client.infer(CALL, deadline=0.5)

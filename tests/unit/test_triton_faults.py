@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from immich_triton.faults import Diagnosis, diagnose
+from immich_triton.triton.faults import Diagnosis, diagnose
 
 # As Triton 2.51 words it, observed with processes that were killed, stopped and unloaded.
 HUNG = "Stub process 'ocr_0_2' is not healthy."

@@ -9,8 +9,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from toolbox import triton_install
-from toolbox.preflight import StartError
+
+from immich_triton.server import triton_install
+from immich_triton.server.preflight import StartError
 
 
 def test_libpython_is_the_one_of_this_python() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from toolbox.triton_log import Event, Kind, LogFollower, interpret
+
+from immich_triton.server.triton_log import Event, Kind, LogFollower, interpret
 
 FAILED = (
     "E1122 09:22:26.348075 13271 model_lifecycle.cc:642] \"failed to load 'ocr' version 1: Internal: "

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 from small_models import write_model, write_ocr_route
-from toolbox.repository import Pipeline, Route, write_route
-from toolbox.triton_models import PIPELINES, RepositoryWatch, loading_order, routed_pipelines, wanted_models
+
+from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.server.triton_models import (
+    PIPELINES,
+    RepositoryWatch,
+    loading_order,
+    routed_pipelines,
+    wanted_models,
+)
 
 
 @pytest.fixture

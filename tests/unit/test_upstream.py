@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from mitmproxy.test import taddons, tutils
 
-from immich_triton.protocol import ProtocolError
-from immich_triton.upstream import ANSWER_LIMIT, UpstreamAnswer, address_of, predict
+from immich_triton.ml.protocol import ProtocolError
+from immich_triton.ml.upstream import ANSWER_LIMIT, UpstreamAnswer, address_of, predict
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_mitmdump_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch,
     )
     stubborn.chmod(0o755)
     monkeypatch.setattr(bench_web, "END", 0.5)
-    monkeypatch.setattr("toolbox.die_with_parent.wrap", lambda _line: [str(stubborn)])
+    monkeypatch.setattr("immich_triton.server.die_with_parent.wrap", lambda _line: [str(stubborn)])
     with bench_web.running("regular", port, []):
         assert bench_web.listens(port)
     assert not bench_web.listens(port)

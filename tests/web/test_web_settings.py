@@ -15,8 +15,8 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
 from ports import free_ports
 from site_process import ADDON
-from toolbox import die_with_parent
 
+from immich_triton.server import die_with_parent
 from immich_triton.web.configuration import Configuration
 from immich_triton.web.options import RANGES, SETTINGS
 from immich_triton.web.service import Service
@@ -97,7 +97,7 @@ def test_an_option_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
 
 def test_the_documentation_has_every_option_and_every_way_to_switch_off() -> None:
     text = document_options.WEB.read_text(encoding="utf-8")
-    assert document_options.updated_web(text) == text, "run: python scripts/document_options.py"
+    assert document_options.updated_web(text) == text, "run: python scripts/lab/document_options.py"
     for switch in ("web_ocr_prefix", "web_hybrid", "web_keep_host", "web_forwarded"):
         assert f"`{switch}=off`" in text
 
@@ -108,5 +108,5 @@ def test_the_gateway_of_the_machine_learning_loads_nothing_of_this() -> None:
         [sys.executable, "-c", program], cwd=ADDON.parent, capture_output=True, text=True, timeout=60, check=True
     )
     loaded = set(ast.literal_eval(ended.stdout))
-    assert "immich_triton.gateway" in loaded
+    assert "immich_triton.ml.gateway" in loaded
     assert not [name for name in loaded if name.startswith(("immich_triton.web.", "rjieba", "opencc"))]

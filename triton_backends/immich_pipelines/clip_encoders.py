@@ -59,7 +59,7 @@ class Encoders:
             encoder = Encoder(name, folder, int(record["image_size"]), int(record["fingerprint"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EncoderError(
-                f"encoder {name} has no usable {path}: {error!r}; run scripts/export_clip.py again"
+                f"encoder {name} has no usable {path}: {error!r}; run immich-triton export clip again"
             ) from error
         self._known[name] = (stamp, encoder)
         return encoder

@@ -46,7 +46,7 @@ class NetworkPair:
             (self._models / recognizer).glob("[0-9]*/model.onnx"), key=lambda file: int(file.parent.name), default=None
         )
         if path is None:
-            raise FileNotFoundError(f"{self._models / recognizer} holds no model.onnx; run scripts/export_ocr.py")
+            raise FileNotFoundError(f"{self._models / recognizer} holds no model.onnx; run immich-triton export ocr")
         changed = path.stat().st_mtime_ns
         known = self._decoders.get(path)
         if known is None or known[0] != changed:
@@ -75,4 +75,4 @@ def _dictionary(path: Path) -> str:
     for entry in model.metadata_props:
         if entry.key == "character":
             return str(entry.value)
-    raise ValueError(f"{path} carries no metadata `character`; run scripts/export_ocr.py")
+    raise ValueError(f"{path} carries no metadata `character`; run immich-triton export ocr")

@@ -16,9 +16,9 @@ DEFAULT_MAX_BATCH_SIZE: Final = 4
 """``max_batch_size`` of a model that can batch and whose config says none, as in the C++ backend."""
 
 _SCRIPTS: Final = {
-    "ocr_": "scripts/export_ocr.py",
-    "cn_clip_": "scripts/export_clip.py",
-    "face_": "scripts/export_faces.py",
+    "ocr_": "immich-triton export ocr",
+    "cn_clip_": "immich-triton export clip",
+    "face_": "immich-triton export faces",
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 
-from immich_triton import reverse_proxy
+from immich_triton.proxy import reverse_proxy
 from immich_triton.web.options import SETTINGS
 from immich_triton.web.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from immich_triton.options import Setting
+from immich_triton.core.options import Setting
 
 SETTINGS: Final = (
     Setting(

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from toolbox import processes
+from immich_triton.server import processes
 
 HERE: Final = Path(__file__).parent
 MARK: Final = "IMAGE_PROOF"

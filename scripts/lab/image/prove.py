@@ -28,8 +28,8 @@ import requests
 HERE: Final = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parents[1])  # scripts/, where lab and toolbox are
 
-from lab.image.container import Container, Image  # noqa: E402
-from lab.image.trial import AT_ONCE, INIT, USER_ID, Failed, Trial  # noqa: E402
+from image.container import Container, Image  # noqa: E402
+from image.trial import AT_ONCE, INIT, USER_ID, Failed, Trial  # noqa: E402
 
 TINI: Final = "tini-static"
 

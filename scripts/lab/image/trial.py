@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from lab.image.container import Container, Image, Running
-from toolbox import direct_requests, processes
-from toolbox.client import Answer, entries_for, predict
-from toolbox.repository import PROJECT
+from image.container import Container, Image, Running
+from immich_triton.core import direct_requests
+from immich_triton.export.repository import PROJECT
+from immich_triton.immich.ml_client import Answer, entries_for, predict
+from immich_triton.server import processes
 
 USER_ID: Final = 1000
 RECEIPT: Final = (PROJECT / "tests/data/images/zh_receipt.jpg").read_bytes()

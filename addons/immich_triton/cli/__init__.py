@@ -1,0 +1,1 @@
+"""The command immich-triton: one module for each subcommand."""

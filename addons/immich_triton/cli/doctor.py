@@ -1,0 +1,78 @@
+"""Look at an installation from end to end and say what is wrong and how to put it right.
+
+Give --immich and an administrator's API key (permission systemConfig.read, in the environment variable IMMICH_API_KEY)
+to have Immich's own settings checked too. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from immich_triton.cli import diagnosis
+from immich_triton.cli.findings import Finding, note, show
+from immich_triton.export.repository import MODELS
+from immich_triton.immich import api_key
+from immich_triton.immich.api import Immich
+from immich_triton.ml.routes import RouteTable
+from immich_triton.ml.settings import default_state_dir, secret
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    command = argparse.ArgumentParser(description=__doc__)
+    text = command.add_argument
+    text("--url", default="http://127.0.0.1:3004", help="the gateway (default: %(default)s)")
+    text("--triton", default="http://127.0.0.1:8000", metavar="URL", help="Triton (default: %(default)s)")
+    text(
+        "--triton-key",
+        default="",
+        metavar="WHERE",
+        help="where the key of a Triton that asks for one stands: file:PATH or env:NAME, as in immich_triton_key",
+    )
+    text("--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)")
+    text(
+        "--state-dir",
+        type=Path,
+        default=default_state_dir(),
+        metavar="DIR",
+        help="the gateway's immich_state_dir (default: %(default)s)",
+    )
+    text("--immich", metavar="URL", help="the Immich server, e.g. http://127.0.0.1:2283")
+    api_key.add_option(command)
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 1 when something is wrong."""
+    options = parser().parse_args(arguments)
+    try:
+        immich_key = api_key.read(options.api_key)
+        triton_key = secret("--triton-key", options.triton_key)
+    except ValueError as error:
+        print(f"doctor: {error}", file=sys.stderr)
+        return 1
+    console = Console(highlight=False)
+    tables: list[RouteTable] = []
+    seen: list[Finding] = show("Machine", diagnosis.machine(), console)
+    seen += show(f"Models in {options.models}", diagnosis.models(options.models, tables), console)
+    table = tables[0] if tables else RouteTable()
+    seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, triton_key), console)
+    seen += show("Gateway", diagnosis.gateway(options.url.rstrip("/")), console)
+    if options.immich:
+        server = Immich(options.immich, immich_key)
+        seen += show("Immich", diagnosis.immich(server, table, options.state_dir), console)
+    else:
+        seen += show("Immich", [note("not checked: give --immich URL and IMMICH_API_KEY")], console)
+    errors = sum(finding.level == "error" for finding in seen)
+    warnings = sum(finding.level == "warning" for finding in seen)
+    console.print(f"\n{errors} errors, {warnings} warnings" if errors or warnings else "\nall is well")
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

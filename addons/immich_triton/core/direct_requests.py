@@ -1,0 +1,37 @@
+"""`requests`, but whoever is on this machine's loopback is asked past any proxy that the environment names."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from immich_triton.server.preflight import is_loopback
+
+
+def request(method: str, url: str, **options: Any) -> requests.Response:
+    """Do what `requests.request` does. A server on another machine is asked as HTTP_PROXY and NO_PROXY say.
+
+    Raises ``requests.RequestException``.
+    """
+    with requests.Session() as session:
+        session.trust_env = not _on_loopback(url)
+        return session.request(method, url, **options)
+
+
+def get(url: str, **options: Any) -> requests.Response:
+    """Do what `requests.get` does, in the way of `request`."""
+    return request("GET", url, **options)
+
+
+def post(url: str, **options: Any) -> requests.Response:
+    """Do what `requests.post` does, in the way of `request`."""
+    return request("POST", url, **options)
+
+
+def _on_loopback(url: str) -> bool:
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:  # no address at all: requests says so in its own words
+        return False

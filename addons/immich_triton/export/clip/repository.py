@@ -1,0 +1,154 @@
+"""An exported Chinese-CLIP model as folders of the Triton model repository."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from immich_triton.export.clip.models import CONTEXT_LENGTH, ClipModel
+from immich_triton.export.repository import Pipeline, Route, install_pipelines, new_model, write_route
+from immich_triton.immich.clip_names import dimension_of, names_of
+from immich_triton.ml.protocol import clean_name
+
+PIPELINES: Final = ("clip_image", "clip_text")
+_KINDS: Final = {False: "KIND_CPU", True: "KIND_GPU"}
+_CONFIG: Final = """\
+# {model}, {tower} encoder, {precision}. Written by immich-triton export clip; export.json has its origin and its proof.
+#
+# {about}
+# EMBEDDING    length 1: the L2 normalisation is part of the graph
+# FINGERPRINT  which weights computed it; the same number stands in export.json
+name: "{name}"
+backend: "onnxruntime"
+max_batch_size: {batch}
+input [
+  {{ name: "{input}", data_type: {type}, dims: [ {dims} ] }}
+]
+output [
+  {{ name: "EMBEDDING", data_type: TYPE_FP32, dims: [ {dimension} ] }},
+  {{ name: "FINGERPRINT", data_type: TYPE_INT64, dims: [ 1 ] }}
+]
+# No delay: what arrives while a batch is being computed forms the next one.
+dynamic_batching {{ }}
+# One copy of the weights; on a CPU it uses all cores by itself.
+instance_group [ {{ count: 1, kind: {kind} }} ]
+{parameters}"""
+_CPU: Final = """\
+# A spinning thread of one model takes a core from another one (measured fourfold on two cores).
+parameters { key: "allow_spinning", value: { string_value: "0" } }
+"""
+_NICE: Final = """\
+# Indexing yields to search queries: a person is waiting for those.
+parameters { key: "nice", value: { string_value: "10" } }
+"""
+_GPU: Final = """\
+# No search among algorithms for every new batch size, and no doubling of the VRAM at each step.
+parameters { key: "cudnn_conv_algo_search", value: { string_value: "2" } }
+parameters { key: "arena_extend_strategy", value: { string_value: "1" } }
+"""
+
+
+class ClipNameError(ValueError):
+    """The model cannot answer under this Immich name; the text lists those that fit."""
+
+
+def check_names(model: ClipModel, names: Sequence[str], models: Path) -> list[str]:
+    """Return *names* in their clean form. Raises `ClipNameError` when one cannot be used."""
+    result = list(dict.fromkeys(clean_name(name) for name in names))
+    for name in result:
+        size = dimension_of(name)
+        if size != model.dimension:
+            expects = f"expects {size} numbers under that name" if size else "does not know that name"
+            fitting = "\n    ".join(names_of(model.dimension))
+            raise ClipNameError(
+                f"{model.name} gives vectors of {model.dimension} numbers, but Immich {expects} ({name}). "
+                f"Names that fit:\n    {fitting}"
+            )
+        for route in sorted(models.glob("[!.]*/route.toml")):
+            content = tomllib.loads(route.read_text(encoding="utf-8"))
+            if (
+                content["task"] == "clip"
+                and name in map(clean_name, content["names"])
+                and route.parent.name != model.visual
+            ):
+                raise ClipNameError(
+                    f"{route.parent} already answers for {name}. Remove that folder, or choose another name (--as)."
+                )
+    return result
+
+
+def write(
+    models: Path,
+    model: ClipModel,
+    exported: Path,
+    names: Sequence[str],
+    record: Mapping[str, Any],
+    *,
+    gpu: bool = False,
+) -> None:
+    """Put *exported* (with ``visual/`` and ``textual/``) and the route for *names* into the repository *models*.
+
+    *record* becomes ``export.json`` of both encoders; *gpu* places them on the GPU. The image encoder carries the route
+    and comes last: no route before both are there.
+    """
+    precision, fingerprint = str(record["precision"]), int(record["fingerprint"])
+    install_pipelines(models, PIPELINES)
+    with new_model(models, model.visual) as visual, new_model(models, model.textual) as textual:
+        for folder, kind in ((visual, "visual"), (textual, "textual")):
+            # The version folder is there already, empty.
+            shutil.copytree(exported / kind, folder, dirs_exist_ok=True)
+            (folder / "export.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (visual / "config.pbtxt").write_text(_visual_config(model, precision, gpu=gpu), encoding="utf-8")
+        (textual / "config.pbtxt").write_text(_textual_config(model, precision, gpu=gpu), encoding="utf-8")
+        write_route(
+            visual,
+            Route(
+                task="clip",
+                names=names,
+                pipelines=[
+                    Pipeline("clip_image", ["visual"], [model.visual], {"encoder": model.visual}, fingerprint),
+                    Pipeline("clip_text", ["textual"], [model.textual], {"encoder": model.textual}, fingerprint),
+                ],
+                weights_sha256=record["weights"]["sha256"],
+                dimension=model.dimension,
+                untrained=record["untrained"],
+            ),
+        )
+
+
+def _visual_config(model: ClipModel, precision: str, *, gpu: bool) -> str:
+    return _CONFIG.format(
+        model=model.name,
+        tower="image",
+        precision=precision,
+        about="IMAGE        RGB, planes first, as cn_clip.clip.image_transform makes it (about -1.8 to 2.2)",
+        name=model.visual,
+        batch=8,
+        input="IMAGE",
+        type="TYPE_FP32",
+        dims=f"3, {model.image_size}, {model.image_size}",
+        dimension=model.dimension,
+        kind=_KINDS[gpu],
+        parameters=_GPU if gpu else _CPU + _NICE,
+    )
+
+
+def _textual_config(model: ClipModel, precision: str, *, gpu: bool) -> str:
+    return _CONFIG.format(
+        model=model.name,
+        tower="text",
+        precision=precision,
+        about="TOKENS       as cn_clip.clip.tokenize makes them with vocab.txt beside this file",
+        name=model.textual,
+        batch=32,
+        input="TOKENS",
+        type="TYPE_INT64",
+        dims=CONTEXT_LENGTH,
+        dimension=model.dimension,
+        kind=_KINDS[gpu],
+        parameters=_GPU if gpu else _CPU,
+    )

@@ -1,0 +1,1 @@
+"""The face models: packs, graphs for batches, the check against InsightFace."""

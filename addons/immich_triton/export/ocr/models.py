@@ -1,0 +1,165 @@
+"""The OCR networks as Triton models: rebuilt graphs, and their configs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import onnx
+from onnxruntime_backend.settings import available_cpus
+
+from immich_triton.export import onnx_graph
+from immich_triton.export.ocr import dbnet_head
+
+DETECTOR: Final = "ocr_det"
+RECOGNIZER: Final = "ocr_rec"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how often a network runs: *instances* copies of it with *threads* each; *gpu*: on every GPU.
+
+    *precision* is what OpenVINO computes in on the CPU, ``bf16`` or ``f32``; a CPU without bf16 units takes f32.
+    """
+
+    instances: int
+    threads: int
+    gpu: bool = False
+    precision: str = "bf16"
+
+
+def placements(*, precision: str = "bf16", gpu: bool = False) -> tuple[Placement, Placement]:
+    """Return where detector and recogniser run by default: on the CPUs that this process may use, or on the GPUs.
+
+    Up to four copies of each network with one thread, more threads from there: two threads on one network are slower
+    than one on each of two, and a copy takes some 400 MB.
+    """
+    if gpu:
+        return Placement(1, 0, gpu=True), Placement(1, 0, gpu=True)
+    cpus = available_cpus()
+    copies = min(4, cpus)
+    placement = Placement(copies, max(1, cpus // copies), precision=precision)
+    return placement, placement
+
+
+def default_version(*, gpu: bool = False) -> str:
+    """Return the PP-OCR version that is the fastest here of those that read at least as well as stock Immich ML does.
+
+    PP-OCRv6's recogniser reads better than v5's (figures: docs/benchmarks.md) and is made of large 1x1 convolutions:
+    with bf16 units it is the faster one too, on a CPU that has to compute in f32 it takes a third longer.
+    """
+    return "v5+v6" if gpu or computes_bf16() else "v5"
+
+
+def computes_bf16() -> bool:
+    """Return whether OpenVINO would compute in bf16 on this CPU."""
+    import openvino  # takes a second, which not every caller has to spend
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def build_detector(source: Path, target: Path) -> None:
+    """Write the text detector: ``x`` float32 [N, 3, H, W] → ``text`` float32 [N, 1, H, W], probabilities 0..1."""
+    model = onnx.load(source)
+    onnx_graph.rename_input(model, "x", ["batch", 3, "height", "width"])
+    onnx_graph.rename_output(model, "text", ["batch", 1, "height", "width"])
+    dbnet_head.fold_head(model)
+    onnx.checker.check_model(model)
+    onnx.save(model, target)
+
+
+def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> list[str]:
+    """Write the recogniser: ``x`` float32 [N, 3, 48, W] → ``indices`` int32 [N, T], ``scores`` float32 [N, T].
+
+    *dictionary* (one character a line) becomes the metadata ``character``, unless the file carries its own. Returns
+    the character of every class: blank first, space last, as RapidOCR counts them.
+    """
+    model = onnx.load(source)
+    if dictionary is not None:
+        onnx_graph.set_metadata(model, "character", dictionary.read_text(encoding="utf-8").rstrip("\r\n"))
+    onnx_graph.rename_input(model, "x", ["batch", 3, 48, "width"])
+    classes = onnx_graph.fold_ctc(model, "indices", "scores")
+    characters = ["blank", *onnx_graph.metadata(model)["character"].split("\n"), " "]
+    if len(characters) != classes:
+        raise onnx_graph.GraphError(f"the dictionary has {len(characters)} entries, the network {classes} classes")
+    onnx.checker.check_model(model)
+    onnx.save(model, target)
+    return characters
+
+
+def detector_config(title: str, placement: Placement) -> str:
+    """Return the ``config.pbtxt`` of the text detector."""
+    return _config(
+        DETECTOR,
+        f"{title}, text detection (DBNet).\n"
+        "Input: BGR, -1..1 (pixel / 127.5 - 1), channels first, sides multiples of 32.\n"
+        "Output: how likely each pixel is text, 0..1, in the size of the input.",
+        "[ 3, -1, -1 ]",
+        {"text": ("TYPE_FP32", "[ 1, -1, -1 ]")},
+        placement,
+        # A CPU is no faster on two pages at a time, only fuller: 200 MB a page, while another copy has nothing to do.
+        max_batch=8 if placement.gpu else 1,
+    )
+
+
+def recognizer_config(title: str, placement: Placement) -> str:
+    """Return the ``config.pbtxt`` of the recogniser."""
+    return _config(
+        RECOGNIZER,
+        f"{title}, text recognition (SVTR, CTC), one line of text an image.\n"
+        "Input: BGR, -1..1 (pixel / 127.5 - 1), channels first, 48 pixels high; 0 where a line is shorter.\n"
+        "Output: for each step of about 8 pixels the most likely class and its probability, 0..1. Class 0 is blank,\n"
+        "the others are the lines of the metadata `character` in the ONNX file, then the space.",
+        "[ 3, 48, -1 ]",
+        {"indices": ("TYPE_INT32", "[ -1 ]"), "scores": ("TYPE_FP32", "[ -1 ]")},
+        placement,
+        # The pipeline sends as many lines at once. On a CPU a batch is no faster either, but for the calls that it
+        # saves; and OpenVINO prepares kernels for every batch size and width.
+        max_batch=32 if placement.gpu else 2,
+        # Some 70 shapes of 100 operators each: all of them stay prepared.
+        cpu_parameters={"shape_cache": "20000"},
+    )
+
+
+_GPU_PARAMETERS: Final = {
+    # Photos have many sizes: an exhaustive search for each is slower than the CPU, doubling arenas fill the VRAM.
+    "cudnn_conv_algo_search": "2",
+    "arena_extend_strategy": "1",
+}
+
+
+def _config(
+    name: str,
+    comment: str,
+    dims: str,
+    outputs: Mapping[str, tuple[str, str]],
+    placement: Placement,
+    *,
+    max_batch: int,
+    cpu_parameters: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    parameters = (
+        _GPU_PARAMETERS
+        if placement.gpu
+        else {
+            # Only the embedded backend knows these keys but the third; Triton's C++ backend ignores them.
+            "embedded_accelerator": "openvino",
+            "inference_precision": placement.precision,
+            "intra_op_thread_count": str(placement.threads),
+            **cpu_parameters,
+        }
+    )
+    lines = [*(f"# {line}" for line in comment.split("\n")), "# Written by immich-triton export ocr."]
+    lines += [f'name: "{name}"', 'backend: "onnxruntime"', f"max_batch_size: {max_batch}"]
+    lines += [f'input [ {{ name: "x" data_type: TYPE_FP32 dims: {dims} }} ]', "output ["]
+    lines += [
+        ",\n".join(f'  {{ name: "{key}" data_type: {kind} dims: {size} }}' for key, (kind, size) in outputs.items())
+    ]
+    lines += ["]", "dynamic_batching { }"]
+    kind = "KIND_GPU" if placement.gpu else "KIND_CPU"
+    lines += [f"instance_group [ {{ kind: {kind} count: {placement.instances} }} ]"]
+    lines += [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,82 @@
+"""Addon: gives each flow a comment of one line, so that the flow list alone tells the story, and marks the errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from immich_triton.ml.notes import UPSTREAM, detail_of, fault_of, fell_back, routes_of, written_of
+from immich_triton.proxy.claims import kind_of, may_go_upstream
+
+if TYPE_CHECKING:
+    from mitmproxy.http import HTTPFlow, Response
+
+    from immich_triton.ml.service import Service
+    from immich_triton.proxy.claims import Kind
+
+ERROR_MARK: Final = ":red_circle:"
+
+
+class Comments:
+    """After the addons that answer: in ``response`` and ``error`` everything about a flow is known."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def response(self, flow: HTTPFlow) -> None:
+        """Comment on an answered flow."""
+        kind = kind_of(flow, self._service.id)
+        if kind is None or flow.response is None or _is_loaded(flow):
+            return
+        flow.comment = comment_on(kind, flow, flow.response)
+        _mark(flow, failed=flow.response.status_code >= 400)
+
+    def error(self, flow: HTTPFlow) -> None:
+        """Comment on a flow that got no answer."""
+        kind = kind_of(flow, self._service.id)
+        if kind is None or flow.error is None or _is_loaded(flow):
+            return
+        who = "the upstream did not answer" if may_go_upstream(flow) else "no answer"
+        reason = written_of(flow) or f"{who}: {flow.error.msg}"
+        flow.comment = " · ".join(filter(None, (reason, routes_of(flow) if kind == "predict" else "")))
+        _mark(flow, failed=True)
+
+
+def _mark(flow: HTTPFlow, *, failed: bool) -> None:
+    """Mark an error; take our mark, and no other, from a flow that failed before it was replayed."""
+    if failed:
+        flow.marked = ERROR_MARK
+    elif flow.marked == ERROR_MARK:
+        flow.marked = ""
+
+
+def _is_loaded(flow: HTTPFlow) -> bool:
+    """Whether a flow comes from a file, with a comment of its own; one that was killed here has none yet."""
+    return not flow.live and bool(flow.comment)
+
+
+def comment_on(kind: Kind, flow: HTTPFlow, response: Response) -> str:
+    """Return the comment on a flow of that *kind* and its *response*."""
+    failed = response.status_code >= 400
+    if kind == "ping":
+        return _failure(flow, response) if failed else "ready"
+    if kind == "pass":
+        return f"{response.status_code} {UPSTREAM}" if failed else f"{UPSTREAM} · {_milliseconds(flow, response)}"
+    routes = routes_of(flow)
+    if failed:
+        return " · ".join(filter(None, (_failure(flow, response), routes)))
+    away = f", but Triton was away: {UPSTREAM}" if fell_back(flow) else ""
+    return f"{routes or UPSTREAM}{away} · {_milliseconds(flow, response)}"
+
+
+def _failure(flow: HTTPFlow, response: Response) -> str:
+    """Return status and reason of an error, as short as it can be said."""
+    status = response.status_code
+    if fault_of(flow) == "Unavailable":
+        return f"{status} waiting for Triton"
+    return f"{status} {detail_of(response)}".strip()
+
+
+def _milliseconds(flow: HTTPFlow, response: Response) -> str:
+    """Return the time from the last byte of the request to the first byte of the answer."""
+    began = flow.request.timestamp_end or flow.request.timestamp_start
+    return f"{1000 * max(0.0, response.timestamp_start - began):.0f} ms"

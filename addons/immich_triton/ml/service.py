@@ -1,0 +1,180 @@
+"""What the addons share: settings, route table, ledger, the client of Triton."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy.utils.asyncio_utils import create_task
+
+from immich_triton.core.observer import Observers
+from immich_triton.core.request_id import detached
+from immich_triton.ml.ownership import Ownership
+from immich_triton.ml.protocol import ProtocolError
+from immich_triton.ml.route_watch import RouteWatch, read_table
+from immich_triton.ml.routes import RouteTable
+from immich_triton.ml.settings import Settings
+from immich_triton.proxy.progress import BUDGET
+from immich_triton.triton.client import TritonClient
+from immich_triton.triton.weights import Doubts
+
+if TYPE_CHECKING:
+    from immich_triton.triton.inference import Call
+
+logger = logging.getLogger(__name__)
+
+DOUBT_INTERVAL = 2.0
+"""Seconds from one question to the next to a pipeline that did not answer with its route's weights."""
+
+DOUBT_DEADLINE = 10.0
+"""Seconds that it has for the answer."""
+
+CLIENT_SETTINGS = ("triton_url", "triton_timeout", "triton_key", "max_at_triton")
+"""The settings that the client of Triton is made from."""
+
+
+class Service:
+    """State of one loaded gateway; empty until `configure` succeeded."""
+
+    def __init__(self) -> None:
+        self.id = uuid.uuid4().hex
+        self._settings: Settings | None = None
+        self._routes: RouteWatch | None = None
+        self._ownership: Ownership | None = None
+        self._triton: TritonClient | None = None
+        self.observers = Observers()
+        self.budget = BUDGET
+        self.doubts = Doubts()
+        self.draining = False
+        self._watching: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there ever were valid settings."""
+        return self._settings is not None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings. Raises `ProtocolError` (503) while there are none."""
+        return self._need(self._settings)
+
+    @property
+    def table(self) -> RouteTable:
+        """The routes. Raises `ProtocolError` (503) while there are none."""
+        return self._need(self._routes).table
+
+    @property
+    def ownership(self) -> Ownership:
+        """Which CLIP names are ours. Raises `ProtocolError` (503) while there are no settings."""
+        return self._need(self._ownership)
+
+    @property
+    def triton(self) -> TritonClient:
+        """The client; made on first use, inside the running event loop."""
+        if self._triton is None:
+            self._triton = TritonClient(
+                self.settings.triton_url,
+                timeout=self.settings.triton_timeout,
+                key=self.settings.triton_key,
+                max_at_triton=self.settings.max_at_triton,
+                observer=self.observers,
+            )
+        return self._triton
+
+    @staticmethod
+    def _need[T](value: T | None) -> T:
+        if value is None:
+            raise ProtocolError(503, "immich-triton has no valid configuration; see mitmproxy's log")
+        return value
+
+    @staticmethod
+    def check(settings: Settings) -> None:
+        """Raise `RouteError` or `LedgerError` when a gateway cannot work with *settings*."""
+        read_table(settings)
+        Ownership(settings.state_dir).check()
+
+    def configure(self, settings: Settings) -> None:
+        """Take new settings. Raises `RouteError` or `LedgerError`, and then changes nothing."""
+        ownership = Ownership(settings.state_dir)
+        ownership.check()
+        if self._routes is None or not self._routes.is_for(settings):
+            self._routes = RouteWatch(settings)
+            if self._watching is not None:
+                self._watching.cancel()
+                self.watch()
+        if self._settings is None or any(
+            getattr(self._settings, name) != getattr(settings, name) for name in CLIENT_SETTINGS
+        ):
+            self._retire_triton()
+        self._settings, self._ownership = settings, ownership
+        self.budget.limit = settings.max_waiting
+
+    def watch(self) -> None:
+        """Read the routes again whenever their files change. Raises `ProtocolError` while there are no settings."""
+        self._watching = self.spawn(self._need(self._routes).run(), "watch the routes")
+
+    async def settled(self) -> None:
+        """Wait until what has no route surely has none. Raises `ProtocolError` (503)."""
+        await self._need(self._routes).settled()
+
+    def look_after_doubts(self) -> None:
+        """Ask pipelines again that answered with other weights than their route's: perhaps that is mended."""
+        self.spawn(self._look_after_doubts(), "ask again whose weights answer")
+
+    async def _look_after_doubts(self) -> None:
+        while True:
+            await asyncio.sleep(DOUBT_INTERVAL)
+            if self._routes is not None:
+                await self.doubts.ask_again(self.table.routes, self._ask_shortly)
+
+    async def _ask_shortly(self, call: Call) -> Mapping[str, Any]:
+        return await self.triton.infer(call, DOUBT_DEADLINE, patient=False)
+
+    async def why_not_ready(self, *, within: float) -> dict[str, str]:
+        """Return what is missing for any route, with the reason, in at most *within* seconds.
+
+        A pipeline whose requests wait is missing too, whatever Triton says: it reports dead processes as ready.
+        """
+        pipelines = list(self.table.pipelines())
+        models = [model for pipeline in pipelines for model in pipeline.all_models]
+        unready = await self.triton.not_ready(models, within=within)
+        return self.doubts.about(self.table.routes) | self.triton.waiting(pipelines) | unready
+
+    def refuse_owned(self, name: str) -> None:
+        """Raise `ProtocolError` (503) when a CLIP *name* without a route was once ours."""
+        self.ownership.refuse_without_route(name, self.settings.models)
+
+    def track(self, work: asyncio.Task[Any]) -> None:
+        """Remember a request that is being answered, so that a reload does not cut it off."""
+        self._requests.add(work)
+        work.add_done_callback(self._requests.discard)
+
+    def close(self) -> None:
+        """Stop what runs in the background; requests that are being answered end in peace."""
+        for task in list(self._tasks):
+            task.cancel()
+        self._retire_triton()
+
+    def _retire_triton(self) -> None:
+        if self._triton is not None:
+            client, self._triton = self._triton, None
+            # Not tracked: it has to outlive the gateway.
+            create_task(self._close(client, set(self._requests)), name="close a client of Triton", keep_ref=True)
+
+    @staticmethod
+    async def _close(client: TritonClient, requests: set[asyncio.Task[Any]]) -> None:
+        if requests:
+            await asyncio.wait(requests)
+        await client.close()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run something in the background until `close`."""
+        task = detached(work, name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

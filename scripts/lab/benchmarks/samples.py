@@ -1,0 +1,91 @@
+"""What is sent: images and texts, each with a name."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from immich_triton.export.repository import PROJECT
+from ocr_eval import phrases
+from ocr_eval.pages import exam
+
+IMAGES: Final = PROJECT / "tests/data/images"
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+EVERY: Final = 3
+"""One page in three of the exam: all scripts and conditions at a third of the time."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request: an image or a text."""
+
+    name: str
+    image: bytes | None = None
+    text: str | None = None
+
+
+def from_files(paths: Iterable[Path]) -> list[Sample]:
+    """Read images; of a folder all in it, by name. Raises OSError."""
+    samples = []
+    for path in paths:
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES) if path.is_dir() else [path]
+        samples += [Sample(file.name, image=file.read_bytes()) for file in files]
+    return samples
+
+
+def pages() -> list[Sample]:
+    """Return every third page of the OCR exam. Raises `FontsMissingError`."""
+    return [Sample(page.name, image=page.jpeg) for number, page in enumerate(exam()) if number % EVERY == 0]
+
+
+def queries(count: int, *, seed: int | str) -> list[Sample]:
+    """Return *count* different search queries, Chinese and English in turn; another *seed* gives others."""
+    rng = random.Random(seed)  # noqa: S311 - nothing here is secret
+    found: dict[str, None] = {}
+    while len(found) < count:
+        pool = phrases.SIMPLIFIED if len(found) % 2 else phrases.ENGLISH
+        found[f"{rng.choice(pool)} {rng.randint(0, 10**6)}"] = None
+    return [Sample(f"query {number}", text=text) for number, text in enumerate(found)]
+
+
+def odd_sizes(count: int, *, seed: int) -> list[Sample]:
+    """Return *count* crops of the project's images, no two of the same size: each makes new tensor shapes."""
+    rng = random.Random(seed)  # noqa: S311 - nothing here is secret
+    sources = [Image.open(path).convert("RGB") for path in sorted(IMAGES.iterdir()) if path.suffix in SUFFIXES]
+    sources = [image for image in sources if min(image.size) >= 200]
+    made: dict[tuple[int, int], Sample] = {}
+    while len(made) < count:
+        image = rng.choice(sources)
+        size = rng.randint(160, image.width), rng.randint(160, image.height)
+        if size not in made:
+            left, top = rng.randint(0, image.width - size[0]), rng.randint(0, image.height - size[1])
+            crop = image.crop((left, top, left + size[0], top + size[1]))
+            made[size] = Sample(f"{size[0]}x{size[1]}", image=_jpeg(crop))
+    return list(made.values())
+
+
+def weightless(kilobytes: int) -> Sample:
+    """Return an image that costs a pipeline nothing to speak of, at the size on the wire of a real preview.
+
+    A JPEG of 16x16 pixels, followed by bytes that a decoder ignores: what is left to measure is the transport.
+    """
+    noise = np.random.default_rng(0).bytes(kilobytes * 1000)
+    return Sample(f"16x16 in {kilobytes} kB", image=_jpeg(Image.new("RGB", (16, 16), "white")) + noise)
+
+
+def total_bytes(samples: Sequence[Sample]) -> int:
+    """Return the bytes of all images."""
+    return sum(len(sample.image or b"") for sample in samples)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

@@ -1,0 +1,159 @@
+"""Write the tables of options in docs/reference.md and docs/web.md from the code; --check only compares."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+from unittest import mock
+
+from immich_triton.core.options import Setting
+from immich_triton.export.repository import PROJECT
+from immich_triton.ml.settings import SETTINGS
+from immich_triton.web.options import SETTINGS as WEB_SETTINGS
+
+REFERENCE = PROJECT / "docs/reference.md"
+WEB = PROJECT / "docs/web.md"
+NOT_PROGRAMS = {"document_options"}
+
+
+class _Captured(Exception):  # noqa: N818 - carries a parser, reports no error
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+
+
+def programs() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield the name of every program in scripts/ with its command line."""
+    for path in sorted((PROJECT / "scripts").glob("*.py")):
+        if path.stem not in NOT_PROGRAMS:
+            yield path.stem, _parser_of(path.stem)
+
+
+def _parser_of(name: str) -> argparse.ArgumentParser:
+    def capture(self: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        raise _Captured(self)
+
+    module = importlib.import_module(name)
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", capture):
+        try:
+            module.main([])
+        except _Captured as captured:
+            return captured.parser
+    raise AssertionError(f"scripts/{name}.py parses no command line in main()")
+
+
+def settings_table(settings: Sequence[Setting]) -> str:
+    """Return the table of mitmproxy options."""
+    rows = ["| option | default | what it does |", "|---|---|---|"]
+    for setting in settings:
+        default = setting.shown_default or _default(setting.default)
+        rows.append(f"| `{setting.name}` | {default} | {_cell(setting.help)} |")
+    return "\n".join(rows)
+
+
+def program_tables() -> str:
+    """Return one table for each program."""
+    parts = []
+    for name, parser in programs():
+        parts.append(f"**`scripts/{name}.py`**: {_cell(_first_sentence(parser.description))}\n")
+        parts += ["| option | default | what it does |", "|---|---|---|", *_rows(parser), ""]
+    return "\n".join(parts).rstrip()
+
+
+def _rows(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action._choices_actions:
+                yield f"| `{choice.dest}` | | {_cell(choice.help)} |"
+                yield from _rows(action.choices[choice.dest], f"{choice.dest} ")
+            continue
+        shown = ", ".join(action.option_strings) or f"{prefix}{(action.metavar or action.dest)}"
+        if action.choices:
+            separator = " " if action.option_strings else ": "
+            shown = f"{shown}{separator}{'|'.join(map(str, action.choices))}"
+        yield f"| `{_cell(shown)}` | {' | '.join(_default_and_help(action))} |"
+
+
+def _default_and_help(action: argparse.Action) -> tuple[str, str]:
+    """Return what stands for the default, and the help text without it.
+
+    What the text says in its "(default: …)" counts where the value itself would say nothing, or differs by machine.
+    """
+    default = _default(action.default) if action.option_strings or action.nargs == "?" else ""
+    text = _cell(action.help).replace("%%", "%")
+    if said := re.search(r"\s*\(default: (%\(default\)s)?(?:, )?([^)]*)\)", text):
+        inserted, words = said.groups()
+        kept = f" ({words})" if inserted and words else ""
+        text = text[: said.start()] + kept + text[said.end() :]
+        if not inserted:
+            literal = re.fullmatch(r"[\w./:+-]+( [0-9]+)*|.*<.*", words)
+            default = f"`{words}`" if literal else words
+    return default, text
+
+
+def _default(value: object) -> str:
+    if value is None or value is False or value == argparse.SUPPRESS or value == [] or value == "":
+        return "off" if value is False else ""
+    text = str(value).replace(str(PROJECT) + "/", "").replace(str(Path.home()), "~")
+    return f"`{text}`"
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def _first_sentence(text: str | None) -> str:
+    return re.split(r"(?<=\.)\s", " ".join((text or "").split()))[0]
+
+
+def updated(reference: str) -> str:
+    """Return *reference* with the generated blocks renewed. Raises ValueError when a marker is missing."""
+    return _renewed(reference, {"gateway": settings_table(SETTINGS), "programs": program_tables()})
+
+
+def updated_web(text: str) -> str:
+    """Return the text of docs/web.md with its generated block renewed. Raises ValueError when a marker is missing."""
+    return _renewed(text, {"web": settings_table(WEB_SETTINGS)})
+
+
+def _renewed(text: str, tables: Mapping[str, str]) -> str:
+    for name, table in tables.items():
+        begin, end = (
+            f"<!-- {name} options: made by scripts/lab/document_options.py -->",
+            f"<!-- end of {name} options -->",
+        )
+        if begin not in text or end not in text:
+            raise ValueError(f"there is no block {begin}")
+        head, rest = text.split(begin, 1)
+        _, tail = rest.split(end, 1)
+        text = f"{head}{begin}\n\n{table}\n\n{end}{tail}"
+    return text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; returns 1 when --check finds a difference."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when a table differs")
+    options = parser.parse_args(arguments)
+    different = False
+    for path, renew in ((REFERENCE, updated), (WEB, updated_web)):
+        text = path.read_text(encoding="utf-8")
+        if (fresh := renew(text)) == text:
+            continue
+        different = True
+        if options.check:
+            name = path.relative_to(PROJECT)
+            print(f"{name} is out of date: run .venv/bin/python scripts/lab/document_options.py", file=sys.stderr)
+        else:
+            path.write_text(fresh, encoding="utf-8")
+    return int(different and options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Let the gateway, RapidOCR and a stock Immich ML read the same rendered pages, and mark them.
+
+    .venv/bin/python scripts/lab/eval_ocr.py --engine --against http://127.0.0.1:3003
+
+Renders over 300 lines with known text (simplified, traditional, English, numbers, mixed; clean, rotated, blurred, JPEG
+quality 50, low contrast, vertical) as Immich previews and prints detection recall, exact lines and character accuracy.
+How lines are matched and texts compared: scripts/lab/ocr_eval/scoring.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, track
+from rich.table import Table
+
+from ocr_eval.fonts import FontsMissingError
+from ocr_eval.pages import Condition, Page, exam, pixel_digest
+from ocr_eval.readers import RapidReader, Reader, ReaderError, ServiceReader
+from ocr_eval.scoring import Report, Tally
+from ocr_eval.texts import Script
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns 0 when every engine was marked, 1 on an error."""
+    options = parser().parse_args(arguments)
+    # Progress goes to standard error, so that --json can be piped.
+    console, progress = Console(), Console(stderr=True)
+    try:
+        pages = list(track(islice(exam(), options.pages), "rendering", total=None, console=progress, transient=True))
+        if options.save:
+            save(pages, options.save)
+        reports = {reader.name: sit(reader, pages, progress) for reader in readers(options)}
+    except (FontsMissingError, ReaderError) as error:
+        print(f"eval_ocr: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        result = {"pages": pixel_digest(pages), "engines": {name: report.as_dict() for name, report in reports.items()}}
+        print(json.dumps(result, ensure_ascii=False, indent=1))
+    else:
+        lines = sum(len(page.lines) for page in pages)
+        console.print(f"{lines} lines on {len(pages)} pages, pixels {pixel_digest(pages)[:12]}")
+        console.print(totals_table(reports))
+        console.print(categories_table(reports))
+        if options.mistakes:
+            console.print(mistakes_table(reports))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument(
+        "--url", default="http://127.0.0.1:3004", help="the gateway; '' to leave it out (default: %(default)s)"
+    )
+    command.add_argument("--engine", action="store_true", help="RapidOCR in this process, with its own models")
+    command.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of --engine (default: all cores)")
+    command.add_argument(
+        "--against", action="append", default=[], metavar="[NAME=]URL", help="a stock Immich ML; may be repeated"
+    )
+    command.add_argument("--model", help="the Immich model name to ask for (default: Immich's own default)")
+    command.add_argument("--pages", type=int, metavar="N", help="only the first N pages, for a quick try")
+    command.add_argument("--mistakes", action="store_true", help="print every line that was not read exactly")
+    command.add_argument("--save", type=Path, metavar="DIR", help="keep the pages and their truth there")
+    command.add_argument("--json", action="store_true", help="print the figures as JSON, mistakes included")
+    return command
+
+
+def readers(options: argparse.Namespace) -> list[Reader]:
+    """Return who sits the exam."""
+    chosen: list[Reader] = []
+    if options.url:
+        chosen.append(ServiceReader("gateway", options.url, model=options.model))
+    if options.engine:
+        chosen.append(RapidReader(options.threads))
+    for number, text in enumerate(options.against, 1):
+        name, _, url = text.rpartition("=")
+        chosen.append(ServiceReader(name or f"against {number}", url, model=options.model))
+    return chosen
+
+
+def sit(reader: Reader, pages: Sequence[Page], console: Console) -> Report:
+    """Let *reader* read all *pages*. Raises `ReaderError`."""
+    report = Report()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        for page in progress.track(pages, description=reader.name):
+            report.add(page, *reader.read(page))
+    return report
+
+
+def totals_table(reports: Mapping[str, Report]) -> Table:
+    """One row an engine."""
+    table = Table("engine", "detection recall", "exact lines", "characters", "extra boxes", "median s/page")
+    for name, report in reports.items():
+        seconds = report.as_dict()["seconds_per_page_median"]
+        table.add_row(name, *_rates(report.total), str(report.extra), f"{seconds:.2f}")
+    return table
+
+
+def categories_table(reports: Mapping[str, Report]) -> Table:
+    """One row a category; for every engine recall, exact lines and character accuracy."""
+    table = Table("category", "lines", *(f"{name}\nrecall / exact / characters" for name in reports))
+    for category in (*Script, *Condition):
+        tallies = [report.categories[category.value] for report in reports.values()]
+        if tallies and tallies[0].lines:
+            table.add_row(category.value, str(tallies[0].lines), *(" / ".join(_rates(tally)) for tally in tallies))
+        if category is Script.MIXED:
+            table.add_section()
+    return table
+
+
+def mistakes_table(reports: Mapping[str, Report]) -> Table:
+    """Every line that was not read exactly."""
+    table = Table("engine", "page", "truth", "read")
+    for name, report in reports.items():
+        for mistake in report.mistakes:
+            table.add_row(name, mistake["page"], mistake["truth"], mistake["read"])
+    return table
+
+
+def save(pages: Sequence[Page], folder: Path) -> None:
+    """Write every page as a JPEG and the truth of all as ``truth.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    truth = {}
+    for page in pages:
+        (folder / f"{page.name}.jpg").write_bytes(page.jpeg)
+        truth[page.name] = [{"text": line.text, "quad": line.quad.round(1).tolist()} for line in page.lines]
+    (folder / "truth.json").write_text(json.dumps(truth, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _rates(tally: Tally) -> tuple[str, str, str]:
+    return f"{tally.recall:.1%}", f"{tally.exact_rate:.1%}", f"{tally.character_accuracy:.1%}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
