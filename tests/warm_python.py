@@ -110,6 +110,7 @@ def start(line: Sequence[str], environment: Mapping[str, str], log_file: Path) -
 
     It ends with the test run, however that ends.
     """
+    log_file.touch()  # it may be read at once
     source = _source()
     pid = source.ask(words=[*line], environment={**environment}, log_file=str(log_file.resolve()))
     return WarmProcess(pid, source)
