@@ -268,6 +268,16 @@ def test_a_repository_that_cannot_be_read(run: Doctor, tmp_path: Path) -> None:
     assert "does not exist" in printed
 
 
+def test_routes_without_models_are_those_of_a_gateway_alone(models: Path, tmp_path: Path) -> None:
+    """Triton and its models are on another machine then; docs/deploy.md has only the routes copied."""
+    for route in models.glob("*/route.toml"):
+        (tmp_path / route.parent.name).mkdir()
+        (tmp_path / route.parent.name / route.name).write_bytes(route.read_bytes())
+    found = list(diagnosis.models(tmp_path, []))
+    assert not [finding for finding in found if finding.level == "error"], found
+    assert any("the models are on Triton's machine" in finding.text for finding in found)
+
+
 def test_shared_memory(tmp_path: Path) -> None:
     def found(folder: Path, least: int, ample: int) -> Finding:
         (finding,) = [each for each in diagnosis.machine(folder, least, ample) if str(folder) in each.text]

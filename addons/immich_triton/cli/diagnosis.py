@@ -84,6 +84,11 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
         yield error(str(problem), "then start the gateway again: it refuses such a repository")
         return
     found.append(table)
+    routed = sorted({model for pipeline in table.pipelines() for model in pipeline.all_models})
+    # Beside a gateway alone lie copies of the routes, and nothing else.
+    elsewhere = bool(routed) and not any((folder / model / "config.pbtxt").exists() for model in routed)
+    if elsewhere:
+        yield note("only routes lie here: the models are on Triton's machine")
     for route in table.routes:
         names = ", ".join(route.names)
         if route.untrained:
@@ -91,8 +96,7 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
         else:
             yield ok(f"{route.task} {names}")
         for model in sorted({model for pipeline in route.pipelines for model in pipeline.all_models}):
-            missing = preflight.missing_files(folder / model)
-            if missing:
+            if not elsewhere and (missing := preflight.missing_files(folder / model)):
                 yield error(f"{model}: {missing}", "make the model, then start Triton again")
     for task, script in EXPORTS.items():
         if not any(route.task == task for route in table.routes):
