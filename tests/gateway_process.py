@@ -17,11 +17,11 @@ from typing import Any
 
 import requests
 import warm_python
-from embedded_triton import eventually
 from places import PROJECT
-from ports import free_ports
 from warm_python import WarmProcess
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.server import die_with_parent
 
 ADDON = PROJECT / "addons" / "immich_ml.py"

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from embedded_triton import eventually
 from gateway_process import GatewayProcess, running_gateway
-from ports import free_ports
+
+from harness.ports import free_ports
+from harness.program import eventually
 
 
 @dataclass

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import requests
-from embedded_triton import eventually
 from places import PROJECT
-from ports import free_ports
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.server import die_with_parent
 
 MONITORING = PROJECT / "monitoring"

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import tiny_encoders
-from embedded_triton import Program, TritonServer, free_ports
+from embedded_triton import TritonServer
 from gateway_process import running_gateway
 from recorder import Recorder, recording_upstream
 from tiny_encoders import TinyEncoder
 
+from harness.ports import free_ports
+from harness.program import Program
 from immich_triton.immich.ml_client import entries_for, predict
 from trials.load import picture
 

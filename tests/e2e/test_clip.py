@@ -18,12 +18,13 @@ import pytest
 import tiny_encoders
 from clip_client import ClipClient
 from clip_standins import LIMIT, MODELS, TEXTS, ClipStandins, centred_cosines
-from embedded_triton import StartTriton, TritonServer, eventually
+from embedded_triton import StartTriton, TritonServer
 from gateway_process import GatewayProcess, running_gateway
 from PIL import Image
 from recorder import Recorder, recording_upstream
 from tiny_encoders import TinyEncoder
 
+from harness.program import eventually
 from immich_triton.export.clip.models import CLIP_MODELS
 from immich_triton.immich.ml_client import Answer, entries_for, predict
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import requests
-from embedded_triton import TritonServer, eventually
+from embedded_triton import TritonServer
 from mitmweb import Mitmweb, running_mitmweb
 from recorder import Recorder, recording_upstream
 
+from harness.program import eventually
 from immich_triton.immich.ml_client import ENTRIES, entries_for, predict
 
 DATA = Path(__file__).parents[1] / "data"

@@ -17,13 +17,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from embedded_triton import eventually
 from gateway_process import GatewayProcess, kept, running_gateway
 from mitmproxy.test import taddons
-from ports import free_ports
 from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.immich.ml_client import entries_for, predict
 from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.service import Service

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from gateway_process import command, ended
-from ports import free_ports
 from recorder import recording_upstream
+
+from harness.ports import free_ports
 
 
 @pytest.mark.parametrize("program", ["mitmdump", "mitmweb"])

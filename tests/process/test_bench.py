@@ -13,9 +13,7 @@ from pathlib import Path
 import bench
 import onnx
 import pytest
-from embedded_triton import eventually
 from onnx import TensorProto, helper
-from ports import free_ports
 from recorder import recording_upstream
 from triton.counters import settled
 
@@ -25,6 +23,7 @@ from benchmarks.network import in_onnxruntime
 from benchmarks.samples import Sample
 from benchmarks.service import Gateway
 from benchmarks.targets import BenchError, Service
+from harness.program import eventually
 from immich_triton.server import processes
 
 MEGABYTE = 1 << 20
@@ -213,10 +212,8 @@ def test_nobody_at_the_address_is_an_error(capsys: pytest.CaptureFixture[str]) -
 @pytest.fixture(scope="module")
 def gateway(ocr_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     options = bench.parser().parse_args(["--models", str(ocr_models)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.service._free_ports", free_ports)  # other tests of this run take none of them
-        with bench.running(options) as started:
-            yield started
+    with bench.running(options) as started:
+        yield started
 
 
 def at(gateway: Gateway) -> list[str]:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from embedded_triton import eventually
 from gateway_process import GatewayProcess, kept, running_gateway
 from mitmproxy.test import taddons
 from recorder import Recorder, recording_upstream
 from stand_in_triton import CLIP_NAME, StandInTriton, stand_in_triton, write_routes
 
+from harness.program import eventually
 from immich_triton.core.observer import Reason, Refusal, RequestDone
 from immich_triton.immich.ml_client import entries_for, predict
 from immich_triton.ml.catchup import CatchUp, Pauses, start_missing

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded_triton import eventually
 from looked_at import MANY_LINES, LookedAt, looked_at, ocr_answer
 
+from harness.program import eventually
 from immich_triton.immich.ml_client import entries_for, predict
 
 

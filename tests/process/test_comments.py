@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import requests
-from embedded_triton import eventually
 from mitmweb import Mitmweb, running_mitmweb
 from places import DATA
-from ports import free_ports
 from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.immich.ml_client import encode, entries_for, predict
 
 IMAGE = (DATA / "images" / "tiny_16px.png").read_bytes()

@@ -18,10 +18,10 @@ from aiohttp import web
 from gateway_process import GatewayProcess, kept, running_gateway
 from immich_server import KEY, Immich, running_immich
 from places import PROJECT
-from ports import free_ports
 from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
 
+from harness.ports import free_ports
 from immich_triton.cli import diagnosis, doctor
 from immich_triton.cli.findings import Finding
 from immich_triton.core import bounded_http

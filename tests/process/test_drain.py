@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import requests
-from embedded_triton import eventually
 from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 
+from harness.program import eventually
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.ml.outages import Outages
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from clip_standins import MODELS, SEED, ClipStandins
 from embedded_triton import StartTriton
-from ports import free_ports
 
+from harness.ports import free_ports
 from immich_triton.cli import export_clip
 from immich_triton.core.command import COMMAND
 from immich_triton.core.paths import PROJECT

@@ -6,11 +6,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from embedded_triton import eventually
 from gateway_process import running_gateway
 from recorder import recording_upstream
 from stand_in_triton import stand_in_triton, write_routes
 
+from harness.program import eventually
 from immich_triton.immich.ml_client import Answer, entries_for, predict
 
 DEADLINE = 60

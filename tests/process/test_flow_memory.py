@@ -9,10 +9,10 @@ import flow_memory
 import pytest
 from looked_at import LookedAt, looked_at
 from mitmweb import Mitmweb, running_mitmweb
-from ports import free_ports
 from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
 
+from harness.ports import free_ports
 from immich_triton.immich.ml_client import predict
 
 KILOBYTES = 300

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from gateway_process import kept, running_gateway
-from ports import free_ports
 from recorder import recording_upstream
 from small_models import write_model, write_ocr_route
 
+from harness.ports import free_ports
 from immich_triton.server.gateway_process import GatewayProcess, GatewaySettings, given
 from immich_triton.server.preflight import StartError
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import requests
-from embedded_triton import eventually
 from gateway_process import ADDON, GatewayProcess, running_gateway
-from ports import free_ports
 from recorder import Recorder, recording_upstream
 from stand_in_triton import write_routes
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.immich.ml_client import entries_for, predict
 from immich_triton.ml.route_file import Route, write_route
 from immich_triton.triton.pipelines import Pipeline

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import requests
-from embedded_triton import eventually
 from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 
+from harness.program import eventually
 from immich_triton.immich.ml_client import encode, entries_for, predict
 
 HEADER_TIMEOUT, BODY_TIMEOUT, UPSTREAM_TIMEOUT = 2, 3, 3

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import requests
-from embedded_triton import eventually
 from gateway_process import ADDON, GatewayProcess, refused_start, running_gateway
-from ports import free_ports
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.core.observer import RequestDone, Timing
 from immich_triton.core.timing import overhead
 from immich_triton.immich.ml_client import encode, entries_for, predict

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import requests
-from embedded_triton import eventually
 from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import OCR_NAME, StandInTriton, stand_in_triton, write_routes
 
+from harness.program import eventually
 from immich_triton.immich.ml_client import Answer, encode, entries_for, predict
 
 DEADLINE, QUERY_DEADLINE = 4, 2

@@ -11,11 +11,11 @@ import browser
 import pytest
 from mitmweb import Mitmweb, running_mitmweb
 from places import DATA
-from ports import free_ports
 from recorder import Recorder, recording_upstream
 from screenshots import ROWS, fit, open_report, run, select
 from small_models import write_model, write_ocr_route
 
+from harness.ports import free_ports
 from immich_triton.immich.ml_client import Answer, entries_for, predict
 from immich_triton.inspect import previews
 from immich_triton.inspect.comparing import compare

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 import requests
 import tiny_encoders
-from embedded_triton import StartTriton, TritonServer, eventually
+from embedded_triton import StartTriton, TritonServer
 from gateway_process import GatewayProcess, running_gateway
 from places import DATA
 from prometheus_server import (
@@ -27,6 +27,7 @@ from prometheus_server import (
 from recorder import recording_upstream
 from scrape import Scrape
 
+from harness.program import eventually
 from immich_triton.core.observer import Reason, RouteTaken
 from immich_triton.immich.ml_client import entries_for, predict
 from immich_triton.ml.measurements import Measurements

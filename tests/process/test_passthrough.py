@@ -18,8 +18,9 @@ import pytest
 import requests
 from gateway_process import GatewayProcess, running_gateway
 from places import DATA
-from ports import free_ports
 from recorder import Recorder, recording_upstream
+
+from harness.ports import free_ports
 
 WIRE = DATA / "wire"
 

@@ -16,14 +16,15 @@ import pytest
 import requests
 import tiny_encoders
 from disclosure import Secret, assert_absent, files_of, of_image, of_text
-from embedded_triton import StartTriton, TritonServer, eventually
+from embedded_triton import StartTriton, TritonServer
 from gateway_process import GatewayProcess, kept, running_gateway
 from places import DATA
-from ports import free_ports
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import OCR_NAME, write_routes
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.immich.ml_client import Answer, encode, entries_for, predict
 
 RECEIPT = (DATA / "images" / "zh_receipt.jpg").read_bytes()

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 import requests
-from embedded_triton import Program, eventually
-from ports import free_ports
 from small_models import write_model, write_ocr_route
+
+from harness.ports import free_ports
+from harness.program import Program, eventually
 
 pytestmark = pytest.mark.xdist_group("supervisor")
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import requests
 import tritonclient.http
-from embedded_triton import StartTriton, TritonServer, eventually, launch
-from ports import free_ports
+from embedded_triton import StartTriton, TritonServer, launch
 from small_models import BROKEN, ECHO, FORGETFUL, PATIENT, write_model, write_ocr_route
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.ml.route_file import Route, write_route
 from immich_triton.server.triton_install import site_packages
 from immich_triton.server.triton_process import TritonProcess

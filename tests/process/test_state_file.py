@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from embedded_triton import eventually
 from gateway_process import running_gateway
-from ports import free_ports
 from recorder import recording_upstream
 from stand_in_triton import stand_in_triton, write_routes
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.core import state_file
 from immich_triton.immich.ml_client import entries_for, predict
 from immich_triton.ml.ledger import Ledger

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import requests
-from embedded_triton import eventually
-from ports import free_ports
 from small_models import ECHO, write_model
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.server import processes
 from immich_triton.server.triton_process import TritonProcess
 from immich_triton.server.triton_settings import TritonSettings

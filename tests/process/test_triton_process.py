@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from embedded_triton import eventually
-from ports import free_ports
 from small_models import write_model
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.server.triton_process import TritonProcess
 from immich_triton.server.triton_settings import TritonSettings
 

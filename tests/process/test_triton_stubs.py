@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from embedded_triton import eventually
 
+from harness.program import eventually
 from immich_triton.server import processes
 from immich_triton.server.own_time import LONGEST_STEP, OwnTime
 from immich_triton.server.pid_file import kill_session

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import warm_python
-from embedded_triton import eventually
 from places import PROJECT
 from warm_python import WarmProcess
+
+from harness.program import eventually
 
 
 def start(directory: Path, *arguments: str) -> WarmProcess:

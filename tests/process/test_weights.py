@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from embedded_triton import eventually
 from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from scrape import Scrape
 from stand_in_triton import FINGERPRINT, StandInTriton, stand_in_triton, write_routes
 
+from harness.program import eventually
 from immich_triton.immich.ml_client import Answer, entries_for, predict
 from immich_triton.ml import fingerprints
 from immich_triton.ml.fingerprints import Doubts

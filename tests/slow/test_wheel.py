@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from embedded_triton import Program
 from places import DATA, PROJECT
-from ports import free_ports
+
+from harness.ports import free_ports
+from harness.program import Program
 
 
 @pytest.mark.timeout(900)

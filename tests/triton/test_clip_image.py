@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from clip_client import ClipClient, Refused
 from clip_standins import LIMIT, MODELS, ClipStandins, centred_cosines
-from embedded_triton import TritonServer, eventually
+from embedded_triton import TritonServer
 from PIL import Image
 from tiny_encoders import IMAGE_SIZE, TinyEncoder
 from triton.counters import settled
 
+from harness.program import eventually
 from immich_pipelines.clip_encoders import Array, Encoders
 from immich_pipelines.clip_image import ClipImage, ImageEmbedding, ImageJob
 from immich_pipelines.clip_transform import image_transform

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import poison
 import pytest
-from embedded_triton import eventually
 from PIL import Image
 from triton.decoders import decoders
 
+from harness.program import eventually
 from immich_pipelines.clip_transform import image_transform, normalise
 from immich_pipelines.decode import decode_rgb, open_rgb
 from immich_pipelines.decoding import crew, messages, server, worker

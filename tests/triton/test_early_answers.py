@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from embedded_triton import StartTriton, TritonServer, eventually
+from embedded_triton import StartTriton, TritonServer
+
+from harness.program import eventually
 
 pytestmark = pytest.mark.xdist_group("supervisor")  # what is waited for here is no computation
 

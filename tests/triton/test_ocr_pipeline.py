@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import requests
 import tritonclient.http
-from embedded_triton import TritonServer, eventually
+from embedded_triton import TritonServer
 from ocr_exports import F32, TOGETHER
 from rapidocr_reference import RapidOcrReference
 from scrape import Scrape
 from tritonclient.utils import InferenceServerException
 
+from harness.program import eventually
 from trials.long_screenshots import screenshot_of_a_page
 
 IMAGES = Path(__file__).resolve().parents[1] / "data" / "images"

@@ -8,7 +8,8 @@ from pathlib import Path
 import bench_web
 import pytest
 from immich_site import KEY, Photo, running_site
-from ports import free_ports
+
+from harness.ports import free_ports
 
 
 def arguments(immich: str, *more: str) -> list[str]:

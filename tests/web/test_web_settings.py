@@ -13,9 +13,9 @@ from gateway_process import command
 from mitmproxy.addons.dumper import Dumper
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
-from ports import free_ports
 from site_process import ADDON
 
+from harness.ports import free_ports
 from immich_triton.core.option_kinds import Integer, Milliseconds
 from immich_triton.server import die_with_parent
 from immich_triton.web.configuration import Configuration

@@ -9,9 +9,10 @@ from typing import Final
 
 import requests
 
+from harness.program import eventually
 from immich_triton.core import direct_requests
 from immich_triton.triton import wire as triton_wire
-from trials.installation import Installation, eventually
+from trials.installation import Installation
 from trials.load import Kind, Load, Outcome, ask, count, describe, load
 from trials.repository import Repository
 from trials.servers import JobQueues, StockMl

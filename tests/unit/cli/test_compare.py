@@ -16,9 +16,9 @@ import pytest
 from canned_gateway import BY_TRITON, FELL_BACK, CannedGateway, canned_gateway
 from PIL import Image, ImageOps
 from places import DATA
-from ports import free_ports
 from recorder import Recorder, recording_upstream
 
+from harness.ports import free_ports
 from immich_triton.cli import compare as compare_command
 from immich_triton.immich.ml_client import Answer
 from immich_triton.inspect import comparisons, previews

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import requests
 from immich_server import KEY, Immich, running_immich
-from ports import free_ports
 from recorder import Recorder, recording_upstream
 
+from harness.ports import free_ports
 from immich_triton.cli import reindex
 from immich_triton.ml.route_file import Route, write_route
 from immich_triton.triton.pipelines import Pipeline

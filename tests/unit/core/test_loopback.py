@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from embedded_triton import eventually
-from ports import free_ports
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.cli import health
 from immich_triton.core import bounded_http, direct_requests
 from immich_triton.immich.ml_client import predict

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from ports import free_ports
 
+from harness.ports import free_ports
 from immich_triton.export.download import Downloaded, DownloadError, download, fetch
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB

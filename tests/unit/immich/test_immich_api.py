@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from aiohttp import web
-from embedded_triton import free_ports
 from immich_server import KEY, running_immich
 
+from harness.ports import free_ports
 from immich_triton.immich.api import AlreadyRunning, Immich, ImmichError, QueueState, Unreachable, exchange, text_of
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from embedded_triton import eventually
 from looked_at import ocr_answer
 from mitmproxy.http import Headers, HTTPFlow, Request
 from mitmproxy.test import taddons, tflow
 from recorder import Recorder, recording_upstream
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 
+from harness.program import eventually
 from immich_triton.core import flow_state, timing
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.inspect.comments import Comments

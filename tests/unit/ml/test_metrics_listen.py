@@ -14,8 +14,8 @@ import requests
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.options import Options
 from mitmproxy.test import taddons
-from ports import free_ports
 
+from harness.ports import free_ports
 from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.metrics import Metrics
 from immich_triton.ml.service import Service

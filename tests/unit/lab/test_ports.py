@@ -8,18 +8,19 @@ import subprocess
 import sys
 
 from places import PROJECT
-from ports import free_ports
+
+from harness.ports import free_ports
 
 OTHER = """
 import sys, time
-from ports import free_ports
+from harness.ports import free_ports
 print(*free_ports(400), flush=True)
 sys.stdin.read()
 """
 
 
 def other() -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "tests")}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "scripts/lab")}
     line = [sys.executable, "-c", OTHER]
     return subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
