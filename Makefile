@@ -44,8 +44,14 @@ doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2
 	@$(BIN)/immich-triton doctor --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
 		--models "$(MODELS)" $(if $(TRITON_KEY),--triton-key "$(TRITON_KEY)") $(if $(IMMICH),--immich "$(IMMICH)")
 
-test: lint  ## set up, then ruff, mypy and pytest: everything that checks the project
-	$(BIN)/pytest
+# Tests wait more than they compute: a worker more than cores. With many cores the one Triton worker is the longest.
+PYTEST := $(BIN)/pytest --numprocesses $$(n=$$(nproc); echo $$((n < 5 ? n + 1 : 6))) --dist loadgroup --no-loadscope-reorder
+
+test: lint  ## set up, then ruff, mypy and the tests that are not slow
+	$(PYTEST) -m "not slow"
+
+test-all: lint  ## everything that checks the project: make test and the slow tests
+	$(PYTEST)
 
 lint: setup  ## ruff and mypy alone
 	$(BIN)/ruff check .
@@ -66,4 +72,4 @@ lock: setup  ## renew the hashed lock files (needs uv); they carry no address of
 clean:  ## remove what setup and run created (models stay)
 	rm -rf $(VENV) .run
 
-.PHONY: help setup run doctor test lint eval bench lock clean
+.PHONY: help setup run doctor test test-all lint eval bench lock clean

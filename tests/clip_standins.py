@@ -1,5 +1,5 @@
 """Chinese-CLIP models with random weights, exported for real once and kept in ``.cache/test-models``, and what the
-original makes of a set of images and texts.
+original makes of a set of images and texts. Small ones have few layers, see ``clip_small.py``.
 
 No package carries trained weights. Random ones put all embeddings close together (an upside-down photo still has a
 cosine of 0.999999 with itself), so tests compare *centred* embeddings: minus the mean over the set.
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +21,9 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
-from immich_triton.core.command import COMMAND
+from immich_triton.cli import export_clip
 from immich_triton.core.paths import PROJECT
 from immich_triton.export.clip import environment as clip_environment
 from immich_triton.export.clip import samples as clip_samples
@@ -35,6 +38,11 @@ MODELS: Final = {"RN50": ("--external-data",), "ViT-B-16": ()}
 SEED: Final = 7
 IMAGES: Final = 16
 TEXTS: Final = tuple(clip_samples.texts()[::3])
+REFERENCE, CHECKS, SMALL = (
+    Path(__file__).with_name(f"clip_{name}.py") for name in ("reference", "export_checks", "small")
+)
+"""What runs in the export environment."""
+CACHE: Final = PROJECT / ".cache" / "test-models"
 LIMIT: Final = 0.99999
 """Lowest centred cosine."""
 
@@ -52,23 +60,53 @@ class ClipStandins:
         return self.reference[f"{model}/{what}"]
 
 
-def build() -> ClipStandins:
-    """Return the stand-ins, exporting them first where the cache has none of this version."""
-    folder = PROJECT / ".cache" / "test-models" / f"clip-{_digest(*_exporter(), MODELS, SEED)}"
+def build(*, small: bool = True) -> ClipStandins:
+    """Return the stand-ins, exporting them first where the cache has none of this version.
+
+    The first time takes a minute, and minutes where they are not *small*; an environment with torch is made before.
+    """
+    folder = CACHE / f"clip-{'small' if small else 'full'}-{_digest(*_exporter(), MODELS, SEED, small and SMALL)}"
     folder.mkdir(parents=True, exist_ok=True)
     reference = folder / f"reference-{_digest(REFERENCE, IMAGES, TEXTS)}.npz"
     with _locked(folder / "lock"):
         for model, options in MODELS.items():
             if not (folder / "models" / CLIP_MODELS[model].visual).exists():
                 arguments = ["--random-weights", str(SEED), "--models", str(folder / "models"), *options]
-                subprocess.run([*COMMAND, "export", "clip", model, *arguments], check=True)
+                _export([model, *arguments], small=small)
         # They may have changed since the models were exported.
         install_pipelines(folder / "models", PIPELINES)
         images = tuple(_images(folder / "images"))
         if not reference.exists():
-            _ask_the_original(folder, reference)
+            _ask_the_original(folder, reference, small=small)
     with np.load(reference) as arrays:
         return ClipStandins(folder / "models", images, dict(arrays))
+
+
+def checked() -> tuple[dict[str, Any], Path]:
+    """Return what ``clip_export_checks.py`` found, and its folder; the checks are run when the exporter has changed."""
+    folder = CACHE / f"clip-checks-{_digest(*_exporter(), CHECKS, SMALL)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock"):
+        if not (folder / "done/results.json").exists():
+            for left in ("partial", "done"):
+                shutil.rmtree(folder / left, ignore_errors=True)
+            (folder / "partial").mkdir()
+            run_in_export_environment(SMALL, str(CHECKS), str(folder / "partial"))
+            (folder / "partial").rename(folder / "done")
+    results: dict[str, Any] = json.loads((folder / "done/results.json").read_text())
+    return results, folder / "done"
+
+
+def _export(arguments: list[str], *, small: bool) -> None:
+    """Run ``export_clip.py``; small models need another program in the export environment, and nothing else."""
+
+    def run(module: str, *more: str) -> None:
+        run_in_export_environment(SMALL, module, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if small:
+            patch.setattr(clip_environment, "run", run)
+        assert export_clip.main(arguments) == 0
 
 
 def _exporter() -> list[Path]:
@@ -85,10 +123,7 @@ def _digest(*values: object) -> str:
     return digest.hexdigest()[:16]
 
 
-REFERENCE: Final = Path(__file__).with_name("clip_reference.py")
-
-
-def run_in_export_environment(script: Path, *arguments: str) -> str:
+def run_in_export_environment(script: Path | str, *arguments: str) -> str:
     """Run *script* with the export environment's Python and return what it printed. Fails with its error output."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(PROJECT / name) for name in _IMPORTABLE)}
     done = subprocess.run(
@@ -106,10 +141,11 @@ def run_in_export_environment(script: Path, *arguments: str) -> str:
 _IMPORTABLE: Final = ("addons", "scripts", "triton_backends")
 
 
-def _ask_the_original(folder: Path, result: Path) -> None:
+def _ask_the_original(folder: Path, result: Path, *, small: bool) -> None:
     (folder / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     partial = folder / "partial.npz"
-    run_in_export_environment(REFERENCE, str(folder), str(partial), str(SEED), *MODELS)
+    program = [SMALL, str(REFERENCE)] if small else [REFERENCE]
+    run_in_export_environment(*program, str(folder), str(partial), str(SEED), *MODELS)
     partial.rename(result)
 
 

@@ -5,79 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from immich_triton.core.command import COMMAND
-from immich_triton.server import die_with_parent
-
-START_SECONDS = 120.0  # a loaded machine with two cores needs about 20 for all models
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    """Return whether *condition* becomes true within *seconds*."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def free_ports(count: int) -> list[int]:
-    """Return *count* different TCP ports that are free on 127.0.0.1 now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-@dataclass
-class Program:
-    """One of our programs that runs until it is stopped; it ends with the test run, however that ends."""
-
-    process: subprocess.Popen[bytes]
-    console_path: Path
-
-    @classmethod
-    def start(cls, command: str, arguments: Sequence[object], console: Path) -> Program:
-        """Start ``immich-triton`` *command*; what it prints goes to the file *console*."""
-        console.parent.mkdir(parents=True, exist_ok=True)
-        line = [*COMMAND, command, *map(str, arguments)]
-        with console.open("wb") as output:
-            process = subprocess.Popen(
-                die_with_parent.wrap(line),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        return cls(process, console)
-
-    @property
-    def console(self) -> str:
-        """What it printed so far."""
-        return self.console_path.read_text(errors="replace")
-
-    def wait_until(self, condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-        """Wait for *condition*. Fails with what was printed when the program ends, or after *seconds*."""
-        eventually(lambda: condition() or self.process.poll() is not None, seconds)
-        assert condition(), f"exit code {self.process.poll()}, printed:\n{self.console}"
-
-    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60.0) -> int:
-        """Stop it and return its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()  # what it started ends with it
-            return self.process.wait()
+from harness.ports import free_ports
+from harness.program import Program
 
 
 @dataclass
@@ -124,6 +57,18 @@ class TritonServer:
         """Stop the server as a service manager does and return the supervisor's exit code."""
         return self.program.stop()
 
+    def stop_at_once(self) -> None:
+        """Stop the supervisor, and the server without the seconds in which it would unload its models.
+
+        How a server ends well is what test_run_triton.py is about.
+        """
+        with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+            pid = self.pid
+            # First: a supervisor that is about to stop does not start another server.
+            self.program.process.send_signal(signal.SIGTERM)
+            os.kill(pid, signal.SIGKILL)
+        self.stop()
+
 
 def launch(models: Path, run_dir: Path, ports: Sequence[int] = (), more: Sequence[object] = ()) -> TritonServer:
     """Start Triton over *models* on free ports, or the two given ones (HTTP, metrics), without waiting.
@@ -144,7 +89,7 @@ def running(models: Path, run_dir: Path) -> Iterator[TritonServer]:
         server.wait_until_live()
         yield server
     finally:
-        server.stop()
+        server.stop_at_once()
 
 
 StartTriton = Callable[[Path], contextlib.AbstractContextManager[TritonServer]]

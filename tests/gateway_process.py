@@ -13,13 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
-from embedded_triton import eventually, free_ports
+import warm_python
+from places import PROJECT
+from warm_python import WarmProcess
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.server import die_with_parent
 
-PROJECT = Path(__file__).resolve().parents[1]
 ADDON = PROJECT / "addons" / "immich_ml.py"
 
 
@@ -31,7 +35,7 @@ class GatewayProcess:
     script: Path
     state_dir: Path
     log_file: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | WarmProcess
     metrics_url: str
 
     @property
@@ -112,19 +116,49 @@ def command(*, port: int, mode: str, script: Path = ADDON, program: str = "mitmd
     return line
 
 
-@contextmanager
-def running_mitmdump(line: list[str], log_file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command line of `command` in the folder of its log; it ends with the block, however that ends."""
+def refused_start(
+    directory: Path, *, mode: str = "reverse:http://127.0.0.1:9", program: str = "mitmdump", **options: Any
+) -> tuple[int, str]:
+    """Start mitmdump with options that must stop it; return the exit code and what it printed."""
+    options = {"immich_models": directory, "immich_state_dir": directory / "state", "confdir": directory, **options}
+    if program == "mitmweb":
+        options |= {"web_port": free_ports(1)[0], "web_open_browser": "false"}
+    return ended(command(port=free_ports(1)[0], mode=mode, program=program, **options), directory)
+
+
+def ended(line: list[str], directory: Path) -> tuple[int, str]:
+    """Run a command line of `command` that ends by itself; return the exit code and what it printed."""
+    log_file = directory / "ended.log"
+    with running_mitmdump(line, log_file) as process:
+        return process.wait(120), log_file.read_text(errors="replace")
+
+
+def _start(line: list[str], log_file: Path, *, fresh: bool) -> subprocess.Popen[bytes] | WarmProcess:
+    # mitmproxy prints without flushing: its last lines would be missing from a file, at times all of them.
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    program = Path(line[0])
+    if not fresh and program.parent == Path(sys.executable).parent and warm_python.can_run(program.name):
+        return warm_python.start(line, environment, log_file)
     with log_file.open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             die_with_parent.wrap(line),
-            # mitmproxy prints without flushing: its last lines would be missing from a file, at times all of them.
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=log_file.parent,
         )
+
+
+@contextmanager
+def running_mitmdump(
+    line: list[str], log_file: Path, *, fresh: bool = False
+) -> Iterator[subprocess.Popen[bytes] | WarmProcess]:
+    """Run a command line of `command` in the folder of its log; it ends with the block, however that ends.
+
+    *fresh*: in a process of which the system, too, shows this command line.
+    """
+    process = _start(line, log_file, fresh=fresh)
     try:
         yield process
     finally:
@@ -145,9 +179,13 @@ def running_gateway(
     upstream: str,
     script: Path = ADDON,
     program: str = "mitmdump",
+    fresh: bool = False,
     **options: object,
 ) -> Iterator[GatewayProcess]:
-    """Start the gateway, wait until it answers, stop it at the end. *directory* takes its log and its state."""
+    """Start the gateway, wait until it answers, stop it at the end. *directory* takes its log and its state.
+
+    *fresh* as for `running_mitmdump`.
+    """
     port, metrics_port = free_ports(2)
     log_file = directory / "gateway.log"
     state_dir = directory / "state"
@@ -160,7 +198,7 @@ def running_gateway(
         **options,
     }
     line = command(port=port, mode=f"reverse:{upstream}", script=script, program=program, **options)
-    with running_mitmdump(line, log_file) as process:
+    with running_mitmdump(line, log_file, fresh=fresh) as process:
         metrics_url = f"http://127.0.0.1:{metrics_port}"
         gateway = GatewayProcess(f"http://127.0.0.1:{port}", script, state_dir, log_file, process, metrics_url)
         wait_until_answering(gateway)

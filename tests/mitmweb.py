@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from embedded_triton import eventually, free_ports
 from gateway_process import GatewayProcess, running_gateway
+
+from harness.ports import free_ports
+from harness.program import eventually
 
 
 @dataclass

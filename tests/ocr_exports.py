@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,12 @@ from immich_triton.core.paths import MODELS, PROJECT
 from immich_triton.export.ocr import models as ocr_models
 
 CACHE = PROJECT / ".cache" / "test-models"
+DEFAULTS = ("v5+v6", "v5")
+"""The versions that an export chooses by itself, on one machine or another."""
+TOGETHER = "ocr_together"
+"""The pipeline as `for_server` adds it: one that takes batches of five only, whenever they come."""
+F32 = {"detector": "ocr_det_f32", "recognizer": "ocr_rec_f32"}
+"""The networks that `for_server` adds, as parameters of a request: the same weights, computed in f32."""
 
 
 def build(version: str = "v5+v6", precision: str = "bf16") -> Path:
@@ -39,3 +46,31 @@ def build(version: str = "v5+v6", precision: str = "bf16") -> Path:
             )
             (models / "complete").touch()
     return models / "models"
+
+
+def for_server(exported: Path, models: Path) -> None:
+    """Copy the repository *exported* to *models*, with a pipeline and networks more, so that one server will do.
+
+    The pipelines run in one process each: what is sent while it is busy becomes one batch.
+    """
+    shutil.copytree(exported, models)
+    pipeline = models / "ocr/config.pbtxt"
+    _rewrite(pipeline, "count: 3", "count: 1")
+    shutil.copytree(models / "ocr", models / TOGETHER)
+    waiting = "dynamic_batching { max_queue_delay_microseconds: 100000000 preferred_batch_size: [ 5 ] }"
+    config = models / TOGETHER / "config.pbtxt"
+    _rewrite(config, 'name: "ocr"', f'name: "{TOGETHER}"')
+    _rewrite(config, "dynamic_batching { }", waiting)
+    for name in F32.values():
+        exact = name.removesuffix("_f32")
+        # Without its route, which is that of the other network.
+        shutil.copytree(models / exact, models / name, ignore=shutil.ignore_patterns("route.toml"))
+        config = models / name / "config.pbtxt"
+        _rewrite(config, f'name: "{exact}"', f'name: "{name}"')
+        _rewrite(config, '"bf16"', '"f32"')
+
+
+def _rewrite(config: Path, old: str, new: str) -> None:
+    text = config.read_text(encoding="utf-8")
+    assert text.count(old) == 1, (config, old)
+    config.write_text(text.replace(old, new), encoding="utf-8")

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import requests
-from embedded_triton import eventually, free_ports
+from places import PROJECT
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.server import die_with_parent
 
-MONITORING = Path(__file__).resolve().parents[1] / "monitoring"
+MONITORING = PROJECT / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text(encoding="utf-8"))
 VARIABLES = {"$__rate_interval": "5s", "$__range": "60s", "$gateway": ".*", "$triton": ".*"}
 """What Grafana puts in their place."""

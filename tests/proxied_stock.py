@@ -23,7 +23,7 @@ from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.gateway import Gateway
 from immich_triton.ml.requests import classify
 from immich_triton.ml.service import Service
-from immich_triton.proxy.claims import kind_of, may_go_upstream
+from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
 from immich_triton.proxy.passthrough import PassThrough
 
 

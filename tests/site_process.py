@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedded_triton import eventually, free_ports
-from gateway_process import PROJECT, GatewayProcess, command, running_mitmdump
+from gateway_process import GatewayProcess, command, running_mitmdump
+from places import PROJECT
+
+from harness.ports import free_ports
+from harness.program import eventually
 
 ADDON = PROJECT / "addons" / "immich_web.py"
 

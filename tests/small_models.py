@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 CONFIG = """
 name: "{name}"

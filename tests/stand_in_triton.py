@@ -17,7 +17,8 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from immich_triton.export.repository import Pipeline, Route, write_route
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 DIMENSION = 512
 VECTOR = np.full(DIMENSION, 1 / np.sqrt(DIMENSION), dtype=np.float32)

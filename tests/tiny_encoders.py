@@ -16,7 +16,9 @@ import onnx.parser
 from onnx import numpy_helper
 
 from immich_triton.export.clip import repository as clip_repository
-from immich_triton.export.repository import Pipeline, Route, install_pipelines, new_model, write_route
+from immich_triton.export.repository import install_pipelines, new_model
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 DIMENSION: Final = 512
 NAME: Final = "ViT-B-32__openai"
@@ -130,8 +132,11 @@ VOCABULARY: Final = [
 ]
 
 
-def repository(models: Path) -> dict[str, TinyEncoder]:
-    """Write two image encoders, two text encoders and the pipelines into *models*; return the encoders by name."""
+def repository(models: Path, pairs: str = "ab") -> dict[str, TinyEncoder]:
+    """Write the pipelines into *models*, and for each letter of *pairs* an image and a text encoder.
+
+    Returns the encoders by name. `NAME` is routed to the first pair.
+    """
     install_pipelines(models, clip_repository.PIPELINES)
     encoders = {
         name: TinyEncoder(models, name, seed, visual)
@@ -141,6 +146,7 @@ def repository(models: Path) -> dict[str, TinyEncoder]:
             ("read_a", 13, False),
             ("read_b", 14, False),
         )
+        if name[-1] in pairs
     }
     for encoder in encoders.values():
         encoder.write()
@@ -148,13 +154,17 @@ def repository(models: Path) -> dict[str, TinyEncoder]:
     return encoders
 
 
-def route(visual: str, textual: str, models: Path, weights_sha256: str = WEIGHTS) -> None:
-    """Route `NAME` to a pair of encoders."""
+def route(
+    visual: str, textual: str, models: Path, weights_sha256: str = WEIGHTS, *, routes: Path | None = None
+) -> None:
+    """Route `NAME` to a pair of encoders of *models*; the file goes to *routes*, if not to *models* themselves."""
     pipelines = [
         Pipeline("clip_image", ["visual"], [visual], {"encoder": visual}, _fingerprint(models / visual)),
         Pipeline("clip_text", ["textual"], [textual], {"encoder": textual}, _fingerprint(models / textual)),
     ]
-    write_route(models / visual, Route("clip", [NAME], pipelines, weights_sha256, DIMENSION))
+    folder = (routes or models) / visual
+    folder.mkdir(parents=True, exist_ok=True)
+    write_route(folder, Route("clip", [NAME], pipelines, weights_sha256, DIMENSION))
 
 
 def _fingerprint(encoder: Path) -> int:

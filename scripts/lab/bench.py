@@ -33,6 +33,7 @@ from benchmarks.targets import BenchError, RapidEngine, Service, Straight, route
 from immich_triton.core import direct_requests
 from immich_triton.core.paths import MODELS, PROJECT
 from immich_triton.core.secrets import secret
+from immich_triton.triton import wire as triton_wire
 from ocr_eval.fonts import FontsMissingError
 
 LOG = PROJECT / ".run/bench.log"
@@ -200,7 +201,7 @@ def file_of(gateway: Gateway, model: str) -> Path:
 def config_of(gateway: Gateway, model: str) -> dict[str, Any]:
     """Return the config of a model as Triton completed it. Raises `BenchError`."""
     try:
-        answer = direct_requests.get(f"{gateway.triton}/v2/models/{model}/config", timeout=10)
+        answer = direct_requests.get(gateway.triton + triton_wire.config(model), timeout=10)
         answer.raise_for_status()
         config: dict[str, Any] = answer.json()
     except requests.RequestException as error:

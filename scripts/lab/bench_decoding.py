@@ -22,6 +22,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+import benchmarks  # noqa: F401 - puts triton_backends on the path
 from immich_pipelines.decode import decode_rgb
 from immich_pipelines.decoding.client import DecodingPool
 from immich_pipelines.errors import BadInput

@@ -30,9 +30,9 @@ from rich.table import Table
 
 from immich_triton.core import versions
 from immich_triton.core.paths import PROJECT
+from immich_triton.immich.api import KEY_HEADER, SMART, Immich, ImmichError
 from immich_triton.server import die_with_parent
 
-SEARCH: Final = "/api/search/smart"
 ADDON: Final = PROJECT / "addons/immich_web.py"
 START: Final = 60.0
 """Seconds that mitmdump may take to start."""
@@ -91,7 +91,7 @@ def running(mode: str, port: int, more: Sequence[str]) -> Iterator[str]:
 async def ask(session: aiohttp.ClientSession, url: str, body: Any, key: str) -> float:
     """Send one request and return the milliseconds to the end of its answer. Raises `BenchError`."""
     began = time.perf_counter()
-    headers = {"x-api-key": key} if body else {}
+    headers = {KEY_HEADER: key} if body else {}
     async with session.request("POST" if body else "GET", url, json=body, headers=headers) as answer:
         await answer.read()
     if answer.status != 200:
@@ -126,10 +126,8 @@ def facts() -> dict[str, str]:
 async def immich_version(base: str) -> str:
     """Return the version of Immich. Raises `BenchError` when it does not answer."""
     try:
-        async with aiohttp.ClientSession() as session, session.get(f"{base}/api/server/version") as answer:
-            parts = await answer.json()
-        return ".".join(str(parts[name]) for name in ("major", "minor", "patch"))
-    except (aiohttp.ClientError, KeyError, ValueError) as error:
+        return await Immich(base, "").version()
+    except (ImmichError, LookupError, TypeError, ValueError) as error:
         raise BenchError(f"there is no Immich at {base}: {error!r}") from error
 
 
@@ -151,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
             site = stack.enter_context(running(f"reverse:{base}", options.ports[1], more))
             addresses = {"Immich itself": base, "bare mitmdump": bare, "the site": site}
             table = Table("median in ms", *addresses, "added to bare", "added to Immich")
-            searches = [(f"search {query}", SEARCH, {"query": query, "size": options.size}) for query in options.query]
+            searches = [(f"search {query}", SMART, {"query": query, "size": options.size}) for query in options.query]
             for name, path, body in [(options.path, options.path, None), *searches]:
                 many = options.requests if body is None else max(1, options.requests // 10)
                 medians = asyncio.run(measure(addresses, path, body, key, requests=many, rounds=options.rounds))

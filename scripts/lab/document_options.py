@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 from unittest import mock
 
 from immich_triton.cli.main import COMMANDS
-from immich_triton.core.options import Setting
+from immich_triton.core.options import Option
 from immich_triton.core.paths import PROJECT
-from immich_triton.ml.settings import SETTINGS
-from immich_triton.web.options import SETTINGS as WEB_SETTINGS
+from immich_triton.ml import settings
+from immich_triton.web import settings as web_settings
 
 REFERENCE = PROJECT / "docs/reference.md"
 WEB = PROJECT / "docs/web.md"
@@ -48,12 +48,12 @@ def _parser_of(module: str) -> argparse.ArgumentParser:
     raise AssertionError(f"{module} parses no command line in main()")
 
 
-def settings_table(settings: Sequence[Setting]) -> str:
+def options_table(options: Sequence[Option]) -> str:
     """Return the table of mitmproxy options."""
-    rows = ["| option | default | what it does |", "|---|---|---|"]
-    for setting in settings:
-        default = setting.shown_default or _default(setting.default)
-        rows.append(f"| `{setting.name}` | {default} | {_cell(setting.help)} |")
+    rows = ["| option | default | allowed | what it does |", "|---|---|---|---|"]
+    for one in options:
+        default = one.shown_default or _default(one.default)
+        rows.append(f"| `{one.name}` | {default} | {_cell(one.kind.allowed)} | {_cell(one.help)} |")
     return "\n".join(rows)
 
 
@@ -116,12 +116,12 @@ def _first_sentence(text: str | None) -> str:
 
 def updated(reference: str) -> str:
     """Return *reference* with the generated blocks renewed. Raises ValueError when a marker is missing."""
-    return _renewed(reference, {"gateway": settings_table(SETTINGS), "programs": program_tables()})
+    return _renewed(reference, {"gateway": options_table(settings.OPTIONS), "programs": program_tables()})
 
 
 def updated_web(text: str) -> str:
     """Return the text of docs/web.md with its generated block renewed. Raises ValueError when a marker is missing."""
-    return _renewed(text, {"web": settings_table(WEB_SETTINGS)})
+    return _renewed(text, {"web": options_table(web_settings.OPTIONS)})
 
 
 def _renewed(text: str, tables: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 Start the gateway first (immich-triton run --inspect), with OCR, CLIP and faces routed and a stock ML behind it; it
 prints mitmweb's password. All flows that mitmweb holds are removed: save what is dear before. With --report also of
-what compare.py wrote about photos of which one shows a face.
+what immich-triton compare wrote about photos of which one shows a face.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         default=Path("tests/data/images"),
         help="folder of images to ask about (default: %(default)s)",
     )
-    command.add_argument("--report", type=Path, help="a report of compare.py, to be pictured too")
+    command.add_argument("--report", type=Path, help="a report of immich-triton compare, to be pictured too")
     command.add_argument(
         "--output", type=Path, default=Path("docs/images"), help="folder for the pictures (default: %(default)s)"
     )

@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 from rich.table import Table
 
+from harness.program import eventually
 from immich_triton.core.paths import MODELS
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.ml.routes import RouteTable, load_routes
 from trials import wear
-from trials.installation import Installation, eventually, running
+from trials.installation import Installation, running
 from trials.load import TEXTS, Kind, Load, count, describe, kinds, picture
 from trials.servers import StockMl, serving
 

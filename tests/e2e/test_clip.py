@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,13 @@ import pytest
 import tiny_encoders
 from clip_client import ClipClient
 from clip_standins import LIMIT, MODELS, TEXTS, ClipStandins, centred_cosines
-from embedded_triton import StartTriton, TritonServer, eventually
+from embedded_triton import StartTriton, TritonServer
 from gateway_process import GatewayProcess, running_gateway
 from PIL import Image
 from recorder import Recorder, recording_upstream
 from tiny_encoders import TinyEncoder
 
+from harness.program import eventually
 from immich_triton.export.clip.models import CLIP_MODELS
 from immich_triton.immich.ml_client import Answer, entries_for, predict
 
@@ -59,26 +61,23 @@ def vector(answer: Answer) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.array(json.loads(answer.body["clip"]), np.float32)
 
 
-# Real architectures with random weights, against the original
+# cn_clip's architectures with few layers and random weights, against the original
 
 
 @pytest.fixture(scope="module")
 def gateway(
-    triton_server: StartTriton,
+    clip_triton: TritonServer,
     upstream: Recorder,
     clip_standins: ClipStandins,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[GatewayProcess]:
-    with (
-        triton_server(clip_standins.models) as triton,
-        running_gateway(
-            tmp_path_factory.mktemp("gateway"),
-            models=clip_standins.models,
-            triton_url=triton.url,
-            upstream=upstream.url,
-            immich_allow_untrained="true",
-        ) as process,
-    ):
+    with running_gateway(
+        tmp_path_factory.mktemp("gateway"),
+        models=clip_standins.models,
+        triton_url=clip_triton.url,
+        upstream=upstream.url,
+        immich_allow_untrained="true",
+    ) as process:
         yield process
 
 
@@ -124,37 +123,46 @@ def test_a_name_with_colons_is_the_same_name(gateway: GatewayProcess) -> None:
 # Whatever fails, with encoders of a few kilobytes
 
 
-@pytest.fixture
-def encoders(tmp_path: Path) -> dict[str, TinyEncoder]:
-    return tiny_encoders.repository(tmp_path / "models")
-
-
 @contextmanager
-def site(
-    encoders: dict[str, TinyEncoder], triton_server: StartTriton, upstream: Recorder, directory: Path, deadline: int
-) -> Iterator[tuple[GatewayProcess, TritonServer]]:
-    """Run a gateway with this deadline in seconds, before a Triton with these encoders."""
-    models = encoders["see_a"].models
-    with (
-        triton_server(models) as triton,
-        running_gateway(
-            directory,
-            models=models,
-            triton_url=triton.url,
-            upstream=upstream.url,
-            immich_deadline=deadline,
-            immich_query_deadline=deadline,
-        ) as process,
-    ):
-        yield process, triton
+def site(triton: TritonServer, routes: Path, upstream: Recorder, deadline: int) -> Iterator[GatewayProcess]:
+    """Run a gateway with this deadline in seconds, before *triton*, and with the routes of the folder *routes*."""
+    directory = routes.with_name(f"{routes.name}-gateway")
+    directory.mkdir()
+    with running_gateway(
+        directory,
+        models=routes,
+        triton_url=triton.url,
+        upstream=upstream.url,
+        immich_deadline=deadline,
+        immich_query_deadline=deadline,
+    ) as process:
+        yield process
 
 
 @pytest.fixture
+def routes(encoders: dict[str, TinyEncoder], tmp_path: Path) -> Path:
+    """Copies of the routes, for a test to change."""
+    return copied(encoders["see_a"].models, tmp_path / "routes")
+
+
+@pytest.fixture
+def changing(tiny_triton: TritonServer, routes: Path, upstream: Recorder) -> Iterator[GatewayProcess]:
+    """A gateway of the test's own, with `routes`."""
+    with site(tiny_triton, routes, upstream, deadline=60) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
 def tiny(
-    encoders: dict[str, TinyEncoder], triton_server: StartTriton, upstream: Recorder, tmp_path: Path
-) -> Iterator[tuple[GatewayProcess, TritonServer]]:
-    with site(encoders, triton_server, upstream, tmp_path, deadline=60) as pair:
-        yield pair
+    tiny_triton: TritonServer,
+    encoders: dict[str, TinyEncoder],
+    upstream: Recorder,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[GatewayProcess]:
+    """A gateway for tests that leave it as it is."""
+    routes = copied(encoders["see_a"].models, tmp_path_factory.mktemp("tiny") / "routes")
+    with site(tiny_triton, routes, upstream, deadline=60) as process:
+        yield process
 
 
 def photo(colour: str = "orange") -> bytes:
@@ -164,42 +172,41 @@ def photo(colour: str = "orange") -> bytes:
 
 
 def ask_both(gateway: GatewayProcess, name: str = NAME) -> list[Answer]:
-    return [
-        predict(gateway.url, image_entries(name), image=photo()),
-        predict(gateway.url, text_entries(name), text="一只猫"),
-    ]
+    with ThreadPoolExecutor(2) as pool:
+        image = pool.submit(predict, gateway.url, image_entries(name), image=photo())
+        text = pool.submit(predict, gateway.url, text_entries(name), text="一只猫")
+        return [image.result(), text.result()]
 
 
 def test_without_triton_clip_gets_503_and_nothing_reaches_the_upstream(
-    encoders: dict[str, TinyEncoder], triton_server: StartTriton, upstream: Recorder, tmp_path: Path
+    triton_server: StartTriton, upstream: Recorder, tmp_path: Path
 ) -> None:
-    with site(encoders, triton_server, upstream, tmp_path, deadline=2) as (gateway, triton):
+    models = tmp_path / "models"
+    tiny_encoders.repository(models, pairs="a")
+    with triton_server(models) as triton, site(triton, models, upstream, deadline=2) as gateway:
         # Eventually: a busy machine may need more than its two seconds for the first answer.
         assert eventually(lambda: [answer.status for answer in ask_both(gateway)] == [200, 200])
-        triton.stop()
-        for _ in range(3):
+        triton.stop_at_once()
+        for _ in range(2):
             assert [answer.status for answer in ask_both(gateway)] == [503, 503]
 
 
-def test_a_name_that_lost_its_route_gets_503_with_what_to_do(
-    tiny: tuple[GatewayProcess, TritonServer], encoders: dict[str, TinyEncoder]
-) -> None:
-    gateway, _ = tiny
-    assert [answer.status for answer in ask_both(gateway)] == [200, 200]
-    (encoders["see_a"].models / "see_a/route.toml").unlink()
-    for answer in _until_changed(gateway):
+def test_a_name_that_lost_its_route_gets_503_with_what_to_do(changing: GatewayProcess, routes: Path) -> None:
+    assert [answer.status for answer in ask_both(changing)] == [200, 200]
+    (routes / "see_a/route.toml").unlink()
+    for answer in _until_changed(changing):
         assert answer.status == 503
         assert NAME in str(answer.body)
         assert f"forget {NAME}" in str(answer.body)
 
 
 def test_a_name_that_comes_back_with_other_weights_gets_503(
-    tiny: tuple[GatewayProcess, TritonServer], encoders: dict[str, TinyEncoder]
+    changing: GatewayProcess, routes: Path, encoders: dict[str, TinyEncoder]
 ) -> None:
-    gateway, _ = tiny
-    assert [answer.status for answer in ask_both(gateway)] == [200, 200]
-    tiny_encoders.route("see_a", "read_a", encoders["see_a"].models, weights_sha256="b2" * 32)
-    for answer in _until_changed(gateway):
+    assert [answer.status for answer in ask_both(changing)] == [200, 200]
+    models = encoders["see_a"].models
+    tiny_encoders.route("see_a", "read_a", models, weights_sha256="b2" * 32, routes=routes)
+    for answer in _until_changed(changing):
         assert answer.status == 503
         assert f"forget {NAME}" in str(answer.body)
 
@@ -219,9 +226,9 @@ def _until_changed(gateway: GatewayProcess) -> list[Answer]:
 def test_only_the_weights_of_the_route_answer(triton_server: StartTriton, upstream: Recorder, tmp_path: Path) -> None:
     """Triton and the gateway on two machines: the gateway has copies of the routes, and no more."""
     here, there = tmp_path / "here", tmp_path / "there"
-    tiny_encoders.repository(tmp_path / "before")
+    tiny_encoders.repository(tmp_path / "before", pairs="a")
     # Exported anew there, with other weights under the same names.
-    for number, encoder in enumerate(tiny_encoders.repository(there).values()):
+    for number, encoder in enumerate(tiny_encoders.repository(there, pairs="a").values()):
         replace(encoder, seed=100 + number).write()
     tiny_encoders.route("see_a", "read_a", there)
     older = "".join(
@@ -266,29 +273,29 @@ def copied(models: Path, target: Path) -> Path:
 
 
 def test_an_embedding_of_the_wrong_size_is_no_answer(
-    tiny: tuple[GatewayProcess, TritonServer], encoders: dict[str, TinyEncoder]
+    tiny_triton: TritonServer, encoders: dict[str, TinyEncoder], upstream: Recorder, tmp_path: Path
 ) -> None:
-    gateway, triton = tiny
-    for name in ("see_a", "read_a"):
-        old = encoders[name]
-        TinyEncoder(old.models, name, old.seed, old.visual, dimension=511).write()
-    for name in ("see_a", "read_a"):
-        ClipClient(triton).load(name)
-    assert [answer.status for answer in ask_both(gateway)] == [500, 500]
+    models, routes = encoders["see_a"].models, tmp_path / "routes"
+    for name in ("see_short", "read_short"):
+        TinyEncoder(models, name, 31, visual=name == "see_short", dimension=511).write()
+        ClipClient(tiny_triton).load(name)
+    tiny_encoders.route("see_short", "read_short", models, routes=routes)
+    with site(tiny_triton, routes, upstream, deadline=60) as gateway:
+        answers = ask_both(gateway)
+    assert [answer.status for answer in answers] == [500, 500]
+    assert all("511" in str(answer.body) for answer in answers)
 
 
-def test_nan_is_no_answer(tiny: tuple[GatewayProcess, TritonServer]) -> None:
-    gateway, _ = tiny
-    answer = predict(gateway.url, image_entries(NAME), image=photo("black"))
+def test_nan_is_no_answer(tiny: GatewayProcess) -> None:
+    answer = predict(tiny.url, image_entries(NAME), image=photo("black"))
     assert answer.status >= 500
     assert "clip" not in answer.body
 
 
-def test_a_bad_image_is_a_400_and_the_next_request_works(tiny: tuple[GatewayProcess, TritonServer]) -> None:
-    gateway, _ = tiny
-    answer = predict(gateway.url, image_entries(NAME), image=b"no image")
+def test_a_bad_image_is_a_400_and_the_next_request_works(tiny: GatewayProcess) -> None:
+    answer = predict(tiny.url, image_entries(NAME), image=b"no image")
     assert answer.status == 400
-    assert [answer.status for answer in ask_both(gateway)] == [200, 200]
+    assert [answer.status for answer in ask_both(tiny)] == [200, 200]
 
 
 def test_untrained_weights_are_not_answered_from_unless_allowed(

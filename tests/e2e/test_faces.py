@@ -10,7 +10,7 @@ from typing import Any
 import face_standins
 import numpy as np
 import pytest
-from embedded_triton import StartTriton
+from embedded_triton import TritonServer
 from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 
@@ -30,18 +30,15 @@ def upstream() -> Iterator[Recorder]:
 
 @pytest.fixture(scope="module")
 def gateway(
-    triton_server: StartTriton, upstream: Recorder, face_models: Path, tmp_path_factory: pytest.TempPathFactory
+    face_triton: TritonServer, upstream: Recorder, face_models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:
-    with (
-        triton_server(face_models) as triton,
-        running_gateway(
-            tmp_path_factory.mktemp("gateway"),
-            models=face_models,
-            triton_url=triton.url,
-            upstream=upstream.url,
-            immich_max_faces=MOST,
-        ) as process,
-    ):
+    with running_gateway(
+        tmp_path_factory.mktemp("gateway"),
+        models=face_models,
+        triton_url=face_triton.url,
+        upstream=upstream.url,
+        immich_max_faces=MOST,
+    ) as process:
         yield process
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import requests
-from embedded_triton import StartTriton, TritonServer, eventually
+from embedded_triton import TritonServer
 from mitmweb import Mitmweb, running_mitmweb
 from recorder import Recorder, recording_upstream
 
+from harness.program import eventually
 from immich_triton.immich.ml_client import ENTRIES, entries_for, predict
 
 DATA = Path(__file__).parents[1] / "data"
@@ -26,9 +27,8 @@ MODEL = "PP-OCRv5_mobile"
 
 
 @pytest.fixture(scope="module")
-def triton(triton_server: StartTriton, ocr_models: Path) -> Iterator[TritonServer]:
-    with triton_server(ocr_models) as server:
-        yield server
+def triton(ocr_triton: TritonServer) -> TritonServer:
+    return ocr_triton
 
 
 @pytest.fixture(scope="module")

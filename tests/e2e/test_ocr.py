@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import requests
-from embedded_triton import StartTriton, TritonServer, eventually, free_ports
+from embedded_triton import TritonServer
 from gateway_process import GatewayProcess, running_gateway
 from recorder import Recorder, recording_upstream
 from requests_toolbelt import MultipartEncoder
 from scrape import Scrape
 
+from harness.ports import free_ports
+from harness.program import eventually
 from immich_triton.cli import predict as predict_command
 from immich_triton.immich.ml_client import entries_for, predict
 
@@ -43,9 +45,8 @@ def plain(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def triton(triton_server: StartTriton, ocr_models: Path) -> Iterator[TritonServer]:
-    with triton_server(ocr_models) as server:
-        yield server
+def triton(ocr_triton: TritonServer) -> TritonServer:
+    return ocr_triton
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from embedded_triton import eventually
+from harness.program import eventually
 
 SILENCE: Final = 0.5
 

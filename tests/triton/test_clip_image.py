@@ -5,20 +5,19 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_encoders
 from clip_client import ClipClient, Refused
 from clip_standins import LIMIT, MODELS, ClipStandins, centred_cosines
-from embedded_triton import StartTriton
+from embedded_triton import TritonServer
 from PIL import Image
-from tiny_encoders import TinyEncoder
+from tiny_encoders import IMAGE_SIZE, TinyEncoder
 from triton.counters import settled
 
+from harness.program import eventually
 from immich_pipelines.clip_encoders import Array, Encoders
 from immich_pipelines.clip_image import ClipImage, ImageEmbedding, ImageJob
 from immich_pipelines.clip_transform import image_transform
@@ -33,9 +32,8 @@ pytestmark = pytest.mark.timeout(2400)
 
 
 @pytest.fixture(scope="module")
-def clip(triton_server: StartTriton, clip_standins: ClipStandins) -> Iterator[ClipClient]:
-    with triton_server(clip_standins.models) as server:
-        yield ClipClient(server)
+def clip(clip_triton: TritonServer) -> ClipClient:
+    return ClipClient(clip_triton)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -91,13 +89,19 @@ def test_requests_are_batched(clip: ClipClient, clip_standins: ClipStandins) -> 
     def read() -> dict[tuple[str, str], float]:
         return {(counter, model): clip.count(counter, model) for counter in counters for model in models}
 
-    before = settled(read)
-    clip.images([path.read_bytes() for path in clip_standins.images] * 2, encoder, concurrency=8)
-    after = settled(read)
-    for model in models:
-        requests, executions = (after[counter, model] - before[counter, model] for counter in counters)
-        assert requests >= 2 * len(clip_standins.images)
-        assert requests / executions > 1.5
+    def batched() -> bool:
+        before = settled(read)
+        clip.images([path.read_bytes() for path in clip_standins.images] * 2, encoder, concurrency=8)
+        after = settled(read)
+        ratios = []
+        for model in models:
+            requests, executions = (after[counter, model] - before[counter, model] for counter in counters)
+            assert requests >= 2 * len(clip_standins.images)
+            ratios.append(requests / executions)
+        return min(ratios) > 1.5
+
+    # On a busy machine requests may come one by one for a while.
+    assert eventually(batched, 120)
 
 
 def test_two_encoders_answer_at_the_same_time(clip: ClipClient, clip_standins: ClipStandins) -> None:
@@ -113,14 +117,8 @@ def test_two_encoders_answer_at_the_same_time(clip: ClipClient, clip_standins: C
 
 
 @pytest.fixture(scope="module")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TinyEncoder]:
-    return tiny_encoders.repository(tmp_path_factory.mktemp("clip-image") / "models")
-
-
-@pytest.fixture(scope="module")
-def tiny(triton_server: StartTriton, encoders: dict[str, TinyEncoder]) -> Iterator[ClipClient]:
-    with triton_server(encoders["see_a"].models) as server:
-        yield ClipClient(server)
+def tiny(tiny_triton: TritonServer) -> ClipClient:
+    return ClipClient(tiny_triton)
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -137,7 +135,7 @@ def saved(image: Image.Image, format_: str, **options: object) -> bytes:
 
 def expected(encoder: TinyEncoder, data: bytes) -> Array:
     with Image.open(io.BytesIO(data)) as image:
-        tensor = image_transform(image.convert("RGB"), tiny_encoders.IMAGE_SIZE)
+        tensor = image_transform(image.convert("RGB"), IMAGE_SIZE)
     result: Array = encoder.expected(tensor[None])[0]
     return result
 
@@ -248,21 +246,24 @@ def test_an_unknown_encoder_is_a_fault_of_the_server(encoder: str, tiny: ClipCli
     assert not answer.bad_input
 
 
-def test_an_encoder_with_other_weights_than_on_disk_does_not_answer(triton_server: StartTriton, tmp_path: Path) -> None:
-    encoder = tiny_encoders.repository(tmp_path / "models")["see_a"]
+def test_an_encoder_with_other_weights_than_on_disk_does_not_answer(
+    tiny: ClipClient, encoders: dict[str, TinyEncoder]
+) -> None:
+    first = TinyEncoder(encoders["see_a"].models, "see_anew", 98, visual=True)
+    first.write()
+    tiny.load("see_anew")
     data = saved(noise(50, 40), "PNG")
-    with triton_server(encoder.models) as server:
-        client = ClipClient(server)
-        before = client.image_embedding(data, "see_a")
-        other = TinyEncoder(encoder.models, "see_a", 99, visual=True)
-        other.write_record()
-        answer = client.image(data, "see_a")
-        assert isinstance(answer, Refused)
-        assert answer.status == "500"
-        assert "restart Triton" in answer.text
-        other.write()
-        client.load("see_a")
-        after = client.image_embedding(data, "see_a")
+    before = tiny.image_embedding(data, "see_anew")
+    np.testing.assert_allclose(before, expected(first, data), atol=1e-5)
+    other = TinyEncoder(first.models, "see_anew", 99, visual=True)
+    other.write_record()
+    answer = tiny.image(data, "see_anew")
+    assert isinstance(answer, Refused)
+    assert answer.status == "500"
+    assert "restart Triton" in answer.text
+    other.write()
+    tiny.load("see_anew")
+    after = tiny.image_embedding(data, "see_anew")
     np.testing.assert_allclose(after, expected(other, data), atol=1e-5)
     assert np.abs(before - after).max() > 0.01
 

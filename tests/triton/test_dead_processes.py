@@ -21,6 +21,8 @@ from immich_triton.server import processes
 from immich_triton.triton.client import Call, Poison, TritonClient
 from immich_triton.triton.pipelines import Pipeline
 
+pytestmark = pytest.mark.xdist_group("supervisor")  # what is waited for here is no computation
+
 PIPE = Pipeline("pipe", ("visual",), ("net",))
 
 NET = """
@@ -114,7 +116,7 @@ async def client_of(triton: TritonServer) -> AsyncIterator[TritonClient]:
         yield client
         async with asyncio.timeout(120):
             await asyncio.gather(*(send(client, 0.01) for _ in range(4)))
-            while not client.gate(PIPE).is_open:  # noqa: ASYNC110 - nobody would set an event
+            while not client.breaker(PIPE).is_closed:  # noqa: ASYNC110 - nobody would set an event
                 await asyncio.sleep(0.05)
     finally:
         await client.close()

@@ -14,11 +14,12 @@ import poison
 import pytest
 import tiny_encoders
 from clip_client import ClipClient, Refused
-from embedded_triton import StartTriton, TritonServer, eventually
+from embedded_triton import StartTriton, TritonServer
 from PIL import Image
 from tiny_encoders import TinyEncoder
 from triton.decoders import decoders
 
+from harness.program import eventually
 from immich_triton.server import processes
 
 FOREIGN = re.compile("cv2|openvino|onnxruntime|rapidocr|numpy")

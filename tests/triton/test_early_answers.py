@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 import requests
-from embedded_triton import StartTriton, TritonServer, eventually
+from embedded_triton import StartTriton, TritonServer
+
+from harness.program import eventually
+
+pytestmark = pytest.mark.xdist_group("supervisor")  # what is waited for here is no computation
 
 # Answers each request when the file that it names is there; some do other things.
 PIPELINE = """

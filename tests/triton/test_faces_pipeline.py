@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import onnx
 import pytest
 import requests
 import tritonclient.http
-from embedded_triton import StartTriton, TritonServer
+from embedded_triton import TritonServer
 from triton.counters import settled, settles
 from tritonclient.utils import InferenceServerException
 
@@ -28,9 +27,8 @@ OUTPUTS = ("BOXES", "SCORES", "EMBEDDINGS", "LANDMARKS", "IMAGE_SIZE")
 
 
 @pytest.fixture(scope="module")
-def server(triton_server: StartTriton, face_models: Path) -> Iterator[TritonServer]:
-    with triton_server(face_models) as server:
-        yield server
+def server(face_triton: TritonServer) -> TritonServer:
+    return face_triton
 
 
 @pytest.fixture(scope="module")

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import concurrent.futures
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ocr_exports
 import pytest
 import requests
 import tritonclient.http
-from embedded_triton import StartTriton, TritonServer, eventually
+from embedded_triton import TritonServer
+from ocr_exports import F32, TOGETHER
 from rapidocr_reference import RapidOcrReference
 from scrape import Scrape
 from tritonclient.utils import InferenceServerException
 
+from harness.program import eventually
 from trials.long_screenshots import screenshot_of_a_page
 
 IMAGES = Path(__file__).resolve().parents[1] / "data" / "images"
 OUTPUTS = ("BOXES", "BOX_SCORES", "TEXTS", "TEXT_SCORES", "IMAGE_SIZE")
-TOGETHER = "ocr_together"
-"""The same pipeline, which takes batches of five only, whenever they come."""
 RECEIPT = [
     "华东超市购物小票",
     "日期2025-06-1018:32",
@@ -38,20 +35,8 @@ RECEIPT = [
 
 
 @pytest.fixture(scope="module")
-def server(
-    triton_server: StartTriton, ocr_models: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[TritonServer]:
-    """Run the pipeline in one process instead of three: what is sent while it is busy becomes one batch."""
-    models = tmp_path_factory.mktemp("ocr") / "models"
-    shutil.copytree(ocr_models, models)
-    config = models / "ocr/config.pbtxt"
-    config.write_text(config.read_text().replace("count: 3", "count: 1"))
-    shutil.copytree(models / "ocr", models / TOGETHER)
-    waiting = "dynamic_batching { max_queue_delay_microseconds: 100000000 preferred_batch_size: [ 5 ] }"
-    text = config.read_text().replace('name: "ocr"', f'name: "{TOGETHER}"')
-    (models / TOGETHER / "config.pbtxt").write_text(text.replace("dynamic_batching { }", waiting))
-    with triton_server(models) as server:
-        yield server
+def server(ocr_triton: TritonServer) -> TritonServer:
+    return ocr_triton
 
 
 def image(name: str) -> bytes:
@@ -218,15 +203,14 @@ def shared_batches(server: TritonServer) -> bool:
     return fewer
 
 
-def test_parity_with_rapidocr_in_f32(triton_server: StartTriton) -> None:
+def test_parity_with_rapidocr_in_f32(server: TritonServer) -> None:
     reference = RapidOcrReference("v5+v6")
-    with triton_server(ocr_exports.build("v5+v6", "f32")) as server:
-        for name in ("zh_receipt.jpg", "mixed_sign.webp", "vertical_couplet.jpg", "astronaut.jpg"):
-            answer = read(server, image(name))
-            expected = {line.text: line for line in reference.read(image(name), own_widths=False)}
-            assert sorted(answer["TEXTS"]) == sorted(expected)
-            height, width = answer["IMAGE_SIZE"]
-            boxes = answer["BOXES"].reshape(-1, 4, 2) * [width, height]
-            for text, score, box in zip(answer["TEXTS"], answer["TEXT_SCORES"], boxes, strict=True):
-                assert np.abs(box - expected[text].box).max() <= 2
-                assert abs(score - expected[text].score) < 1e-3
+    for name in ("zh_receipt.jpg", "mixed_sign.webp", "vertical_couplet.jpg", "astronaut.jpg"):
+        answer = read(server, image(name), **F32)
+        expected = {line.text: line for line in reference.read(image(name), own_widths=False)}
+        assert sorted(answer["TEXTS"]) == sorted(expected)
+        height, width = answer["IMAGE_SIZE"]
+        boxes = answer["BOXES"].reshape(-1, 4, 2) * [width, height]
+        for text, score, box in zip(answer["TEXTS"], answer["TEXT_SCORES"], boxes, strict=True):
+            assert np.abs(box - expected[text].box).max() <= 2
+            assert abs(score - expected[text].score) < 1e-3

@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedded_triton import StartTriton, TritonServer, eventually
+from embedded_triton import StartTriton, TritonServer
 from triton import tiny_models
 from triton.counters import settles
 from triton.tiny_models import Array, config
 from tritonclient import http
 from tritonclient.utils import InferenceServerException
+
+from harness.program import eventually
 
 PATIENCE = 30_000_000
 """Microseconds that the batcher waits for more requests. Nobody waits so long: the tests fill their batches."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import bench_web
 import pytest
-from embedded_triton import free_ports
 from immich_site import KEY, Photo, running_site
+
+from harness.ports import free_ports
 
 
 def arguments(immich: str, *more: str) -> list[str]:

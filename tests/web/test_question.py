@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from immich_triton.web.question import METADATA, SMART, Question, parse
+from immich_triton.immich.api import METADATA, SMART
+from immich_triton.web.question import Question, parse
 
 FLAT: dict[str, Any] = {
     "isFavorite": True,

@@ -15,10 +15,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 import requests
-from embedded_triton import eventually
 from gateway_process import GatewayProcess
 from immich_site import KEY, PAGE, PICTURE, SCRIPT, ImmichSite, Photo, photo_id, running_site
 from site_process import running_web
+
+from harness.program import eventually
 
 MEBIBYTE = 1 << 20
 

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import document_options
 import pytest
-from embedded_triton import free_ports
 from gateway_process import command, kept
 from mitmproxy.addons.dumper import Dumper
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
 from site_process import ADDON
 
+from harness.ports import free_ports
+from immich_triton.core.option_kinds import Integer, Milliseconds
 from immich_triton.server import die_with_parent
 from immich_triton.web.configuration import Configuration
-from immich_triton.web.options import RANGES, SETTINGS
 from immich_triton.web.service import Service
+from immich_triton.web.settings import OPTIONS
 
 
 def configured(service: Service | None = None) -> taddons.context:
@@ -95,10 +96,12 @@ def test_any_mode_but_reverse_is_refused(mode: str) -> None:
 
 
 def test_numbers_and_defaults_fit() -> None:
-    defaults = {setting.name: setting.default for setting in SETTINGS}
-    for name, (low, high) in RANGES.items():
-        assert low <= defaults[name] <= high
-    assert all(setting.name.startswith("web_") and setting.help.endswith(".") for setting in SETTINGS)
+    numbers = [(option.kind, option.default) for option in OPTIONS if option.kind.type is int]
+    assert len(numbers) == 4
+    for kind, default in numbers:
+        assert isinstance(kind, Integer | Milliseconds)
+        assert kind.low <= default <= kind.high
+    assert all(option.name.startswith("web_") and option.help.endswith(".") for option in OPTIONS)
 
 
 def test_an_option_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:

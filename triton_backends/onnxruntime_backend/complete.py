@@ -40,7 +40,7 @@ def _made_by(model: str) -> str:
     for prefix, script in _SCRIPTS.items():
         if model.startswith(prefix):
             return script
-    return "scripts/export_*.py"
+    return "immich-triton export"
 
 
 def complete(config: dict[str, Any], path: Path) -> None:

@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0 when every photo could be compared, 1 when some could not.
+    """Run the command; return the exit code: 0 when every photo could be compared, 1 when some could not.
 
     Ctrl-C ends it with 130 and a report about the photos until then.
     """
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, files: Sequence[Path], console: Console) -> int:
-    """Compare, print the summary, write the report; returns the exit code. Raises OSError when it cannot be written."""
+    """Compare, print the summary, write the report; return the exit code. Raises OSError when it cannot be written."""
     # Tried before anything is asked: hours of comparing shall not end without a report.
     with options.report.open("ab"):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -19,10 +20,11 @@ from immich_triton.immich.clip_names import dimension_of, names_of
 from immich_triton.immich.ml_client import cause, shown
 from immich_triton.immich.model_names import clean_name
 from immich_triton.ml.ledger import Ledger, LedgerError
-from immich_triton.ml.routes import RouteError, RouteTable, load_routes
+from immich_triton.ml.route_file import RouteError
+from immich_triton.ml.routes import RouteTable, load_routes
 from immich_triton.server import preflight
-from immich_triton.server.triton_install import KEY_HEADER
 from immich_triton.server.triton_settings import TritonSettings
+from immich_triton.triton import wire as triton_wire
 
 LEAST_MIB: Final = TritonSettings.shared_memory_mib
 """Size of /dev/shm below which the embedded Triton does not start; OCR alone takes about 250 MiB."""
@@ -82,6 +84,11 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
         yield error(str(problem), "then start the gateway again: it refuses such a repository")
         return
     found.append(table)
+    routed = sorted({model for pipeline in table.pipelines() for model in pipeline.all_models})
+    # Beside a gateway alone lie copies of the routes, and nothing else.
+    elsewhere = bool(routed) and not any((folder / model / "config.pbtxt").exists() for model in routed)
+    if elsewhere:
+        yield note("only routes lie here: the models are on Triton's machine")
     for route in table.routes:
         names = ", ".join(route.names)
         if route.untrained:
@@ -89,8 +96,7 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
         else:
             yield ok(f"{route.task} {names}")
         for model in sorted({model for pipeline in route.pipelines for model in pipeline.all_models}):
-            missing = preflight.missing_files(folder / model)
-            if missing:
+            if not elsewhere and (missing := preflight.missing_files(folder / model)):
                 yield error(f"{model}: {missing}", "make the model, then start Triton again")
     for task, script in EXPORTS.items():
         if not any(route.task == task for route in table.routes):
@@ -102,9 +108,9 @@ def triton(url: str, table: RouteTable, key: str = "") -> Iterator[Finding]:
     start = (
         "start it with immich-triton run, or say where it is: --triton URL (option immich_triton_url of the gateway)"
     )
-    headers = {KEY_HEADER: key} if key else {}
+    headers = triton_wire.key_headers(key)
     try:
-        about = bounded_http.ask("GET", f"{url}/v2", headers=headers).json()
+        about = bounded_http.ask("GET", url + triton_wire.ABOUT, headers=headers).json()
     except requests.Timeout:
         yield error(
             f"Triton at {url} does not answer within {bounded_http.SECONDS:g} s: it hangs, or is not reached",
@@ -123,7 +129,7 @@ def triton(url: str, table: RouteTable, key: str = "") -> Iterator[Finding]:
         yield _locked(url, given=bool(key))
     for model in sorted({model for pipeline in table.pipelines() for model in pipeline.all_models}):
         try:
-            ready = bounded_http.ask("GET", f"{url}/v2/models/{model}/ready", headers=headers).ok
+            ready = bounded_http.ask("GET", url + triton_wire.ready(model), headers=headers).ok
         except requests.RequestException as problem:
             yield error(f"Triton does not say whether {model} is ready: {cause(problem)}", "see Triton's log")
             return  # it would be the same with each of them, and take as long
@@ -146,7 +152,7 @@ def _locked(url: str, *, given: bool) -> Finding:
 def _reasons(url: str, headers: Mapping[str, str]) -> dict[str, str] | None:
     """Return what Triton says about models that are not ready; None when it wants another key."""
     try:
-        answer = bounded_http.ask("POST", f"{url}/v2/repository/index", json={}, headers=headers)
+        answer = bounded_http.ask("POST", url + triton_wire.INDEX, json={}, headers=headers)
         if answer.status in (requests.codes.unauthorized, requests.codes.forbidden):
             return None
         listed: list[dict[str, Any]] = answer.json() if answer.ok else []
@@ -214,9 +220,9 @@ def who_answers(ping: str) -> Literal["gateway", "locked", "stranger"]:
 def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Finding]:
     """Check what Immich asks for, and whom."""
     try:
-        version = server.version()
+        version = asyncio.run(server.version())
         yield ok(f"Immich {version}")
-        urls, names = server.ml_settings().urls, server.ml_models()
+        urls, names = asyncio.run(server.ml_settings()).urls, asyncio.run(server.ml_models())
     except ImmichError as problem:
         yield error(str(problem), "--immich http://immich-server:2283 and an administrator's API key")
         return

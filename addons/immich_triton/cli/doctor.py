@@ -15,6 +15,7 @@ from rich.console import Console
 
 from immich_triton.cli import diagnosis
 from immich_triton.cli.findings import Finding, note, show
+from immich_triton.core.direct_requests import on_loopback
 from immich_triton.core.paths import MODELS
 from immich_triton.core.secrets import secret
 from immich_triton.immich import api_key
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 1 when something is wrong."""
+    """Run the command; return the exit code: 1 when something is wrong."""
     options = parser().parse_args(arguments)
     try:
         immich_key = api_key.read(options.api_key)
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, triton_key), console)
     seen += show("Gateway", diagnosis.gateway(options.url.rstrip("/")), console)
     if options.immich:
-        server = Immich(options.immich, immich_key)
+        server = Immich(options.immich, immich_key, trust_env=not on_loopback(options.immich))
         seen += show("Immich", diagnosis.immich(server, table, options.state_dir), console)
     else:
         seen += show("Immich", [note("not checked: give --immich URL and IMMICH_API_KEY")], console)

@@ -30,6 +30,7 @@ class Needs(Enum):
 
     NOTHING = ()
     GATEWAY = ("mitmproxy", "orjson", "requests", "rich", "tritonclient")
+    PICTURES = (*GATEWAY, "PIL")
     TRITON = (*GATEWAY, "onnx", "onnxruntime", "pytriton", "rapidocr_onnxruntime")
 
 
@@ -40,7 +41,7 @@ def folder(lock: Path = LOCK) -> Path:
 
 
 def is_ready(environment: Path) -> bool:
-    """Whether *environment* was installed as a whole."""
+    """Return whether *environment* was installed as a whole."""
     return (environment / _READY).exists()
 
 

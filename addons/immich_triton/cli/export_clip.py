@@ -34,14 +34,14 @@ from immich_triton.export.repository import workshop
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     options = _parser().parse_args(arguments)
     model = CLIP_MODELS[options.model]
     try:
         names = clip_repository.check_names(model, options.names or [model.immich_name], options.models)
         return _export(model, names, options)
     except (clip_repository.ClipNameError, clip_environment.EnvironmentSetupError, DownloadError, OSError) as error:
-        print(f"export_clip: {error}", file=sys.stderr)
+        print(f"export clip: {error}", file=sys.stderr)
         return 1
 
 
@@ -100,7 +100,7 @@ def _export(model: ClipModel, names: list[str], options: argparse.Namespace) -> 
         except subprocess.CalledProcessError as error:
             if error.returncode == NOT_EQUAL:
                 _print_parity(model, json.loads((folder / "report.json").read_text(encoding="utf-8"))["parity"])
-            print("export_clip: the export failed; nothing was written", file=sys.stderr)
+            print("export clip: the export failed; nothing was written", file=sys.stderr)
             return 1
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         record = {

@@ -31,13 +31,13 @@ LICENCE_NOT_ACCEPTED = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
+    """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
     pack = PACKS[options.pack]
     console = Console(highlight=False, soft_wrap=True)
     console.print(LICENCE, markup=False)
     if not options.accept_license:
-        print("export_faces: give --accept-license if you accept this; nothing was downloaded", file=sys.stderr)
+        print("export faces: give --accept-license if you accept this; nothing was downloaded", file=sys.stderr)
         return LICENCE_NOT_ACCEPTED
     try:
         archive, source = _archive(pack, options.archive, options.sha256)
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             detector, recognizer = unpack(archive, pack, Path(temporary))
             differences = export(pack.name, detector, recognizer, options.models, [pack.name], source, gpu=options.gpu)
     except (DownloadError, PackError, GraphError, CheckError, OSError) as error:
-        print(f"export_faces: {error}\nexport_faces: nothing was written", file=sys.stderr)
+        print(f"export faces: {error}\nexport faces: nothing was written", file=sys.stderr)
         return 1
     _print_differences(console, differences)
     console.print(

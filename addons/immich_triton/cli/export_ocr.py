@@ -25,8 +25,10 @@ from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
 from immich_triton.export.ocr import sources as ocr_sources
 from immich_triton.export.ocr.models import DETECTOR, RECOGNIZER, Placement, placements
-from immich_triton.export.repository import Pipeline, Route, install_pipelines, new_model, sha256, write_route
+from immich_triton.export.repository import install_pipelines, new_model, sha256
 from immich_triton.export.wheels import WheelError
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 NAMES: Final = ("PP-OCRv5_mobile", "PP-OCRv5_server", "CH__PP-OCRv5_mobile", "CH__PP-OCRv5_server")
 """Immich's names for Chinese, English and Japanese text. It also knows EL__, EN__, ESLAV__, KOREAN__, LATIN__ and TH__:
@@ -36,7 +38,7 @@ CACHE: Final = CACHE_FOLDER / "wheels"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
+    """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     try:
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console=console,
         )
     except (WheelError, onnx_graph.GraphError, ocr_proof.ProofError, OSError) as error:
-        console.print(f"export_ocr: {error}", style="red", markup=False)
+        console.print(f"export ocr: {error}", style="red", markup=False)
         return 1
     return 0
 

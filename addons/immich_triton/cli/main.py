@@ -29,8 +29,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "export faces": Command("export_faces", "export an InsightFace pack", environment.Needs.TRITON),
     "doctor": Command("doctor", "say what is wrong with an installation, and how to put it right"),
     "predict": Command("predict", "ask an Immich machine-learning server about one image or query"),
-    "compare": Command("compare", "compare two servers on your own photos, with a report"),
-    "reindex": Command("reindex", "have Immich compute again what a new model must answer"),
+    "compare": Command("compare", "compare two servers on your own photos, with a report", environment.Needs.PICTURES),
+    "reindex": Command("reindex", "have Immich compute again what a new model must answer", environment.Needs.PICTURES),
     "ledger": Command("ledger", "show or give up the CLIP names that the gateway owns"),
     "health": Command("health", "tell whether a running gateway is ready (the container's health check)"),
 }

@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0 for an answer, 1 for an error."""
+    """Run the command; return the exit code: 0 for an answer, 1 for an error."""
     options = parser().parse_args(arguments)
     entries = entries_for(options.task, options.model)
     try:
@@ -78,7 +78,7 @@ def show(task: str, answer: Answer, console: Console) -> None:
 
 
 def ocr_table(body: dict[str, Any]) -> Table:
-    """One row a line: text, its score, its box in pixels (top left, bottom right) and the score of the box."""
+    """Return a table of lines: text, its score, its box in pixels (top left, bottom right) and the score of the box."""
     table = Table("#", "text", "score", "box", "box score")
     ocr, width, height = body["ocr"], body["imageWidth"], body["imageHeight"]
     for index, text in enumerate(ocr["text"]):
@@ -90,7 +90,7 @@ def ocr_table(body: dict[str, Any]) -> Table:
 
 
 def faces_table(body: dict[str, Any]) -> Table:
-    """One row a face: its score, its box in pixels, the first numbers of its embedding."""
+    """Return a table of faces: score, box in pixels, the first numbers of the embedding."""
     table = Table("#", "score", "box", "embedding")
     for index, face in enumerate(body["facial-recognition"]):
         box = face["boundingBox"]

@@ -11,6 +11,7 @@ what would happen; with it, Immich empties the index and queues Smart Search for
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
 import sys
 import time
@@ -22,14 +23,17 @@ import requests
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from immich_triton.core.direct_requests import on_loopback
 from immich_triton.core.paths import MODELS
 from immich_triton.immich import api_key
-from immich_triton.immich.api import Immich, ImmichError, MlSettings
+from immich_triton.immich.api import Immich, ImmichError, MlSettings, QueueState
 from immich_triton.immich.clip_names import dimension_of
 from immich_triton.immich.ml_client import entries_for, predict
 from immich_triton.immich.model_names import clean_name
-from immich_triton.ml.routes import Route, RouteError, load_routes
+from immich_triton.ml.route_file import Route, RouteError
+from immich_triton.ml.routes import load_routes
 
+_TASK: Final = "clip"
 _CONCURRENCY: Final = 2
 """Immich's default for Smart Search."""
 _SAMPLES: Final = 12
@@ -44,7 +48,7 @@ class RefusedError(Exception):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         key = api_key.read(options.api_key)
@@ -55,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("reindex: give the API key of an administrator in IMMICH_API_KEY or with --api-key", file=sys.stderr)
         return 2
     try:
-        _run(Immich(options.immich, key), options)
+        _run(Immich(options.immich, key, trust_env=not on_loopback(options.immich)), options)
     except (ImmichError, RefusedError, RouteError) as error:
         print(f"reindex: {error}", file=sys.stderr)
         return 1
@@ -66,11 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(immich: Immich, options: argparse.Namespace) -> None:
-    settings = immich.ml_settings()
+    settings = asyncio.run(immich.ml_settings())
     _show(immich, settings, options.models)
     _check(settings, options.gateway)
     rate = _measure(options.reach or options.gateway, settings.clip_name)
-    count, queue = immich.assets(), immich.queue()
+    count, queue = asyncio.run(immich.assets()), _queue(immich)
     print(
         f"About {_duration(count / rate)} for all {count} photos and videos "
         f"({rate:.1f} images/s, measured just now with {_CONCURRENCY} at a time)."
@@ -82,7 +86,7 @@ def _run(immich: Immich, options: argparse.Namespace) -> None:
         return
     if queue.paused:
         raise RefusedError("the Smart Search queue is paused; resume it in Immich (Administration, Job Queues)")
-    immich.start(everything=not options.missing)
+    asyncio.run(immich.start(_TASK, everything=not options.missing))
     _watch(immich, options.interval)
 
 
@@ -103,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _show(immich: Immich, settings: MlSettings, models: Path) -> None:
     name = settings.clip_name
-    print(f"Immich {immich.version()}, Smart Search {'on' if settings.enabled else 'OFF'}")
+    print(f"Immich {asyncio.run(immich.version())}, Smart Search {'on' if settings.enabled else 'OFF'}")
     print(f"  model name in the settings   {name} ({dimension_of(name) or '?'} numbers)")
     print(f"  machine-learning addresses   {', '.join(settings.urls)}")
     print(f"  answered by                  {_describe(load_routes(models).find('clip', clean_name(name)))}")
@@ -191,11 +195,15 @@ def _watch(immich: Immich, interval: float) -> None:
     )
 
 
+def _queue(immich: Immich) -> QueueState:
+    return asyncio.run(immich.queue(_TASK))
+
+
 def _left(immich: Immich, interval: float) -> int:
     """Return how many jobs are left; one answer that does not come is no reason to end a watch of hours."""
     for attempt in range(_ATTEMPTS):
         try:
-            return immich.queue().left
+            return _queue(immich).left
         except ImmichError:
             if attempt == _ATTEMPTS - 1:
                 raise

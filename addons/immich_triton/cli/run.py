@@ -22,7 +22,8 @@ import argon2  # mitmproxy's own dependency, for this very option
 
 from immich_triton.core.command import COMMAND, environment
 from immich_triton.core.paths import MODELS, RUN
-from immich_triton.ml.routes import RouteError, RouteTable, load_routes
+from immich_triton.ml.route_file import RouteError
+from immich_triton.ml.routes import RouteTable, load_routes
 from immich_triton.server import preflight
 from immich_triton.server.gateway_care import GatewayCare
 from immich_triton.server.gateway_process import GatewayProcess, GatewaySettings, WebInterface, given

@@ -34,7 +34,7 @@ class SetupError(Exception):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     options = _parser().parse_args(arguments)
     lock = options.lock or (environment.GPU_LOCK if options.gpu else environment.LOCK)
     target = options.environment or environment.folder(lock)
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     if options.environment is None:
-        _remove_others(target, lock)
+        remove_others(target)
     print("setup: done" if options.environment else "setup: done; go on with: immich-triton run", flush=True)
     return 0
 
@@ -89,7 +89,7 @@ def _run(command: Sequence[str], remedy: str, count: int = 0) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None  # noqa: S101 - for mypy; it is a pipe
         with _kept(process):
-            lines = list(_shown(process.stdout, count))
+            lines = list(shown(process.stdout, count))
     if process.returncode != 0:
         raise SetupError(f"{' '.join(command[:4])} … ended with exit code {process.returncode}; {remedy}\n{lines[-1:]}")
 
@@ -103,7 +103,7 @@ def _kept(process: subprocess.Popen[str]) -> Iterator[None]:
         raise
 
 
-def _shown(output: Iterator[str], count: int) -> Iterator[str]:
+def shown(output: Iterator[str], count: int) -> Iterator[str]:
     """Yield the lines of *output*; print errors as they come, and now and then how far it is."""
     reached, told = 0, time.monotonic()
     for line in output:
@@ -119,13 +119,12 @@ def _shown(output: Iterator[str], count: int) -> Iterator[str]:
         yield line
 
 
-def _remove_others(target: Path, lock: Path) -> None:
-    """Remove environments of older versions: each has 1.5 GB, and nobody would find them."""
-    keep = {target.name} | {
-        environment.folder(other).name for other in (environment.LOCK, environment.GPU_LOCK) if other.exists()
-    }
+def remove_others(target: Path) -> None:
+    """Remove environments of older versions beside *target*: each has 1.5 GB, and nobody would find them."""
+    locks = (environment.LOCK, environment.GPU_LOCK)
+    keep = {target.name, *(environment.folder(lock).name for lock in locks if lock.exists())}
     for folder in target.parent.glob("env-*"):
-        if folder.name not in keep and lock.exists():
+        if folder.name not in keep:
             _say(f"removing {folder}, of an older version")
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -16,7 +16,7 @@ def request(method: str, url: str, **options: Any) -> requests.Response:
     Raises ``requests.RequestException``.
     """
     with requests.Session() as session:
-        session.trust_env = not _on_loopback(url)
+        session.trust_env = not on_loopback(url)
         return session.request(method, url, **options)
 
 
@@ -30,7 +30,8 @@ def post(url: str, **options: Any) -> requests.Response:
     return request("POST", url, **options)
 
 
-def _on_loopback(url: str) -> bool:
+def on_loopback(url: str) -> bool:
+    """Whether *url* names a server of this machine."""
     try:
         return is_loopback(urlsplit(url).hostname or "")
     except ValueError:  # no address at all: requests says so in its own words

@@ -1,4 +1,4 @@
-"""What the gateway tells those who count: metrics, catch-up. A subscriber overrides what it wants to hear.
+"""What the gateway tells those who count: metrics, catch-up. A subscriber overrides the events that it needs.
 
 Words that become labels (``reason``, ``route``, ``outcome``) come from small fixed sets; no text of a request, no
 path and no secret is ever among them.
@@ -68,7 +68,7 @@ FaultKind = Literal["unreachable", "broken", "timeout", "process", "unloaded", "
 
 
 @dataclass
-class Clock:
+class Timing:
     """Where the time of a request went, in seconds; several tasks of one request add up."""
 
     waited: float = 0.0
@@ -89,7 +89,7 @@ class RequestDone:
     status: int
     reason: Reason
     seconds: float
-    clock: Clock = field(default_factory=Clock)
+    timing: Timing = field(default_factory=Timing)
 
 
 @dataclass(frozen=True)
@@ -104,43 +104,43 @@ class Compared:
 
 
 class Observer:
-    """Hears everything, does nothing."""
+    """Takes every event and does nothing."""
 
     def request_done(self, done: RequestDone) -> None:
-        """Hear that one ``/predict`` is decided."""
+        """Take note that one ``/predict`` is decided."""
 
     def refused(self, reason: Refusal, status: int, *, photo: bool = False) -> None:
-        """Hear that a request was answered unread; *photo*: Immich may have lost an image that was in order."""
+        """Take note that a request was answered unread; *photo*: Immich may have lost an image that was in order."""
 
     def waiting(self, pipeline: str, count: int) -> None:
-        """Hear how many requests of a pipeline wait in the gateway, at the gate or for a place at Triton."""
+        """Take note how many requests of a pipeline wait in the gateway, at the breaker or for a place at Triton."""
 
     def at_triton(self, pipeline: str, count: int) -> None:
-        """Hear how many calls of a pipeline are at Triton, those that nobody waits for any more included."""
+        """Take note how many calls of a pipeline are at Triton, those that nobody waits for any more included."""
 
     def bytes_held(self, count: int) -> None:
-        """Hear how many bytes of ``/predict`` bodies are held or expected."""
+        """Take note how many bytes of ``/predict`` bodies are held or expected."""
 
-    def gate_changed(self, pipeline: str, *, is_open: bool, reason: str) -> None:
-        """Hear that a gate opened or closed; *reason* is a sentence for people, not a label."""
+    def breaker_changed(self, pipeline: str, *, is_closed: bool, reason: str) -> None:
+        """Take note that requests of a pipeline pass again (*is_closed*) or wait; *reason* is for people, no label."""
 
     def call_failed(self, pipeline: str, kind: FaultKind, *, again: bool) -> None:
-        """Hear that one call to Triton failed, how (`FaultKind`), and whether it is tried again."""
+        """Take note that one call to Triton failed, how (`FaultKind`), and whether it is tried again."""
 
     def fell_back(self, task: str) -> None:
-        """Hear that a task was answered by the upstream because its gate is closed."""
+        """Take note that a task was answered by the upstream because its breaker is not closed."""
 
     def upstream_failed(self, status: int) -> None:
-        """Hear that what passes through, or the upstream's part of a split request, got 502 or 504."""
+        """Take note that what passes through, or the upstream's part of a split request, got 502 or 504."""
 
     def catch_up(self, task: str, outcome: CatchUp) -> None:
-        """Hear that Immich was asked to run what is missing."""
+        """Take note that Immich was asked to run what is missing."""
 
     def shadow_compared(self, compared: Compared, seconds: float) -> None:
-        """Tell how the upstream's answer to a task, which took it *seconds*, differs from Triton's."""
+        """Take note how the upstream's answer to a task, which took it *seconds*, differs from Triton's."""
 
     def shadow_failed(self, task: str) -> None:
-        """Tell that the upstream gave no answer that could be compared."""
+        """Take note that the upstream gave no answer that could be compared."""
 
 
 class Observers(Observer):
@@ -150,7 +150,7 @@ class Observers(Observer):
         self._subscribers: list[Observer] = []
 
     def subscribe(self, observer: Observer) -> None:
-        """Let *observer* hear everything from now on."""
+        """Pass every event on to *observer* from now on."""
         self._subscribers.append(observer)
 
     @override
@@ -174,8 +174,8 @@ class Observers(Observer):
         self._tell(lambda observer: observer.bytes_held(count))
 
     @override
-    def gate_changed(self, pipeline: str, *, is_open: bool, reason: str) -> None:
-        self._tell(lambda observer: observer.gate_changed(pipeline, is_open=is_open, reason=reason))
+    def breaker_changed(self, pipeline: str, *, is_closed: bool, reason: str) -> None:
+        self._tell(lambda observer: observer.breaker_changed(pipeline, is_closed=is_closed, reason=reason))
 
     @override
     def call_failed(self, pipeline: str, kind: FaultKind, *, again: bool) -> None:

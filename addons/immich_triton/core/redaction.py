@@ -25,6 +25,8 @@ _WORD: Final = re.compile(r"[^\W_]+")
 # Not the apostrophe of "can't"; the quotation that never ends goes to the end.
 _QUOTED: Final = re.compile(r"""(?<!\w)b?(['"`])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL)
 _BYTES: Final = re.compile(r"""\bb(['"])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL)
+# As Triton's client words it when an answer is no JSON: all of that follows, and nothing tells where it ends.
+_ANSWER: Final = re.compile(r"(?<=\nresponse: ).+", re.DOTALL)
 _FOREIGN: Final = re.compile(r"[^\x20-\x7e]+|\\[xuU][0-9a-fA-F]{2,}")
 
 
@@ -34,7 +36,8 @@ def redact(text: str, payload: bytes = b"") -> str:
     *payload* is what the error is about, if it is short, like a query: its words go even where nothing marks them.
     """
     # Bounded before anything is sought in it: neither is ours.
-    text = _QUOTED.sub(lambda quoted: f"{quoted[1]}{CUT}{quoted[1]}", text[: 4 * LONGEST])
+    text = _ANSWER.sub(CUT, text[: 4 * LONGEST])
+    text = _QUOTED.sub(lambda quoted: f"{quoted[1]}{CUT}{quoted[1]}", text)
     words = set(_WORD.findall(payload[:BEGINNING].decode("utf-8", "replace").lower()))
     text = _WORD.sub(lambda word: CUT if word[0].lower() in words else word[0], text)
     text = _FOREIGN.sub(CUT, text)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, override
 
 from mitmproxy.utils.asyncio_utils import create_task
+
+from immich_triton.core import flow_state
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,9 +28,7 @@ HEADER: Final = "X-Request-ID"
 _ACCEPTED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """An id of the client that may stand in a log: nothing else could forge lines or fill the disk."""
 
-_METADATA: Final = "immich_request_id"
-
-_current: ContextVar[str] = ContextVar("immich_request_id", default="")
+_current: Final = flow_state.by_task(flow_state.CURRENT_ID)
 
 
 def current_id() -> str:
@@ -46,7 +46,7 @@ def detached[T](work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
 
 def id_of(flow: HTTPFlow) -> str:
     """Return the id that a flow was given; empty when it was given none."""
-    return str(flow.metadata.get(_METADATA, ""))
+    return flow_state.REQUEST_ID.get(flow)
 
 
 def stamp(flow: HTTPFlow, response: Response) -> None:
@@ -73,7 +73,8 @@ class RequestIds:
         """Give every flow its id, and hand it on to the upstream."""
         asked = flow.request.headers.get(HEADER, "")
         known = asked if _ACCEPTED.fullmatch(asked) else secrets.token_hex(8)
-        flow.metadata[_METADATA] = flow.request.headers[HEADER] = known
+        flow_state.REQUEST_ID.set(flow, known)
+        flow.request.headers[HEADER] = known
         _current.set(known)
 
     def request(self, flow: HTTPFlow) -> None:

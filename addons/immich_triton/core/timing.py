@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mitmproxy.http import Response
 
     from immich_triton.core.observer import RequestDone
 
 HEADER: Final = "Server-Timing"
+"""W3C's: ``name;dur=milliseconds``, separated by commas. `announce` writes it, `parse` reads it."""
+
+
+_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def overhead(done: RequestDone) -> float | None:
@@ -19,12 +26,26 @@ def overhead(done: RequestDone) -> float | None:
     """
     if len(done.tasks) != 1 or done.route != "triton":
         return None
-    return max(0.0, done.seconds - done.clock.waited - done.clock.at_triton - done.clock.at_upstream)
+    return max(0.0, done.seconds - done.timing.waited - done.timing.at_triton - done.timing.at_upstream)
 
 
 def announce(response: Response, done: RequestDone) -> None:
-    """Add ``Server-Timing`` (W3C; milliseconds) to an answer of ours, for browsers' tools, curl and mitmweb."""
+    """Add ``Server-Timing`` to an answer of ours, for browsers' tools, curl, mitmweb, and programs that compare."""
     response.headers[HEADER] = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in _parts(done).items())
+
+
+def parse(headers: Mapping[str, str]) -> dict[str, float]:
+    """Return the seconds of each part, by name, as `announce` wrote them; empty for an answer that is none of ours.
+
+    What another server wrote is read as far as it can be: a part without a duration takes 0 s.
+    """
+    seconds: dict[str, float] = {}
+    for part in headers.get(HEADER, "").split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        if name:
+            durations = [value for key, _, value in (each.partition("=") for each in parameters) if key == "dur"]
+            seconds[name] = float(durations[0]) / 1000 if durations and _NUMBER.fullmatch(durations[0]) else 0.0
+    return seconds
 
 
 def describe(done: RequestDone) -> str:
@@ -38,8 +59,8 @@ def _parts(done: RequestDone) -> dict[str, float]:
     """Return the seconds of each part, without those that say nothing."""
     parts = {"total": done.seconds}
     if done.route in ("triton", "split"):
-        parts |= {"wait": done.clock.waited, "triton": done.clock.at_triton}
-    if done.clock.at_upstream:
-        parts["upstream"] = done.clock.at_upstream
+        parts |= {"wait": done.timing.waited, "triton": done.timing.at_triton}
+    if done.timing.at_upstream:
+        parts["upstream"] = done.timing.at_upstream
     own = overhead(done)
     return parts if own is None else {**parts, "gateway": own}

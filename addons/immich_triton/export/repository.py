@@ -1,4 +1,4 @@
-"""The Triton model repository as the export scripts write it: folders that appear whole, and routes."""
+"""The Triton model repository as the export scripts write it: folders that appear whole."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from immich_triton.core.paths import PROJECT
@@ -16,74 +15,6 @@ from immich_triton.export.kept_config import complete
 
 SOURCE = PROJECT / "triton_models"
 """Where the pipelines come from, which are part of the project."""
-
-Parameter = str | int | bool
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """One pipeline model of a route: the Immich *types* it answers, and what the gateway sends along.
-
-    ``models`` are the ONNX models that it calls: the route is ready when they are. ``parameters`` become Triton
-    request parameters of every call. ``fingerprint`` is the number that the encoder gives out with every embedding.
-    """
-
-    name: str
-    types: Sequence[str]
-    models: Sequence[str]
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    fingerprint: int | None = None
-
-
-@dataclass(frozen=True)
-class Route:
-    """What ``route.toml`` says: for which Immich model names of a task which pipelines answer.
-
-    ``dimension`` is the embedding size (0 where the task has none); ``weights_sha256`` identifies the weights, so
-    that the gateway notices when other ones answer under an old name.
-    """
-
-    task: str
-    names: Sequence[str]
-    pipelines: Sequence[Pipeline]
-    weights_sha256: str
-    dimension: int = 0
-    untrained: bool = False
-
-
-def write_route(folder: Path, route: Route) -> Path:
-    """Write ``folder/route.toml`` and return its path."""
-    lines = [
-        "# Written by the export script; the gateway reads it. See triton_models/README.md.",
-        f"task = {_toml(route.task)}",
-        f"names = {_toml(list(route.names))}",
-        f"weights_sha256 = {_toml(route.weights_sha256)}",
-    ]
-    if route.dimension:
-        lines.append(f"dimension = {route.dimension}")
-    if route.untrained:
-        lines.append("untrained = true")
-    for pipeline in route.pipelines:
-        lines += [
-            "",
-            "[[pipelines]]",
-            f"name = {_toml(pipeline.name)}",
-            f"types = {_toml(list(pipeline.types))}",
-            f"models = {_toml(list(pipeline.models))}",
-        ]
-        if pipeline.parameters:
-            pairs = ", ".join(f"{key} = {_toml(value)}" for key, value in pipeline.parameters.items())
-            lines.append(f"parameters = {{ {pairs} }}")
-        if pipeline.fingerprint is not None:
-            lines.append(f"fingerprint = {pipeline.fingerprint}")
-    path = folder / "route.toml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def _toml(value: object) -> str:
-    # A JSON string, number, bool or list of these is also a TOML value (JSON's escapes are TOML's, DEL excepted).
-    return json.dumps(value, ensure_ascii=False)
 
 
 @contextmanager

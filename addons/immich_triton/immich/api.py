@@ -1,20 +1,121 @@
-"""The few calls to Immich's own HTTP API that re-indexing and diagnosis need."""
+"""Immich's own HTTP API: its words, one exchange, and what the key of an administrator may ask.
+
+The gateway (after an outage), the site (in the name of its callers, `immich_triton.web.immich`) and the programs all
+use this. A program runs a call with `asyncio.run`: the few that there are need no connection that is kept.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
-import requests
+import aiohttp
+import orjson
+from yarl import URL
 
-from immich_triton.core import bounded_http
-from immich_triton.core.bounded_http import Reply
+KEY_HEADER: Final = "x-api-key"
 
-_TIMEOUT: Final = 30.0
+SMART: Final = "/api/search/smart"
+METADATA: Final = "/api/search/metadata"
+"""The two searches, as every client of Immich spells them."""
+
+TIMEOUT: Final = 30.0
+LARGEST: Final = 4 << 20
+"""Bytes of an answer to an administrator that are read."""
+SHOWN: Final = 200
+"""Bytes of an answer that is no message of Immich which are shown."""
+
+UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
+
+
+@dataclass(frozen=True)
+class JobQueue:
+    """A job queue of Immich: its *name* in the API, its *title* on the page of the administrator."""
+
+    name: str
+    title: str
+
+
+QUEUES: Final[Mapping[str, JobQueue]] = {
+    "clip": JobQueue("smartSearch", "Smart Search"),
+    "ocr": JobQueue("ocr", "OCR"),
+    "facial-recognition": JobQueue("faceDetection", "Face Detection"),
+}
+"""The queue of each machine-learning task."""
+
+SECTIONS: Final[Mapping[str, str]] = {"clip": "clip", "facial-recognition": "facialRecognition", "ocr": "ocr"}
+"""Where the settings speak of each task; of OCR since 2.2."""
+
+
+class Unreachable(Exception):  # noqa: N818 - Immich is; who passes on what it says has no error of its own
+    """Immich did not answer."""
 
 
 class ImmichError(Exception):
     """Immich cannot be asked, or refuses; the text says what and how to resolve it."""
+
+
+class AlreadyRunning(ImmichError):  # noqa: N818 - what was asked for is being done
+    """The queue is not started, since it runs."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What Immich answered; the content is no longer compressed."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    content: bytes
+
+
+async def exchange(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    *,
+    headers: Sequence[tuple[str, str]],
+    content: bytes | None = None,
+    within: float,
+    at_most: int | None = None,
+    follow: bool = False,
+) -> Answer:
+    """Send a request and return the answer, or the first *at_most* bytes of it; all of it takes *within* seconds.
+
+    Redirects are an answer too, unless they are to be followed. Raises `Unreachable`.
+    """
+    if content is not None:
+        headers = [*headers, ("content-type", "application/json")]
+    try:
+        async with session.request(
+            method,
+            URL(url, encoded=True),
+            data=content,
+            headers=headers,
+            allow_redirects=follow,
+            timeout=aiohttp.ClientTimeout(total=within),
+        ) as response:
+            body = await (response.read() if at_most is None else read_at_most(response, at_most))
+    except TimeoutError as error:
+        raise Unreachable(f"no answer within {within:g} s") from error
+    except (aiohttp.ClientError, ValueError) as error:  # ValueError: the URL or a header is none
+        raise Unreachable(str(error) or repr(error)) from error
+    return Answer(response.status, tuple(response.headers.items()), body)
+
+
+async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return the body of a response, or its first *limit* bytes. Raises aiohttp.ClientError or TimeoutError."""
+    read = bytearray()
+    while len(read) < limit and (data := await response.content.read(limit - len(read))):
+        read += data
+    return bytes(read)
+
+
+def text_of(photo: str) -> str:
+    """Return the path of the text in a photo."""
+    return f"/api/assets/{quote(photo, safe='')}/ocr"
 
 
 @dataclass(frozen=True)
@@ -27,8 +128,8 @@ class MlSettings:
 
 
 @dataclass(frozen=True)
-class Queue:
-    """The Smart Search queue: *active* jobs run now, *waiting* ones come after (delayed and paused ones included)."""
+class QueueState:
+    """A job queue: *active* jobs run now, *waiting* ones come after (delayed and paused ones included)."""
 
     active: int
     waiting: int
@@ -41,70 +142,100 @@ class Queue:
 
 
 class Immich:
-    """An Immich server at *url* (with or without ``/api``); *key* is an API key of an administrator."""
+    """An Immich server at *url* (with or without ``/api``); *key* is an API key of an administrator.
 
-    def __init__(self, url: str, key: str) -> None:
+    With *trust_env* it is asked as HTTP_PROXY and NO_PROXY say. What is asked raises `ImmichError`, and LookupError,
+    TypeError, ValueError or AttributeError for what no Immich says.
+    """
+
+    def __init__(self, url: str, key: str, *, trust_env: bool = False) -> None:
         self._base = url.rstrip("/").removesuffix("/api") + "/api"
-        self._headers = {"x-api-key": key}
+        self._key = key
+        self._trust_env = trust_env
 
-    def version(self) -> str:
+    async def version(self) -> str:
         """Return the server's version, such as ``2.7.5``."""
-        answer = self._ask("GET", "/server/version")
+        answer = await self._ask("/server/version")
         return ".".join(str(int(answer[part])) for part in ("major", "minor", "patch"))
 
-    def ml_settings(self) -> MlSettings:
+    async def ml_settings(self) -> MlSettings:
         """Return the machine-learning settings."""
-        settings = self._ask("GET", "/system-config", "systemConfig.read")["machineLearning"]
+        settings = await self._machine_learning()
         clip = settings["clip"]
         return MlSettings(
             tuple(map(str, settings["urls"])), bool(settings["enabled"] and clip["enabled"]), str(clip["modelName"])
         )
 
-    def ml_models(self) -> dict[str, str]:
+    async def ml_models(self) -> dict[str, str]:
         """Return the model name of each machine-learning task that is switched on, by Immich's name of the task."""
-        settings = self._ask("GET", "/system-config", "systemConfig.read")["machineLearning"]
-        sections = {"clip": "clip", "facial-recognition": "facialRecognition", "ocr": "ocr"}  # ocr: since 2.2
-        tasks = {task: settings[section] for task, section in sections.items() if section in settings}
+        settings = await self._machine_learning()
+        tasks = {task: settings[section] for task, section in SECTIONS.items() if section in settings}
         return {task: str(one["modelName"]) for task, one in tasks.items() if settings["enabled"] and one["enabled"]}
 
-    def assets(self) -> int:
+    async def assets(self) -> int:
         """Return the number of photos and videos; each has one embedding (of a video, one frame's)."""
-        statistics = self._ask("GET", "/server/statistics", "server.statistics")
+        statistics = await self._ask("/server/statistics", "server.statistics")
         return int(statistics["photos"]) + int(statistics["videos"])
 
-    def queue(self) -> Queue:
-        """Return the state of the Smart Search queue."""
-        queue = self._ask("GET", "/jobs", "job.read")["smartSearch"]
+    async def queue(self, task: str) -> QueueState:
+        """Return the state of the queue of *task*."""
+        queue = (await self._ask("/jobs", "job.read"))[QUEUES[task].name]
         counts = queue["jobCounts"]
         waiting = sum(int(counts[state]) for state in ("waiting", "delayed", "paused"))
-        return Queue(int(counts["active"]), waiting, bool(queue["queueStatus"]["isPaused"]))
+        return QueueState(int(counts["active"]), waiting, bool(queue["queueStatus"]["isPaused"]))
 
-    def start(self, *, everything: bool) -> None:
-        """Queue Smart Search for all photos (which empties the index first), or for those without an embedding."""
-        self._ask("PUT", "/jobs/smartSearch", "job.create", json={"command": "start", "force": everything})
+    async def start(self, task: str, *, everything: bool) -> None:
+        """Queue *task* for all photos (of CLIP that empties the index first), or for those without a result.
 
-    def _ask(self, method: str, path: str, permission: str = "", **options: Any) -> Any:
+        Raises `AlreadyRunning` too.
+        """
+        # Whatever stands in the answer: it is accepted.
+        await self._exchange(
+            "PUT", f"/jobs/{QUEUES[task].name}", "job.create", {"command": "start", "force": everything}
+        )
+
+    async def _machine_learning(self) -> Any:
+        return (await self._ask("/system-config", "systemConfig.read"))["machineLearning"]
+
+    async def _ask(self, path: str, permission: str = "") -> Any:
+        answer = await self._exchange("GET", path, permission)
+        try:
+            return orjson.loads(answer.content)
+        except orjson.JSONDecodeError:
+            raise ImmichError(f"{self._base}{path} answered no JSON: is that an Immich server?") from None
+
+    async def _exchange(self, method: str, path: str, permission: str, body: Mapping[str, Any] | None = None) -> Answer:
         url = self._base + path
         try:
-            response = bounded_http.ask(method, url, seconds=_TIMEOUT, headers=self._headers, **options)
-        except requests.RequestException as error:
+            async with aiohttp.ClientSession(trust_env=self._trust_env) as session:
+                answer = await exchange(
+                    session,
+                    method,
+                    url,
+                    headers=[(KEY_HEADER, self._key)],
+                    content=None if body is None else orjson.dumps(body),
+                    within=TIMEOUT,
+                    at_most=LARGEST,
+                    # A redirect of what changes something leads to a login page, whose 200 would look like success.
+                    follow=method == "GET",
+                )
+        except Unreachable as error:
             raise ImmichError(f"{url} cannot be reached: {error}") from error
-        if response.status == requests.codes.unauthorized:
+        if answer.status == UNAUTHORIZED:
             raise ImmichError(f"{url}: Immich does not accept the API key")
-        if response.status == requests.codes.forbidden:
+        if answer.status == FORBIDDEN:
             raise ImmichError(
                 f"{url}: the API key may not do this; it must be an administrator's, with the permission {permission}"
             )
-        if not response.ok:
-            raise ImmichError(f"{url}: Immich answered {response.status}: {_message(response)}")
-        try:
-            return response.json()
-        except ValueError:
-            raise ImmichError(f"{url} answered no JSON: is that an Immich server?") from None
+        if not 200 <= answer.status < 300:
+            message = _message(answer.content)
+            kind = AlreadyRunning if answer.status == 400 and "already running" in message else ImmichError
+            raise kind(f"{url}: Immich answered {answer.status}: {message}")
+        return answer
 
 
-def _message(response: Reply) -> str:
+def _message(content: bytes) -> str:
     try:
-        return str(response.json()["message"])
+        return str(orjson.loads(content)["message"])
     except (ValueError, KeyError, TypeError):
-        return response.body[:200].decode("utf-8", "replace")
+        return content[:SHOWN].decode("utf-8", "replace")

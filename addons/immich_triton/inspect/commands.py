@@ -22,14 +22,14 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.log import ALERT
 from mitmproxy.utils.asyncio_utils import create_task
 
+from immich_triton.core import flow_state
 from immich_triton.core.errors import ProtocolError
 from immich_triton.core.json_text import dump
-from immich_triton.core.observer import Clock
+from immich_triton.core.observer import Timing
 from immich_triton.inspect.comparing import Comparison, NotComparableError, compare
 from immich_triton.inspect.contentview import is_prediction
 from immich_triton.ml import dispatch, upstream
 from immich_triton.ml.ledger import LedgerError
-from immich_triton.ml.notes import note_comparison
 from immich_triton.ml.protocol import Form, build_form, parse_entries, parse_form
 from immich_triton.proxy.targets import address_of
 from immich_triton.triton.inference import TritonError
@@ -140,7 +140,7 @@ class Commands:
             except FAILURES as error:
                 summary = report = f"cannot compare: {error}"
             one.comment = f"{one.comment.partition(SEPARATOR)[0]}{SEPARATOR}{summary}"
-            note_comparison(one, report)
+            flow_state.COMPARISON.set(one, report)
             ctx.master.addons.trigger(UpdateHook([one]))
             logger.log(ALERT, "%s", summary)
 
@@ -157,9 +157,9 @@ class Commands:
         within = self._service.settings.deadline
         # One after the other: on one machine they would compete for the processor and both look slow.
         began = time.monotonic()
-        question = dispatch.Question(form, base, began + within, Clock())
+        question = dispatch.Question(form, base, began + within, Timing())
         ours = await dispatch.answer(self._service, parts, {}, question)
-        if question.clock.at_upstream:
+        if question.fell_back:
             return AWAY, f"comparison: {AWAY} ({', '.join(tasks)}), so that there is nothing to compare"
         half = time.monotonic()
         theirs = await upstream.predict(base, content_type, body, within=within)

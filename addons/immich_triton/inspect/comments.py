@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from immich_triton.ml.notes import UPSTREAM, detail_of, fault_of, fell_back, routes_of, written_of
-from immich_triton.proxy.claims import kind_of, may_go_upstream
+from immich_triton.core import flow_state
+from immich_triton.ml.notes import UPSTREAM
+from immich_triton.proxy.answers import detail_of
+from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Response
 
     from immich_triton.ml.service import Service
-    from immich_triton.proxy.claims import Kind
+    from immich_triton.proxy.flow_kind import FlowKind
 
 ERROR_MARK: Final = ":red_circle:"
 
@@ -36,8 +38,8 @@ class Comments:
         if kind is None or flow.error is None or _is_loaded(flow):
             return
         who = "the upstream did not answer" if may_go_upstream(flow) else "no answer"
-        reason = written_of(flow) or f"{who}: {flow.error.msg}"
-        flow.comment = " · ".join(filter(None, (reason, routes_of(flow) if kind == "predict" else "")))
+        reason = flow_state.WRITTEN.get(flow) or f"{who}: {flow.error.msg}"
+        flow.comment = " · ".join(filter(None, (reason, flow_state.ROUTES.get(flow) if kind == "predict" else "")))
         _mark(flow, failed=True)
 
 
@@ -54,24 +56,24 @@ def _is_loaded(flow: HTTPFlow) -> bool:
     return not flow.live and bool(flow.comment)
 
 
-def comment_on(kind: Kind, flow: HTTPFlow, response: Response) -> str:
+def comment_on(kind: FlowKind, flow: HTTPFlow, response: Response) -> str:
     """Return the comment on a flow of that *kind* and its *response*."""
     failed = response.status_code >= 400
     if kind == "ping":
         return _failure(flow, response) if failed else "ready"
     if kind == "pass":
         return f"{response.status_code} {UPSTREAM}" if failed else f"{UPSTREAM} · {_milliseconds(flow, response)}"
-    routes = routes_of(flow)
+    routes = flow_state.ROUTES.get(flow)
     if failed:
         return " · ".join(filter(None, (_failure(flow, response), routes)))
-    away = f", but Triton was away: {UPSTREAM}" if fell_back(flow) else ""
+    away = f", but Triton was away: {UPSTREAM}" if flow_state.FELL_BACK.get(flow) else ""
     return f"{routes or UPSTREAM}{away} · {_milliseconds(flow, response)}"
 
 
 def _failure(flow: HTTPFlow, response: Response) -> str:
     """Return status and reason of an error, as short as it can be said."""
     status = response.status_code
-    if fault_of(flow) == "Unavailable":
+    if flow_state.FAULT.get(flow) == "Unavailable":
         return f"{status} waiting for Triton"
     return f"{status} {detail_of(response)}".strip()
 

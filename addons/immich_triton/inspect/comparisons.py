@@ -13,7 +13,7 @@ from typing import Any, Final
 import requests
 from rich.table import Table
 
-from immich_triton.core.timing import HEADER as TIMING
+from immich_triton.core import timing
 from immich_triton.immich.ml_client import Answer, cause, entries_for, predict, shown
 from immich_triton.inspect import previews
 from immich_triton.inspect.comparing import Comparison, NotComparableError, compare
@@ -134,7 +134,7 @@ def _failure(ours: Answer, theirs: Answer) -> str:
         if answer.status != 200
     ]
     if not failed and not by_triton(ours):
-        away = "upstream;" in ours.headers.get(TIMING, "")
+        away = "upstream" in timing.parse(ours.headers)
         failed = [
             "Triton was away, and the stock ML answered in its place (immich_fallback_tasks)"
             if away
@@ -144,9 +144,9 @@ def _failure(ours: Answer, theirs: Answer) -> str:
 
 
 def by_triton(answer: Answer) -> bool:
-    """Whether Triton gave the gateway's answer: it says so itself, but what passes through is none of its own."""
-    times = answer.headers.get(TIMING, "")
-    return "triton;" in times and "upstream;" not in times
+    """Return whether Triton gave the gateway's answer, which says so; what passes through is the upstream's own."""
+    parts = timing.parse(answer.headers)
+    return "triton" in parts and "upstream" not in parts
 
 
 def _light(body: Any, comparison: Comparison | None) -> Any:

@@ -15,9 +15,9 @@ from mitmproxy import contentviews
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 from mitmproxy.http import HTTPFlow, Request, Response
 
+from immich_triton.core import flow_state
 from immich_triton.core.errors import ProtocolError
 from immich_triton.inspect.comparing import vector_of
-from immich_triton.ml.notes import comparison_of, routes_of
 from immich_triton.ml.protocol import parse_entries, parse_form
 from immich_triton.proxy.targets import fold_path
 from immich_triton.triton.picture import picture_of
@@ -86,7 +86,7 @@ class AnswerView(Contentview):
         except orjson.JSONDecodeError:
             return data.decode("utf-8", "replace")
         lines = list(answer_lines(body))
-        comparison = comparison_of(metadata.flow) if isinstance(metadata.flow, HTTPFlow) else ""
+        comparison = flow_state.COMPARISON.get(metadata.flow) if isinstance(metadata.flow, HTTPFlow) else ""
         return "\n".join([*lines, "", comparison] if comparison else lines)
 
 
@@ -109,7 +109,7 @@ def request_lines(content_type: str, body: bytes, flow: object = None) -> Iterat
         yield f"text: {_quoted(form.text)}"
         if form.image is not None:
             yield "note: with an image the text is ignored"
-    if isinstance(flow, HTTPFlow) and (routes := routes_of(flow)):
+    if isinstance(flow, HTTPFlow) and (routes := flow_state.ROUTES.get(flow)):
         yield f"answered by: {routes}"
 
 

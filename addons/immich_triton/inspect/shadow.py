@@ -17,17 +17,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import orjson
-from mitmproxy import command, ctx
-from mitmproxy.exceptions import OptionsError
+from mitmproxy import command
 from mitmproxy.utils.asyncio_utils import create_task
 
+from immich_triton.core import flow_state
 from immich_triton.core.errors import ProtocolError
 from immich_triton.core.observer import Compared
 from immich_triton.inspect.comparing import Comparison, NotComparableError, compare
 from immich_triton.ml import dispatch, upstream
-from immich_triton.ml.notes import fell_back
 from immich_triton.ml.protocol import build_form, parse_entries, parse_form
-from immich_triton.proxy.claims import kind_of, may_go_upstream
+from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
 from immich_triton.proxy.targets import address_of
 
 if TYPE_CHECKING:
@@ -89,15 +88,15 @@ class Shadow:
         self.skipped = 0
 
     def configure(self, updated: AbstractSet[str]) -> None:
-        """Read the option. Raises OptionsError."""
+        """Take the share that the settings say."""
         if "immich_shadow" in updated:
-            self._share = parse_share(ctx.options.immich_shadow)
+            self._share = self._service.settings.shadow
 
     def response(self, flow: HTTPFlow) -> None:
         """Start a comparison for the chosen share of the answers that are Triton's."""
         if not self._share or not flow.live or kind_of(flow, self._service.id) != "predict" or may_go_upstream(flow):
             return
-        if flow.response is None or flow.response.status_code != 200 or fell_back(flow):
+        if flow.response is None or flow.response.status_code != 200 or flow_state.FELL_BACK.get(flow):
             return
         if random.random() >= self._share:  # noqa: S311 - no secret
             return
@@ -154,14 +153,3 @@ class Shadow:
         )
         self._service.observers.shadow_compared(compared, seconds)
         logger.info("shadow: %s, upstream %.0f ms", comparison.summary, 1000 * seconds)
-
-
-def parse_share(text: str) -> float:
-    """Return the share, 0..1. Raises OptionsError."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise OptionsError(f"immich_shadow must be a number between 0 and 1, e.g. 0.02, not {text!r}")
-    return share

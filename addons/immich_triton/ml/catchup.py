@@ -7,17 +7,16 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, override
+from typing import TYPE_CHECKING, Final, Literal, override
 
-import aiohttp
 from mitmproxy import ctx
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from immich_triton.core.errors import ProtocolError
 from immich_triton.core.observer import LOST, Observer
 from immich_triton.core.redaction import where
+from immich_triton.immich.api import QUEUES, AlreadyRunning, Immich, ImmichError
 from immich_triton.ml.outages import RUN, Outages
-from immich_triton.ml.upstream import read_at_most
 from immich_triton.proxy import guard
 
 if TYPE_CHECKING:
@@ -27,25 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Queue:
-    """A job queue of Immich: its *name* in the API, its *title* on the page of the administrator."""
-
-    name: str
-    title: str
-
-
-QUEUES: Final[Mapping[str, Queue]] = {
-    "clip": Queue("smartSearch", "Smart Search"),
-    "ocr": Queue("ocr", "OCR"),
-    "facial-recognition": Queue("faceDetection", "Face Detection"),
-}
-
 LOOK: Final = 1.0
 """Seconds between two looks at the marks."""
-
-SHOWN: Final = 300
-"""Bytes of Immich's answer that are read."""
 
 Answer = Literal["started", "busy", "failed"]
 
@@ -171,7 +153,7 @@ class CatchUp(Observer):
         triton = self._service.triton
         well = bool(models) and not doubted and not await triton.not_ready(models, within=LOOK)
         # Half-open is well enough: it takes a request to find out, and without traffic none would come.
-        well = well and all(triton.gate(pipeline).state != "open" for pipeline in pipelines)
+        well = well and all(triton.breaker(pipeline).state != "open" for pipeline in pipelines)
         if not well:
             self._well_since.pop(task, None)
         return well
@@ -213,19 +195,10 @@ def own_port() -> int:
 
 async def start_missing(url: str, key: str, task: str) -> tuple[Answer, str]:
     """Ask Immich to run what is missing for *task*; return how it went, and what there is to say about it."""
-    address = f"{url}/api/jobs/{QUEUES[task].name}"
-    command: dict[str, Any] = {"command": "start", "force": False}
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
-            # A redirect leads to somebody's login page, whose 200 would look like success.
-            session.put(address, json=command, headers={"x-api-key": key}, allow_redirects=False) as response,
-        ):
-            text = (await read_at_most(response, SHOWN)).decode("utf-8", "replace")
-    except (aiohttp.ClientError, TimeoutError) as error:
-        return "failed", f"{address}: {error!r}"
-    if 200 <= response.status < 300:
-        return "started", text
-    if response.status == 400 and "already running" in text:
-        return "busy", text
-    return "failed", f"{address} answered {response.status}: {text}"
+        await Immich(url, key).start(task, everything=False)
+    except AlreadyRunning as error:
+        return "busy", str(error)
+    except ImmichError as error:
+        return "failed", str(error)
+    return "started", ""

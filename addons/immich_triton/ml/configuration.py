@@ -10,8 +10,8 @@ from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 
 from immich_triton.ml.ledger import LedgerError
-from immich_triton.ml.routes import RouteError
-from immich_triton.ml.settings import SETTINGS, Settings
+from immich_triton.ml.route_file import RouteError
+from immich_triton.ml.settings import OPTIONS, Settings
 from immich_triton.proxy import guard, reverse_proxy
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Configuration:
     def load(self, loader: Loader) -> None:
         """Put the guard in place, before anything can fail; declare the options."""
         guard.install(self._service.id)
-        reverse_proxy.prepare(loader, SETTINGS)
+        reverse_proxy.prepare(loader, OPTIONS)
         if guard.was_there_before():
             self._refuse_now()
 
@@ -77,7 +77,7 @@ class Configuration:
         """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""
         refuse_bypasses(updated)
         reverse_proxy.correct(updated)
-        if updated & {setting.name for setting in SETTINGS}:
+        if updated & {one.name for one in OPTIONS}:
             try:
                 self._service.configure(Settings.read(ctx.options))
             except UNUSABLE as error:

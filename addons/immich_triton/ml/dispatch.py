@@ -6,11 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from immich_triton.core.errors import ProtocolError
-from immich_triton.core.observer import Clock
+from immich_triton.core.observer import Timing
 from immich_triton.ml import upstream
 from immich_triton.ml.protocol import Entry, Form, build_form, merge, parse_task
 from immich_triton.ml.tasks import TASKS
@@ -19,7 +19,7 @@ from immich_triton.triton.inference import ServerFault, Unavailable, WrongWeight
 from immich_triton.triton.transport import GARBAGE
 
 if TYPE_CHECKING:
-    from immich_triton.ml.routes import Route
+    from immich_triton.ml.route_file import Route
     from immich_triton.ml.service import Service
     from immich_triton.triton.inference import Call
 
@@ -36,12 +36,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Question:
-    """What does not differ between the tasks of a request. ``upstream`` is its address, ``ends`` a monotonic time."""
+    """What does not differ between the tasks of a request. ``upstream`` is its address, ``ends`` a monotonic time.
+
+    ``timing`` and ``fell_back``, the tasks that the upstream answered in Triton's place, are filled in on the way.
+    """
 
     form: Form
     upstream: str
     ends: float
-    clock: Clock
+    timing: Timing
+    fell_back: set[str] = field(default_factory=set)
 
     @property
     def left(self) -> float:
@@ -116,7 +120,7 @@ async def _ask_triton(service: Service, part: Part, call: Call, question: Questi
             question.left,
             priority=Priority.IMAGE if call.tensor == "IMAGE" else Priority.QUERY,
             patient=patient,
-            clock=question.clock,
+            timing=question.timing,
         )
         fragment = TASKS[part.route.task].fragment(part.route, part.entries, tensors)
     except WrongWeights as error:
@@ -135,6 +139,7 @@ async def _fall_back(service: Service, part: Part, question: Question, reason: U
     fragment = await _ask_upstream(service, entries, question)
     logger.warning("%s: answered by the stock ML: %s", task, reason)
     service.observers.fell_back(task)
+    question.fell_back.add(task)
     return fragment
 
 
@@ -147,4 +152,4 @@ async def _ask_upstream(service: Service, entries: Mapping[str, Any], question: 
         service.observers.upstream_failed(error.status)
         raise
     finally:
-        question.clock.at_upstream += time.monotonic() - since
+        question.timing.at_upstream += time.monotonic() - since

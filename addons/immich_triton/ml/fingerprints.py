@@ -10,7 +10,7 @@ from immich_triton.triton.inference import Call, WrongWeights
 from immich_triton.triton.weights import OUTPUT, question
 
 if TYPE_CHECKING:
-    from immich_triton.ml.routes import Route
+    from immich_triton.ml.route_file import Route
     from immich_triton.triton.pipelines import Pipeline
 
 logger = logging.getLogger(__name__)

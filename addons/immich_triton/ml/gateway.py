@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy.http import Response
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton.core import timing
+from immich_triton.core import flow_state, timing
 from immich_triton.core.errors import ProtocolError
-from immich_triton.core.observer import Clock, Reason, RequestDone, RouteTaken
+from immich_triton.core.flow_state import ByClient
+from immich_triton.core.observer import Reason, RequestDone, RouteTaken, Timing
 from immich_triton.core.redaction import where
 from immich_triton.ml import dispatch, upstream
 from immich_triton.ml.ledger import LedgerError
-from immich_triton.ml.notes import note_fault, note_split
+from immich_triton.ml.notes import note_split
 from immich_triton.ml.protocol import Form, build_form, is_exact, parse_entries, parse_form, require_payload
 from immich_triton.ml.tasks import TASKS
 from immich_triton.proxy.answers import error_response, json_response
-from immich_triton.proxy.claims import kind_of, release
+from immich_triton.proxy.flow_kind import kind_of, release
 from immich_triton.proxy.targets import address_of
 from immich_triton.triton.inference import BadInput, Refused, ServerFault, Unavailable, WrongWeights
 
@@ -42,7 +43,7 @@ class Gateway:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._work: dict[str, set[asyncio.Task[Response | None]]] = {}
+        self._work: ByClient[set[asyncio.Task[Response | None]]] = ByClient(flow_state.WORK, lambda _client: set())
 
     async def request(self, flow: HTTPFlow) -> None:
         """Answer a ``/predict``, or release it when nothing in it is ours."""
@@ -50,18 +51,18 @@ class Gateway:
             return
         story = _Story()
         work = create_task(self._predict(flow, story), name="predict", keep_ref=True)
-        tasks = self._work.setdefault(flow.client_conn.id, set())
+        tasks = self._work.of(flow.client_conn)
         tasks.add(work)
         self._service.track(work)
         try:
             response = await work
         except BaseException as error:  # noqa: BLE001 - mitmproxy forwards the flow of a hook that raises
-            note_fault(flow, error)
+            flow_state.FAULT.set(flow, type(error).__name__)
             response, story.reason = failure(error)
         finally:
             tasks.discard(work)
             if not tasks:
-                self._work.pop(flow.client_conn.id, None)
+                self._work.pop(flow.client_conn)
         if response is None:
             release(flow)
         else:
@@ -74,7 +75,7 @@ class Gateway:
 
     def client_disconnected(self, client: Client) -> None:
         """Drop the work of a client that is gone; mitmproxy does not cancel a hook."""
-        for work in self._work.get(client.id, ()):
+        for work in self._work.get(client) or ():
             work.cancel("the client is gone")
 
     async def _predict(self, flow: HTTPFlow, story: _Story) -> Response | None:
@@ -94,8 +95,11 @@ class Gateway:
         story.route = "split" if others else "triton"
         require_payload(form)
         within = settings.deadline if story.has_image else settings.query_deadline
-        question = dispatch.Question(form, address_of(flow.request), story.began + within, story.clock)
-        return json_response(200, await dispatch.answer(self._service, ours, others, question))
+        question = dispatch.Question(form, address_of(flow.request), story.began + within, story.timing)
+        answer = await dispatch.answer(self._service, ours, others, question)
+        if question.fell_back:
+            flow_state.FELL_BACK.set(flow, True)
+        return json_response(200, answer)
 
 
 def content_type_of(request: Request) -> str:
@@ -126,7 +130,7 @@ class _Story:
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        self.clock = Clock()
+        self.timing = Timing()
         self.tasks: tuple[str, ...] = ()
         self.route: RouteTaken = "none"
         self.has_image = False
@@ -134,7 +138,7 @@ class _Story:
 
     def end(self, status: int) -> RequestDone:
         seconds = time.monotonic() - self.began
-        return RequestDone(self.tasks, self.route, self.has_image, status, self.reason, seconds, self.clock)
+        return RequestDone(self.tasks, self.route, self.has_image, status, self.reason, seconds, self.timing)
 
 
 def failure(error: BaseException) -> tuple[Response, Reason]:

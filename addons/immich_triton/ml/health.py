@@ -8,7 +8,7 @@ from mitmproxy.http import Response
 
 from immich_triton.core.errors import ProtocolError
 from immich_triton.proxy.answers import STOPPING, error_response
-from immich_triton.proxy.claims import kind_of
+from immich_triton.proxy.flow_kind import kind_of
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow

@@ -157,8 +157,8 @@ class Measurements(Observer):
         if done.route not in ("triton", "split"):
             return
         self._seconds.labels(task, kind).observe(done.seconds)
-        self._waited.labels(task, kind).observe(done.clock.waited)
-        self._at_triton.labels(task, kind).observe(done.clock.at_triton)
+        self._waited.labels(task, kind).observe(done.timing.waited)
+        self._at_triton.labels(task, kind).observe(done.timing.at_triton)
         if (own := overhead(done)) is not None:
             self._overhead.labels(task, kind).observe(own)
 
@@ -179,8 +179,8 @@ class Measurements(Observer):
         self._bytes.set(count)
 
     @override
-    def gate_changed(self, pipeline: str, *, is_open: bool, reason: str) -> None:
-        if not is_open:
+    def breaker_changed(self, pipeline: str, *, is_closed: bool, reason: str) -> None:
+        if not is_closed:
             self._breaker_opened.labels(pipeline).inc()
 
     @override

@@ -7,14 +7,15 @@ import logging
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
-from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.utils.asyncio_utils import create_task
 
+from immich_triton.core import flow_state
 from immich_triton.core.errors import ProtocolError
+from immich_triton.core.flow_state import ByClient
 from immich_triton.ml.measurements import Measurements
-from immich_triton.proxy.claims import kind_of, may_go_upstream
-from immich_triton.proxy.metrics_server import Address, MetricsServer, listen, parse_address
+from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
+from immich_triton.proxy.metrics_server import MetricsServer, listen
 
 if TYPE_CHECKING:
     import socket
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Client
     from mitmproxy.http import HTTPFlow
 
+    from immich_triton.core.option_kinds import Address
     from immich_triton.ml.service import Service
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ WITHIN: Final = 0.8
 
 
 class Metrics:
-    """After the addons that claim and answer flows, so that it sees what became of them."""
+    """After the addons that give flows their kind and answer them, so that it sees what became of them."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -41,14 +43,14 @@ class Metrics:
         self._server: MetricsServer | None = None
         self._address: Address | None = None
         self._running = False
-        self._in_flight: dict[str, set[str]] = {}
+        self._in_flight: ByClient[set[str]] = ByClient(flow_state.IN_FLIGHT, lambda _client: set())
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Listen where the option says. Raises OptionsError when that is not possible."""
         if "immich_metrics_listen" not in updated:
             return
         try:
-            address = parse_address(ctx.options.immich_metrics_listen)
+            address = self._service.settings.metrics_listen
             if address != self._address:
                 self._move(address)
         except ValueError as error:
@@ -66,7 +68,7 @@ class Metrics:
     def requestheaders(self, flow: HTTPFlow) -> None:
         """Count a request as in flight."""
         if kind_of(flow, self._service.id) == "predict" and not flow.error and flow.live:
-            self._in_flight.setdefault(flow.client_conn.id, set()).add(flow.id)
+            self._in_flight.of(flow.client_conn).add(flow.id)
             self._show_in_flight()
 
     def response(self, flow: HTTPFlow) -> None:
@@ -86,7 +88,7 @@ class Metrics:
 
     def client_disconnected(self, client: Client) -> None:
         """Count whatever a client that is gone had asked as ended."""
-        if self._in_flight.pop(client.id, None):
+        if self._in_flight.pop(client):
             self._show_in_flight()
 
     def _move(self, address: Address | None) -> None:
@@ -116,15 +118,15 @@ class Metrics:
             self._serve()
 
     def _end(self, flow: HTTPFlow) -> None:
-        flows = self._in_flight.get(flow.client_conn.id)
+        flows = self._in_flight.get(flow.client_conn)
         if flows and flow.id in flows:
             flows.discard(flow.id)
             if not flows:
-                del self._in_flight[flow.client_conn.id]
+                self._in_flight.pop(flow.client_conn)
             self._show_in_flight()
 
     def _show_in_flight(self) -> None:
-        self._measurements.in_flight.set(sum(map(len, self._in_flight.values())))
+        self._measurements.in_flight.set(sum(map(len, self._in_flight)))
 
     def _serve(self) -> None:
         if self._server is not None and self._address is not None:
@@ -158,7 +160,7 @@ class Metrics:
         self._measurements.look_at_triton(
             up=up,
             ready={model: model not in unready for model in models},
-            breakers=[(pipeline, triton.gate(pipeline).state) for pipeline in pipelines.values()],
+            breakers=[(pipeline, triton.breaker(pipeline).state) for pipeline in pipelines.values()],
         )
         names: dict[str, int] = {}
         for route in table.routes:

@@ -16,15 +16,9 @@ from requests_toolbelt import MultipartEncoder
 
 from immich_triton.core.errors import ProtocolError
 from immich_triton.immich.model_names import clean_name
+from immich_triton.immich.task_types import KNOWN_TYPES
 from immich_triton.ml.forms import MAX_PARTS, FormError, Part, decode, read_parts
 from immich_triton.ml.plain_forms import read_plain
-
-KNOWN_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "clip": ("visual", "textual"),
-    "facial-recognition": ("detection", "recognition"),
-    "ocr": ("detection", "recognition"),
-}
-"""Immich's tasks and their types. An entry of any other task is passed on as it is, whatever its shape."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from immich_triton.core.errors import ProtocolError
-from immich_triton.ml.routes import Look, RouteError, RouteTable, load_routes, look
+from immich_triton.ml.route_file import RouteError
+from immich_triton.ml.routes import Look, RouteTable, load_routes, look
 from immich_triton.ml.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, override
 from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton.core.app import App
+from immich_triton.ml.clip_ownership import Ownership
 from immich_triton.ml.fingerprints import Doubts
-from immich_triton.ml.ownership import Ownership
 from immich_triton.ml.route_watch import RouteWatch, read_table
 from immich_triton.ml.routes import RouteTable
 from immich_triton.ml.settings import Settings

@@ -13,7 +13,7 @@ from immich_triton.core.json_text import dump
 from immich_triton.immich.clip_names import dimension_of
 from immich_triton.ml import fingerprints
 from immich_triton.ml.protocol import Entry, Form
-from immich_triton.ml.routes import Route, RouteError
+from immich_triton.ml.route_file import Route, RouteError
 from immich_triton.triton import weights
 from immich_triton.triton.client import Call, ServerFault
 

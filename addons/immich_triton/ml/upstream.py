@@ -11,6 +11,7 @@ from mitmproxy import ctx
 from immich_triton.core.errors import ProtocolError
 from immich_triton.core.redaction import redact
 from immich_triton.core.request_id import HEADER, current_id
+from immich_triton.immich.api import read_at_most
 
 ANSWER_LIMIT: Final = 32 << 20
 """Bytes of an answer that are taken. Thousands of faces have 10 kB each; text and vectors are far smaller."""
@@ -63,14 +64,6 @@ async def predict(base: str, content_type: str, body: bytes, *, within: float) -
     if not isinstance(parsed, dict):
         raise ProtocolError(502, f"The stock Immich ML at {base} answered what is no JSON object")
     return parsed
-
-
-async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Return the body of a response, or its first *limit* bytes. Raises aiohttp.ClientError or TimeoutError."""
-    read = bytearray()
-    while len(read) < limit and (data := await response.content.read(limit - len(read))):
-        read += data
-    return bytes(read)
 
 
 def _what_is_strange(response: aiohttp.ClientResponse, answer: bytes) -> str:

@@ -17,7 +17,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from immich_triton.core.loopback import is_loopback
 from immich_triton.proxy import wire
 from immich_triton.proxy.answers import error_response
-from immich_triton.proxy.claims import claim
+from immich_triton.proxy.flow_kind import set_kind
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
@@ -69,7 +69,7 @@ class Auth:
             flow.request.path = rest
             return
         flow.request.path = HIDDEN
-        claim(flow, self._app.id, "refused")
+        set_kind(flow, self._app.id, "refused")
         self._app.observers.refused("no_token", 404)
         await wire.answer_at_once(flow, error_response(404, "Not Found"))
 

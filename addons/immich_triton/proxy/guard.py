@@ -2,7 +2,7 @@
 
 mitmproxy fails open. When a script is edited into an error, moved or deleted, it is unloaded within a second and every
 request is forwarded, also those for CLIP, which would fill the index with another model's vectors. The guard is
-registered outside the script, once, and stays: whatever the live gateway has not claimed gets 503.
+registered outside the script, once, and stays: whatever the live gateway has not looked at gets 503.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mitmproxy import ctx
 
 from immich_triton.proxy import wire
 from immich_triton.proxy.answers import error_response
-from immich_triton.proxy.claims import kind_of, may_go_upstream
+from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
 from immich_triton.proxy.script_watch import ScriptWatch
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ class Guard:
         self.script = ScriptWatch(lambda: bool(self.owner))
 
     async def requestheaders(self, flow: HTTPFlow) -> None:
-        """Answer what no live gateway has claimed, without reading it."""
+        """Answer what no live gateway has looked at, without reading it."""
         if flow.error is None and (not self.owner or kind_of(flow, self.owner) is None):
             self.refusals += 1
             flow.request.stream = False
             await wire.answer_at_once(flow, error_response(503, GONE))
 
     def request(self, flow: HTTPFlow) -> None:
-        """Answer a claimed request that the gateway did not come to decide on."""
+        """Answer a request with a kind that the gateway did not come to decide on."""
         if flow.response is None and flow.error is None and not may_go_upstream(flow):
             self.refusals += 1
             flow.response = error_response(503, GONE)

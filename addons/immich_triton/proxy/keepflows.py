@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 
+from immich_triton.proxy.settings import ProxySettings
+
 if TYPE_CHECKING:
     from mitmproxy.addons.view import View
     from mitmproxy.http import HTTPFlow
@@ -19,20 +21,25 @@ class KeepFlows:
     Remembers nothing: whatever was kept while the script was reloaded or broken is counted too.
     """
 
+    def __init__(self) -> None:
+        self._limit = 0
+
     def configure(self, updated: AbstractSet[str]) -> None:
-        """Check the option. Raises OptionsError."""
-        if "immich_keep_flows" in updated and ctx.options.immich_keep_flows < 0:
-            raise OptionsError("immich_keep_flows must be 0 (keep all) or the number of flows to keep")
+        """Take the number that the settings say. Raises OptionsError."""
+        if "immich_keep_flows" in updated:
+            try:
+                self._limit = ProxySettings.read(ctx.options).keep_flows
+            except ValueError as error:
+                raise OptionsError(f"immich-triton: {error}") from error
 
     def requestheaders(self, flow: HTTPFlow) -> None:
         """Make room for a flow that begins; mitmproxy adds it to its list right after this hook."""
         view: View | None = ctx.master.addons.get("view")
-        limit = ctx.options.immich_keep_flows
         # A flow that is loaded from a file comes by here too, but is not live: it pushes nothing out.
-        if view is None or not limit or not flow.live:
+        if view is None or not self._limit or not flow.live:
             return
         kept = view.resolve("@all")
-        excess = len(kept) + 1 - limit
+        excess = len(kept) + 1 - self._limit
         # To remove a flow is to kill it: those that still run stay.
         for oldest in [each for each in kept if not each.live][: max(0, excess)]:
             view.remove([oldest])

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from immich_triton.proxy import open_files, progress, wire
 from immich_triton.proxy.answers import STOPPING, error_response
-from immich_triton.proxy.claims import kind_of, may_go_upstream
-from immich_triton.proxy.progress import AHEAD, Flood, Progress, Stage
+from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
+from immich_triton.proxy.progress import AHEAD, LAST, Flood, Progress, Stage
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Client, Server
@@ -42,7 +42,7 @@ SOCKETS_BESIDE: Final = 200
 
 
 class Limits:
-    """After the addon that claims requests, before those that answer them."""
+    """After the addon that gives requests their kind, before those that answer them."""
 
     def __init__(self, app: App[ProxySettings]) -> None:
         self._app = app
@@ -80,7 +80,7 @@ class Limits:
 
     def client_disconnected(self, client: Client) -> None:
         """Give back what the client held."""
-        if one := progress.forget(client.id):
+        if one := progress.forget(client):
             wire.hang_up(one.writer)
             self._release(one)
 
@@ -153,7 +153,7 @@ class Limits:
         one = progress.of(flow.client_conn)
         if one.stage is Stage.BODY:
             one.answered = True
-        elif one.stage is not Stage.TUNNEL:
+        elif one.stage not in LAST:
             self._finish(one)
 
     def error(self, flow: HTTPFlow) -> None:
@@ -220,7 +220,7 @@ class Limits:
             if now - one.since > settings.header_timeout:
                 detail = f"The headers did not arrive within {settings.header_timeout} s (immich_header_timeout)"
                 self._refuse(one, 408, detail, "too_slow")
-        elif one.flow is None or one.stage is Stage.TUNNEL:
+        elif one.flow is None or one.stage in LAST:
             pass
         elif one.connecting is not None:
             if now - one.connecting > CONNECT_TIMEOUT:
@@ -247,5 +247,4 @@ class Limits:
             wire.end(one.client)
         else:
             wire.answer_and_end(one.client, one.flow, error_response(status, detail))
-        # Once is enough; the end of the connection comes later.
-        one.enter(Stage.TUNNEL, None)
+        one.enter(Stage.CLOSING, None)

@@ -22,24 +22,6 @@ if TYPE_CHECKING:
 BACKLOG: Final = 16
 
 
-type Address = tuple[str, int]
-"""Host and port."""
-
-
-def parse_address(text: str) -> Address | None:
-    """Return host and port of ``HOST:PORT`` or ``[IPV6]:PORT``; None when *text* is empty. Raises ValueError."""
-    if not text:
-        return None
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        colon = ""
-    if not (host and colon and port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16):
-        raise ValueError(f"immich_metrics_listen must be empty or look like 127.0.0.1:9464 or [::1]:9464, not {text!r}")
-    return host, int(port)
-
-
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises ValueError with what to do when that is not possible.
 

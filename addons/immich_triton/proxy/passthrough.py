@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from immich_triton.ml import notes
+from immich_triton.core import flow_state
 from immich_triton.proxy import wire
 from immich_triton.proxy.answers import error_response
-from immich_triton.proxy.claims import Kind, claim, kind_of, may_go_upstream
+from immich_triton.proxy.flow_kind import FlowKind, kind_of, may_go_upstream, set_kind
 from immich_triton.proxy.targets import address_of
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ KEPT_ANSWER: Final = 4 << 20
 """Stock computes an answer to /predict before it sends it: streaming one of up to so many bytes would gain nothing."""
 
 
-Classifier = Callable[["Request"], Kind]
+Classifier = Callable[["Request"], FlowKind]
 """Tells by its head what a request is."""
 
 
 class PassThrough:
-    """Claims every request. Bodies are streamed per flow: the global option would also stream what is ours."""
+    """Gives every request its kind. Bodies are streamed per flow: the global option would also stream what is ours."""
 
     def __init__(self, app: App[Any], classify: Classifier) -> None:
         self._app = app
@@ -35,11 +35,11 @@ class PassThrough:
         """Claim the request as what it is; prepare what passes through."""
         if flow.error or kind_of(flow, self._app.id) == "refused":
             return
-        notes.forget(flow)
+        flow_state.forget(flow)
         wire.close_upstream(flow.client_conn)
         normalise(flow)
         kind = self._classify(flow.request)
-        claim(flow, self._app.id, kind)
+        set_kind(flow, self._app.id, kind)
         if kind == "pass":
             flow.request.stream = True
         elif kind == "predict" and "content-length" not in flow.request.headers:

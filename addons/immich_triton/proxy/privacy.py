@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, override
 
 from immich_triton.core.redaction import without_bytes
 from immich_triton.proxy.auth import HIDDEN
-from immich_triton.proxy.claims import kind_of
+from immich_triton.proxy.flow_kind import kind_of
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader

@@ -10,6 +10,8 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from immich_triton.core import flow_state
+from immich_triton.core.flow_state import ByClient
 from immich_triton.proxy.budget import Budget
 
 if TYPE_CHECKING:
@@ -23,16 +25,18 @@ if TYPE_CHECKING:
 
 
 class Stage(Enum):
-    """The life of a connection, in order, over and over."""
+    """The life of a connection: the first four in order, over and over; the others are the last."""
 
     IDLE = "waits for a request"
     HEAD = "its headers arrive"
     BODY = "its body arrives"
     ANSWER = "it is being answered"
     TUNNEL = "a WebSocket, which has no end"
+    CLOSING = "it was told why not, or cut off; its end is under way"
 
 
 AT_WORK: Final = (Stage.HEAD, Stage.BODY, Stage.ANSWER)
+LAST: Final = (Stage.TUNNEL, Stage.CLOSING)
 
 
 class Flood(OSError):  # noqa: N818 - it tells the connection handler that this is the end
@@ -97,7 +101,7 @@ class Progress:
         self.active = time.monotonic()
 
 
-_ALL: Final[dict[str, Progress]] = {}
+_ALL: Final = ByClient(flow_state.PROGRESS, Progress)
 
 BUDGET: Final = Budget(0)
 """What the bodies of all connections may hold, `Progress.held` together; the settings say how much that is."""
@@ -105,26 +109,24 @@ BUDGET: Final = Budget(0)
 
 def of(client: Client) -> Progress:
     """Return the progress of a connection."""
-    if client.id not in _ALL:
-        _ALL[client.id] = Progress(client)
-    return _ALL[client.id]
+    return _ALL.of(client)
 
 
-def forget(client_id: str) -> Progress | None:
+def forget(client: Client) -> Progress | None:
     """Remove a connection that has ended."""
-    return _ALL.pop(client_id, None)
+    return _ALL.pop(client)
 
 
 def everyone() -> Iterator[Progress]:
     """Yield the connections there are now."""
-    yield from list(_ALL.values())
+    yield from _ALL
 
 
 def busy() -> bool:
-    """Whether any request is being read or answered, those aside that are being refused."""
-    return any(one.stage in AT_WORK and not one.refused for one in _ALL.values())
+    """Return whether any request is being read or answered, those aside that are being refused."""
+    return any(one.stage in AT_WORK and not one.refused for one in _ALL)
 
 
 def refusing() -> bool:
-    """Whether any request is being read or answered at all."""
-    return any(one.stage in AT_WORK for one in _ALL.values())
+    """Return whether any request is being read or answered at all."""
+    return any(one.stage in AT_WORK for one in _ALL)

@@ -16,13 +16,13 @@ from immich_triton.proxy import http1, wire
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
 
-    from immich_triton.core.options import Setting
+    from immich_triton.core.options import Option
 
 logger = logging.getLogger(__name__)
 
 
-def prepare(loader: Loader, settings: Iterable[Setting]) -> None:
-    """See that this is the mitmproxy we know, mend its HTTP/1, declare *settings* and read the command line's at once.
+def prepare(loader: Loader, declared: Iterable[Option]) -> None:
+    """See that this is the mitmproxy we know, mend its HTTP/1, add options and read the command line's at once.
 
     A value that is given twice, or is no number where one belongs, would let mitmproxy go on without the script and
     without a word. An error in the log makes it end. Raises OptionsError.
@@ -30,8 +30,8 @@ def prepare(loader: Loader, settings: Iterable[Setting]) -> None:
     try:
         wire.check_version(version.VERSION)
         http1.install()
-        for setting in settings:
-            loader.add_option(setting.name, setting.type, setting.default, setting.help)
+        for one in declared:
+            loader.add_option(one.name, one.kind.type, one.default, one.help)
         ctx.options.process_deferred()
     except (OptionsError, ValueError) as error:
         logger.error("immich-triton: %s", error)  # noqa: TRY400 - the message says it all

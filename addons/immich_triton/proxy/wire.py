@@ -3,7 +3,7 @@
 mitmproxy has no public hook for four things: to answer before a body arrives (a response set in ``requestheaders``
 still buffers the whole body), to word the error of an unreachable upstream, to use a fresh upstream connection for each
 request, and to bound what a slow or a greedy client may do. All go through ``proxyserver.connections[client.id]``;
-tests/test_wire.py is the contract with the pinned version.
+tests/process/test_wire.py is the contract with the pinned version.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from mitmproxy.proxy.layers.http._http1 import Http1Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from OpenSSL import SSL
 
+from immich_triton.core import flow_state
 from immich_triton.core.request_id import stamp
-from immich_triton.ml.notes import note_written
+from immich_triton.proxy.answers import detail_of
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Client, Connection
@@ -225,7 +226,7 @@ def _answer(flow: HTTPFlow, response: Response) -> bool:
     stamp(flow, response)
     if not _write(flow.client_conn, response, head_only=flow.request.method == "HEAD"):
         return False
-    note_written(flow, response)
+    flow_state.WRITTEN.set(flow, f"{response.status_code} {detail_of(response)}".strip())
     return True
 
 

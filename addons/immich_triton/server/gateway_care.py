@@ -45,7 +45,7 @@ class GatewayCare:
         self._gateway.start()
 
     def poll(self) -> None:
-        """See to it. Raises `StartError` for a gateway that dies before it ever answered, or dies again and again."""
+        """Start the gateway again when it died. Raises `StartError` when it never answered, or dies again and again."""
         now = self._clock()
         if self._start_again is not None:
             if now >= self._start_again:

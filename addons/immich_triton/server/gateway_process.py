@@ -109,7 +109,7 @@ class GatewayProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def reserve(self) -> None:
-        """See that its ports are free. Raises `StartError`."""
+        """Check that its ports are free. Raises `StartError`."""
         self._pid_file.end_predecessor(seconds=10)
         check_ports(self.settings.ports)
 

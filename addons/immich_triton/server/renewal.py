@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from immich_triton.export.repository import INSTALLED, Pipeline, Route, install_pipelines, workshop, write_route
+from immich_triton.export.repository import INSTALLED, install_pipelines, workshop
+from immich_triton.ml.route_file import PIPELINE_KEYS, ROUTE_KEYS, Route, read_route, route_files, write_route
 from immich_triton.server.triton_models import PIPELINES
 from immich_triton.triton import weights
 
@@ -35,10 +35,9 @@ def add_fingerprints(models: Path) -> list[str]:
     gets. A route that is not valid is left to the gateway's judgement.
     """
     told = []
-    for path in sorted(models.glob("[!.]*/route.toml")):
+    for path in route_files(models):
         try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-            route = _completed(raw, models)
+            route = _completed(path)
         except _UnknownKeyError as error:
             told.append(
                 f"warning: the fingerprints are not added to {path}: {error}. Remove it, or run "
@@ -65,26 +64,17 @@ class _UnknownKeyError(Exception):
     """A route says something that would be lost when it is written again; the text says what."""
 
 
-def _check_keys(raw: Mapping[str, Any], kind: type[Route | Pipeline], whose: str) -> None:
-    if unknown := raw.keys() - {field.name for field in fields(kind)}:
+def _check_keys(raw: Mapping[str, Any], known: frozenset[str], whose: str) -> None:
+    if unknown := raw.keys() - known:
         raise _UnknownKeyError(f"{whose} has the unknown key {min(unknown)!r}")
 
 
-def _completed(raw: Mapping[str, Any], models: Path) -> Route | None:
-    """Return the route with what can be found out; None when it lacks nothing."""
+def _completed(path: Path) -> Route | None:
+    """Return the route with what can be found out; None when it lacks nothing. Raises what its reading does."""
+    raw = tomllib.loads(path.read_text(encoding="utf-8"))
     if raw["task"] != "clip" or all("fingerprint" in pipeline for pipeline in raw["pipelines"]):
         return None
-    _check_keys(raw, Route, "the route")
+    _check_keys(raw, ROUTE_KEYS, "the route")
     for pipeline in raw["pipelines"]:
-        _check_keys(pipeline, Pipeline, f"the pipeline {pipeline['name']}")
-    sha256 = raw["weights_sha256"]
-    pipelines = [
-        Pipeline(
-            **{
-                "fingerprint": weights.recorded(models, pipeline["parameters"].get("encoder"), sha256),
-                **pipeline,
-            }
-        )
-        for pipeline in raw["pipelines"]
-    ]
-    return Route(**{**raw, "pipelines": pipelines})
+        _check_keys(pipeline, PIPELINE_KEYS, f"the pipeline {pipeline['name']}")
+    return read_route(path)

@@ -33,7 +33,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep *seconds* unless one of the signals came since the block began; returns whether one came."""
+        """Sleep *seconds* unless one of the signals came since the block began; return whether one came."""
         # No threading.Event: its lock may be held at the moment when the handler wants it.
         if not self.count:
             time.sleep(seconds)

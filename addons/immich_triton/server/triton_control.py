@@ -9,15 +9,14 @@ import queue
 import threading
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from immich_triton.core import loopback
-from immich_triton.server.triton_install import KEY_HEADER
 from immich_triton.server.triton_log import short_reason
+from immich_triton.triton import wire as triton_wire
 
 REQUEST_SECONDS: Final = 1800.0
 """What loading one model may take: encoders of 4 GB, a slow disk. A server that hangs is ended by its supervisor."""
@@ -56,7 +55,7 @@ class ModelControl:
 
     def __init__(self, url: str, key: str, at_a_time: int = AT_A_TIME) -> None:
         self._url = url
-        self._headers = {KEY_HEADER: key} if key else {}
+        self._headers = triton_wire.key_headers(key)
         self._at_a_time = at_a_time
         self._pending: set[str] = set()
         self._numbers = itertools.count()
@@ -66,7 +65,7 @@ class ModelControl:
             threading.Thread(target=self._run, name=f"model control {number}", daemon=True).start()
 
     def ask(self, model: str, *actions: str, urgent: bool = True) -> bool:
-        """Have *actions* (``load``, ``unload``) done to *model*; returns False when something is being done to it.
+        """Have *actions* (``load``, ``unload``) done to *model*; return False when something is being done to it.
 
         What is *urgent* comes before everything that is not.
         """
@@ -103,7 +102,7 @@ class ModelControl:
             self._done.put(Outcome(task.model, error, unloaded="unload" in done))
 
     def _request(self, model: str, action: str) -> None:
-        address = f"{self._url}/v2/repository/models/{urllib.parse.quote(model, safe='')}/{action}"
+        address = self._url + triton_wire.control(model, action)
         request = urllib.request.Request(address, data=b"{}", headers=self._headers, method="POST")
         with loopback.OPENER.open(request, timeout=REQUEST_SECONDS):
             pass

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from immich_triton.core.paths import PROJECT
 from immich_triton.server.preflight import StartError
+from immich_triton.triton.wire import KEY_HEADER
 
 BACKENDS = PROJECT / "triton_backends"
 ONNXRUNTIME_BACKEND = BACKENDS / "onnxruntime"
@@ -89,8 +90,6 @@ def prepare(run_dir: Path, onnxruntime_backend: Path = ONNXRUNTIME_BACKEND) -> P
     return backends
 
 
-KEY_HEADER = "x-triton-key"
-"""The header that carries the key; the gateway sends it."""
 GUARDED = "inference,model-repository,shared-memory,trace,logging"
 """What needs the key. Health stays open, so that anybody may ask whether the server is ready."""
 

@@ -15,17 +15,18 @@ from immich_triton.core import loopback
 from immich_triton.core.loopback import is_loopback
 from immich_triton.server import die_with_parent, preflight, triton_install, triton_log
 from immich_triton.server.back_off import BackOff
+from immich_triton.server.model_care import Caretaker
 from immich_triton.server.own_time import OwnTime
 from immich_triton.server.pid_file import PidFile, kill_session
 from immich_triton.server.preflight import StartError
 from immich_triton.server.processes import how_it_ended
-from immich_triton.server.triton_care import Caretaker
 from immich_triton.server.triton_control import ModelControl
 from immich_triton.server.triton_log import Kind
 from immich_triton.server.triton_models import RepositoryWatch, loading_order, wanted_models
 from immich_triton.server.triton_report import Report
 from immich_triton.server.triton_settings import TritonSettings
 from immich_triton.server.triton_stubs import StubWatch
+from immich_triton.triton import wire as triton_wire
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
 EXIT_SECONDS = 10
@@ -93,7 +94,7 @@ class TritonProcess:
             raise
 
     def start(self) -> None:
-        """Prepare and start; returns at once, `poll` tells when it is live. Raises `StartError`."""
+        """Prepare and start; return at once, `poll` tells when it is live. Raises `StartError`."""
         if self._lock is None:
             self.reserve()
         try:
@@ -209,7 +210,7 @@ class TritonProcess:
 
     def _answers(self) -> bool:
         try:
-            with loopback.OPENER.open(f"{self.settings.url}/v2/health/live", timeout=1) as response:
+            with loopback.OPENER.open(self.settings.url + triton_wire.LIVE, timeout=1) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False

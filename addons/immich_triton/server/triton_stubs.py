@@ -63,7 +63,7 @@ class StubWatch:
         self._complaints: dict[int, _Complaint] = {}
 
     def look(self) -> None:
-        """See which processes there are and what they do. `died`, `hung` and `of` are about what was seen here."""
+        """Look which processes there are and what they do. `died`, `hung` and `of` are about what was seen here."""
         now = self._clock()
         present = set(processes.pids())
         self._children &= present

@@ -1,8 +1,8 @@
-"""A gate per pipeline: while Triton cannot answer, requests wait here, and one probe asks for all of them.
+"""A circuit breaker per pipeline: while Triton cannot answer, requests wait here, and one probe asks for all of them.
 
-A gate is a circuit breaker: closed, it lets everything pass, open nothing. When Triton said itself what is wrong (it is
-away, a model is not loaded) its word is taken for it that all is well again. A model whose process died, or hangs,
-reports ready all the while: then the breaker is half-open, and one request at a time passes, until one is answered.
+Closed, it lets everything pass, open nothing. When Triton said itself what is wrong (it is away, a model is not loaded)
+its word is taken for it that all is well again. A model whose process died, or hangs, reports ready all the while: then
+the breaker is half-open, and one request at a time passes, until one is answered.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Passage:
         self.trial = trial
 
 
-class Gate:
+class Breaker:
     """Lets the requests of one pipeline pass while it works; *reopened* is called whenever it works again."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Gate:
         self.reason = ""
 
     @property
-    def is_open(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether all requests pass (the breaker is closed)."""
         return self.state == "closed"
 
@@ -90,7 +90,7 @@ class Gate:
         await self._passable.wait()
 
     def enter(self) -> Passage | None:
-        """Pass; returns None when the gate is closed to this request after all."""
+        """Pass; return None when the breaker does not let this request pass after all."""
         if not self.passable:
             return None
         passage = Passage(trial=self.state == "half_open")
@@ -112,7 +112,7 @@ class Gate:
             if self.state == "half_open":
                 self._passable.set()
 
-    def shut(self, reason: str, passage: Passage | None = None, *, stuck: bool = False) -> None:
+    def open(self, reason: str, passage: Passage | None = None, *, stuck: bool = False) -> None:
         """Let nothing pass until the pipeline and every model behind it report ready.
 
         *stuck*: they do so already, and do not work; then also until a call is answered. *passage* is that of the call
@@ -122,7 +122,7 @@ class Gate:
         newly = stuck and not self._stuck
         self._stuck |= stuck
         if self.state == "closed":
-            self._open(reason)
+            self._begin(reason)
         elif newly:
             self._try_later(TRIAL_FIRST)
         elif self.state == "half_open" and passage is not None and self._trial is passage:
@@ -133,14 +133,14 @@ class Gate:
         if self._watching:
             self._watching.cancel()
 
-    def _open(self, reason: str) -> None:
+    def _begin(self, reason: str) -> None:
         # Doubled by each failure since the last answer: what fails and reports ready is not asked all the time.
         self._pause = min(PROBE_FIRST * 2 ** min(self._failures, 10), PROBE_LAST)
         self._failures += 1
         self._since = time.monotonic()
         self._try_later(TRIAL_FIRST)
         logger.warning("%s: waiting for Triton: %s", self._name, reason)
-        self._observer.gate_changed(self._name, is_open=False, reason=reason)
+        self._observer.breaker_changed(self._name, is_closed=False, reason=reason)
         self._watching = detached(self._watch(), f"probe {self._name}")
 
     def _try_later(self, pause: float) -> None:
@@ -157,7 +157,7 @@ class Gate:
     def _close(self) -> None:
         logger.warning("%s: Triton is back after %.1f s", self._name, time.monotonic() - self._since)
         self.state, self._stuck, self.reason = "closed", False, ""
-        self._observer.gate_changed(self._name, is_open=True, reason="")
+        self._observer.breaker_changed(self._name, is_closed=True, reason="")
         self._passable.set()
         self._reopened()
 
@@ -165,7 +165,7 @@ class Gate:
         while True:
             await asyncio.sleep(min(self._pause, PROBE_STUCK) if self._stuck else self._pause)
             unready = await self._probe()
-            if self.is_open:  # by a call that was answered meanwhile
+            if self.is_closed:  # by a call that was answered meanwhile
                 return
             now = time.monotonic()
             if unready:

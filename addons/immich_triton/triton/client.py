@@ -1,4 +1,4 @@
-"""Async client of Triton: one retry loop, bounded by the request's deadline, behind a gate and a queue per pipeline."""
+"""Async client of Triton: one retry loop within the request's deadline, behind a breaker and a queue per pipeline."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from immich_triton.core.observer import Clock, Observer
+from immich_triton.core.observer import Observer, Timing
 from immich_triton.core.request_id import detached
 from immich_triton.triton.admission import Priority, Ticket
 from immich_triton.triton.attempts import SERVER, Attempts, Generations
-from immich_triton.triton.breaker import Gate
+from immich_triton.triton.breaker import Breaker
 from immich_triton.triton.inference import (
     BadInput,
     Call,
@@ -57,29 +57,29 @@ class TritonClient:
         self._timeout = timeout
         self._max_at_triton = max_at_triton
         self._observer = observer or Observer()
-        self._gates: dict[str, Gate] = {}
+        self._breakers: dict[str, Breaker] = {}
         self._lines: dict[str, Line] = {}
         self._generations = Generations()
 
     async def close(self) -> None:
         """Stop the probes and close the connections."""
-        for gate in self._gates.values():
-            gate.close()
+        for breaker in self._breakers.values():
+            breaker.close()
         for line in self._lines.values():
             line.close()
         await self._transport.close()
 
-    def gate(self, pipeline: Pipeline) -> Gate:
-        """Return the gate of a pipeline (by what must be ready for it: two encoders have two gates)."""
+    def breaker(self, pipeline: Pipeline) -> Breaker:
+        """Return the breaker of a pipeline (by what must be ready for it: two encoders have two)."""
         key = " ".join(pipeline.all_models)
-        if key not in self._gates:
-            self._gates[key] = Gate(
+        if key not in self._breakers:
+            self._breakers[key] = Breaker(
                 pipeline,
                 lambda: self._probe(pipeline.all_models),
                 self._observer,
                 lambda: self._line(pipeline).learn(),
             )
-        return self._gates[key]
+        return self._breakers[key]
 
     async def infer(
         self,
@@ -88,29 +88,35 @@ class TritonClient:
         *,
         priority: Priority = Priority.IMAGE,
         patient: bool = True,
-        clock: Clock | None = None,
+        timing: Timing | None = None,
     ) -> dict[str, Array]:
         """Run *call* and return its outputs by name.
 
         Waits for Triton and tries again after a fault of the server, until *deadline* seconds are over; not *patient*,
-        it gives up as soon as the gate is closed. *clock* takes the time spent. Raises `BadInput`, `Unavailable`,
+        it gives up as soon as the breaker opens. *timing* takes the time spent. Raises `BadInput`, `Unavailable`,
         `Refused`, `WrongWeights` or `ServerFault`.
         """
-        gate, line = self.gate(call.pipeline), self._line(call.pipeline)
-        clock, ticket, attempts = clock or Clock(), Ticket(priority, large=is_large(call)), Attempts(self._generations)
+        breaker, line = self.breaker(call.pipeline), self._line(call.pipeline)
+        timing, ticket, attempts = (
+            timing or Timing(),
+            Ticket(priority, large=is_large(call)),
+            Attempts(self._generations),
+        )
         at_triton = False
         try:
             async with asyncio.timeout(deadline):
                 while True:
                     at_triton = False
-                    async with line.place(gate, ticket, clock, patient=patient, suspect=attempts.suspect) as passage:
+                    async with line.place(
+                        breaker, ticket, timing, patient=patient, suspect=attempts.suspect
+                    ) as passage:
                         at_triton = True
                         attempts.sending()
                         try:
-                            answer = await line.send(call, ticket, clock)
+                            answer = await line.send(call, ticket, timing)
                         except ServerFault as fault:
                             self._take_note(fault)
-                            gate.shut(str(fault), passage, stuck=fault.kind == "process")
+                            breaker.open(str(fault), passage, stuck=fault.kind == "process")
                             end = attempts.failed(fault)
                             self._observer.call_failed(call.pipeline.name, fault.kind, again=end is None)
                             if end is fault:
@@ -118,21 +124,21 @@ class TritonClient:
                             if end is not None:
                                 raise end from fault
                         else:
-                            gate.succeeded(passage)
+                            breaker.succeeded(passage)
                             return answer
         except TimeoutError:
             if at_triton:
                 reason = f"no answer to a call that had {deadline:.3g} s in all"
-                detached(self._doubt(gate, call.pipeline, reason), f"doubt {call.pipeline.name}")
-            why = "" if gate.is_open else f": {gate.reason}"
+                detached(self._doubt(breaker, call.pipeline, reason), f"doubt {call.pipeline.name}")
+            why = "" if breaker.is_closed else f": {breaker.reason}"
             raise Unavailable(
                 f"{call.pipeline.name} gave no answer within {deadline:.3g} s from Triton at {self.url}{why}"
             ) from None
 
-    async def _doubt(self, gate: Gate, pipeline: Pipeline, reason: str) -> None:
-        """Shut *gate* when a pipeline that gave no answer in time is not ready any more; a busy one goes on."""
+    async def _doubt(self, breaker: Breaker, pipeline: Pipeline, reason: str) -> None:
+        """Open the breaker when a pipeline that gave no answer in time is not ready any more; a busy one goes on."""
         if await self._probe(pipeline.all_models):
-            gate.shut(reason)
+            breaker.open(reason)
 
     def _line(self, pipeline: Pipeline) -> Line:
         if pipeline.name not in self._lines:
@@ -166,9 +172,9 @@ class TritonClient:
 
     def waiting(self, pipelines: Iterable[Pipeline]) -> dict[str, str]:
         """Return the pipelines whose breaker is not closed, with the reason."""
-        # Two encoders share a pipeline and have two gates: one that is well must not hide the other.
-        gates = [(pipeline.name, self.gate(pipeline)) for pipeline in pipelines]
-        return {name: gate.reason for name, gate in gates if not gate.is_open}
+        # Two encoders share a pipeline and have two breakers: one that is well must not hide the other.
+        breakers = [(pipeline.name, self.breaker(pipeline)) for pipeline in pipelines]
+        return {name: breaker.reason for name, breaker in breakers if not breaker.is_closed}
 
     async def is_live(self, *, within: float) -> bool:
         """Return whether Triton answers at all; takes at most *within* seconds."""
@@ -188,5 +194,5 @@ class TritonClient:
 
 
 def is_large(call: Call) -> bool:
-    """Whether a call may take so long that it must leave processes to others: by the size of its image."""
+    """Return whether a call may take so long that it must leave processes to others: by the size of its image."""
     return call.tensor == "IMAGE" and picture_of(call.payload).large

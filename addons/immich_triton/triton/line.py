@@ -16,8 +16,8 @@ from immich_triton.triton.admission import Places, Ticket
 from immich_triton.triton.inference import Call, ServerFault, Unavailable
 
 if TYPE_CHECKING:
-    from immich_triton.core.observer import Clock, Observer
-    from immich_triton.triton.breaker import Gate, Passage
+    from immich_triton.core.observer import Observer, Timing
+    from immich_triton.triton.breaker import Breaker, Passage
     from immich_triton.triton.transport import Array, Transport
 
 PROBE_TIMEOUT: Final = 5.0
@@ -62,46 +62,46 @@ class Line:
 
     @contextlib.asynccontextmanager
     async def place(
-        self, gate: Gate, ticket: Ticket, clock: Clock, *, patient: bool, suspect: bool
+        self, breaker: Breaker, ticket: Ticket, timing: Timing, *, patient: bool, suspect: bool
     ) -> AsyncIterator[Passage]:
-        """Wait until the gate lets pass and a place is free; inside the block one call may be sent.
+        """Wait until the breaker lets pass and a place is free; inside the block one call may be sent.
 
-        Of the *suspect* requests one at a time. Raises `Unavailable` when the caller is not *patient* and the gate is
-        closed, or closes meanwhile, or the request is suspect.
+        Of the *suspect* requests one at a time. Raises `Unavailable` when the caller is not *patient* and the breaker
+        is open, or opens meanwhile, or the request is suspect.
         """
         async with contextlib.AsyncExitStack() as stack:
-            with self._waits(clock):
+            with self._waits(timing):
                 if suspect and not patient:
-                    raise Unavailable(f"{self._name} waits for Triton: {gate.reason or 'a process died'}")
+                    raise Unavailable(f"{self._name} waits for Triton: {breaker.reason or 'a process died'}")
                 if suspect:
-                    await stack.enter_async_context(gate.suspects)
-                passage = await self._take(gate, ticket, patient=patient)
-            stack.callback(gate.leave, passage)
+                    await stack.enter_async_context(breaker.suspects)
+                passage = await self._take(breaker, ticket, patient=patient)
+            stack.callback(breaker.leave, passage)
             yield passage
 
     @contextlib.contextmanager
-    def _waits(self, clock: Clock) -> Iterator[None]:
+    def _waits(self, timing: Timing) -> Iterator[None]:
         since = time.monotonic()
         self._count(1)
         try:
             yield
         finally:
             self._count(-1)
-            clock.waited += time.monotonic() - since
+            timing.waited += time.monotonic() - since
 
-    async def _take(self, gate: Gate, ticket: Ticket, *, patient: bool) -> Passage:
+    async def _take(self, breaker: Breaker, ticket: Ticket, *, patient: bool) -> Passage:
         while True:
-            if not patient and not gate.passable:
-                raise Unavailable(f"{self._name} waits for Triton: {gate.reason}")
-            await gate.passed()
-            if not gate.passable:  # another one was woken before, and is on trial
+            if not patient and not breaker.passable:
+                raise Unavailable(f"{self._name} waits for Triton: {breaker.reason}")
+            await breaker.passed()
+            if not breaker.passable:  # another one was woken before, and is on trial
                 continue
             await self._places.take(ticket)
-            if passage := gate.enter():
+            if passage := breaker.enter():
                 return passage
             self._places.free(ticket)
 
-    async def send(self, call: Call, ticket: Ticket, clock: Clock) -> dict[str, Array]:
+    async def send(self, call: Call, ticket: Ticket, timing: Timing) -> dict[str, Array]:
         """Send *call*; its place is given back when Triton is done with it, even when nobody waits any more.
 
         A call that takes long is waited for as long as its models report ready: Triton works on it, or will, and sent
@@ -128,7 +128,7 @@ class Line:
                     raise ServerFault(f"{self._name} gave no answer to one call ({why})", kind="timeout")
             return exchange.result()
         finally:
-            clock.at_triton += time.monotonic() - since
+            timing.at_triton += time.monotonic() - since
             if not exchange.done():
                 self._abandoned.add(exchange)
                 ends = asyncio.get_running_loop().call_later(ABANDONED, exchange.cancel)

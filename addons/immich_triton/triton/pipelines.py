@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Parameter = str | int | bool
@@ -11,15 +11,16 @@ Parameter = str | int | bool
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """A pipeline model in Triton, the ONNX models that it calls, and the parameters that go with every request.
+    """A pipeline model in Triton: the Immich *types* it answers, and what the gateway sends along.
 
-    ``fingerprint`` is the number by which the encoder's weights are known (`immich_triton.triton.weights`);
-    None where the route does not say it.
+    ``models`` are the ONNX models that it calls: the route is ready when they are. ``parameters`` become Triton
+    request parameters of every call. ``fingerprint`` is the number by which the encoder's weights are known
+    (`immich_triton.triton.weights`), given out with every embedding; None where the route does not say it.
     """
 
     name: str
-    types: tuple[str, ...]
-    models: tuple[str, ...]
+    types: Sequence[str]
+    models: Sequence[str]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     fingerprint: int | None = None
 

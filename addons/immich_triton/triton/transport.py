@@ -20,14 +20,12 @@ from immich_triton.core.request_id import current_id
 from immich_triton.triton import weights
 from immich_triton.triton.faults import diagnose
 from immich_triton.triton.inference import BadInput, Call, Refused, ServerFault, WrongWeights
+from immich_triton.triton.wire import KEY_HEADER, key_headers
 
 logger = logging.getLogger(__name__)
 
 MARK: Final = "bad input: "
 """How a pipeline marks an error that is the request's own fault (`immich_pipelines.errors`, which runs elsewhere)."""
-
-KEY_HEADER: Final = "x-triton-key"
-"""The header that ``--http-restricted-api=inference,model-repository:x-triton-key=KEY`` makes Triton ask for."""
 
 GARBAGE: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error, MemoryError)
 """What tritonclient and NumPy raise over an answer that is none."""
@@ -64,7 +62,7 @@ class Transport:
 
     def __init__(self, url: str, *, key: str = "") -> None:
         self.url = url
-        self._headers = {KEY_HEADER: key} if key else {}
+        self._headers = key_headers(key)
         self._key_taken = False
         scheme, _, address = url.partition("://")
         # The library's own limit of 100 connections would queue silently; its time-out would hide ours.

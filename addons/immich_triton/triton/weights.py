@@ -57,8 +57,8 @@ def no_proof(pipeline: str, url: str) -> str:
         f"{pipeline} in Triton at {url} does not say which weights it answers with (no output {OUTPUT}), so nothing is "
         "answered: it is of an older version. Update immich-triton on Triton's machine and restart "
         "immich-triton run, or immich-triton triton, there (for another server copy triton_models/clip_image, "
-        f"triton_models/clip_text and triton_backends/immich_pipelines). A config.pbtxt that was edited there stays: add the output {OUTPUT} "
-        f"(TYPE_INT64, dims [ 1 ]) to that of {pipeline}"
+        "triton_models/clip_text and triton_backends/immich_pipelines). A config.pbtxt edited there stays: add "
+        f"the output {OUTPUT} (TYPE_INT64, dims [ 1 ]) to that of {pipeline}"
     )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
+from immich_triton.immich.api import KEY_HEADER
+
 if TYPE_CHECKING:
     from mitmproxy.http import Request
 
@@ -33,7 +35,7 @@ NOT_PASSED_ON: Final = frozenset(
 )
 
 CREDENTIALS: Final = (
-    *("authorization", "x-api-key", "x-immich-user-token", "x-immich-session-token"),
+    *("authorization", KEY_HEADER, "x-immich-user-token", "x-immich-session-token"),
     *("x-immich-share-key", "x-immich-share-slug"),
 )
 OF_SHARED_LINKS: Final = ("key", "slug")

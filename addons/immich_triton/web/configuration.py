@@ -9,8 +9,7 @@ from mitmproxy import ctx
 from mitmproxy.exceptions import OptionsError
 
 from immich_triton.proxy import reverse_proxy
-from immich_triton.web.options import SETTINGS
-from immich_triton.web.settings import Settings
+from immich_triton.web.settings import OPTIONS, Settings
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
@@ -26,14 +25,14 @@ class Configuration:
 
     def load(self, loader: Loader) -> None:
         """Declare the options."""
-        reverse_proxy.prepare(loader, SETTINGS)
+        reverse_proxy.prepare(loader, OPTIONS)
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""
         if "mode" in updated:
             for mode in ctx.options.mode:
                 reverse_proxy.check_mode(mode, "http://immich-server:2283")
-        if updated & {setting.name for setting in SETTINGS}:
+        if updated & {one.name for one in OPTIONS}:
             try:
                 self._service.configure(Settings.read(ctx.options))
             except ValueError as error:

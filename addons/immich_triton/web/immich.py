@@ -6,11 +6,11 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 import aiohttp
 import orjson
-from yarl import URL
+
+from immich_triton.immich.api import Answer, Unreachable, exchange, text_of
 
 if TYPE_CHECKING:
     from immich_triton.web.caller import Caller
@@ -23,25 +23,12 @@ PATIENCE: Final = 120.0
 """Seconds for a search: as long as the machine learning may take for the words."""
 
 
-class Unreachable(Exception):  # noqa: N818 - Immich is, and says so itself when it is asked by mitmproxy
-    """Immich did not answer."""
-
-
 class Refused(Exception):  # noqa: N818 - an answer, not a fault of ours
     """Immich answered with an error; its answer becomes the answer to the caller."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"Immich answered {answer.status}")
         self.answer = answer
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What Immich answered; the content is no longer compressed."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    content: bytes
 
 
 @dataclass(frozen=True)
@@ -96,7 +83,7 @@ class Immich:
 
     async def lines(self, photo: str, *, within: float) -> list[str]:
         """Return the visible lines of text in a photo, in reading order. Raises like `search`."""
-        answer = await self._ask("GET", f"/api/assets/{quote(photo, safe='')}/ocr", None, within)
+        answer = await self._ask("GET", text_of(photo), None, within)
         if answer.status != 200:
             raise Refused(answer)
         rows = orjson.loads(answer.content)
@@ -112,21 +99,11 @@ class Immich:
     async def _ask(self, method: str, path: str, content: bytes | None, within: float) -> Answer:
         query = f"?{self._caller.query}" if self._caller.query else ""
         headers = [*self._caller.headers, ("accept-encoding", "identity")]  # it is near: to pack takes longer
-        if content is not None:
-            headers.append(("content-type", "application/json"))
+        url = f"{self._base}{path}{query}"
         try:
-            async with self._session.request(
-                method,
-                URL(f"{self._base}{path}{query}", encoded=True),
-                data=content,
-                headers=headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=within),
-            ) as response:
-                body = await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
+            return await exchange(self._session, method, url, headers=headers, content=content, within=within)
+        except Unreachable as error:  # whose text may quote the query, and with it the caller's key
             raise Unreachable(f"no answer to {method} {path}") from error
-        return Answer(response.status, tuple(response.headers.items()), body)
 
 
 def _found(answer: Answer) -> Found:

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from immich_triton.immich.api import SMART
 from immich_triton.web.pages import MOST_STOCK_PAGES, Ranked
 from immich_triton.web.proof import shown
-from immich_triton.web.question import SMART
 from immich_triton.web.respond import page_of
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from immich_triton.web.immich import Refused, Unreachable
-from immich_triton.web.question import METADATA
+from immich_triton.immich.api import METADATA, Unreachable
+from immich_triton.web.immich import Refused
 
 if TYPE_CHECKING:
     from immich_triton.web.immich import Immich

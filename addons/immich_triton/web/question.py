@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from immich_triton.immich.api import METADATA, SMART
 from immich_triton.web.prefix import Words, split
 
 Kind = Literal["text", "hybrid", "filtered", "nothing"]
@@ -25,9 +26,6 @@ Kind = Literal["text", "hybrid", "filtered", "nothing"]
 text. ``nothing``: an ``ocr:`` without words."""
 
 Body = Mapping[str, Any]
-
-SMART: Final = "/api/search/smart"
-METADATA: Final = "/api/search/metadata"
 
 LARGEST_PAGE: Final = 1000
 LONGEST_QUERY: Final = 1000

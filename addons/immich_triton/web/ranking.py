@@ -8,12 +8,13 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from immich_triton.immich.api import METADATA, SMART, Unreachable
 from immich_triton.web import fusion
 from immich_triton.web.failopen import brief
-from immich_triton.web.immich import Found, Immich, Refused, Unreachable
+from immich_triton.web.immich import Found, Immich, Refused
 from immich_triton.web.pages import Ranked
 from immich_triton.web.proof import shown
-from immich_triton.web.question import METADATA, SMART, Question
+from immich_triton.web.question import Question
 from immich_triton.web.relevance.score import GOOD
 from immich_triton.web.text_side import NotUnderstood, Texts, TextSide, items_of
 

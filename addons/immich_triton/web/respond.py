@@ -9,7 +9,8 @@ from typing import Any, Final
 import orjson
 from mitmproxy.http import Headers, Request, Response
 
-from immich_triton.web.immich import Answer, Found
+from immich_triton.immich.api import Answer
+from immich_triton.web.immich import Found
 
 OF_THE_BODY: Final = frozenset(
     {"content-length", "content-encoding", "transfer-encoding", "connection", "keep-alive", "etag"}

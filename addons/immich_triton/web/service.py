@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 from mitmproxy import ctx
 from mitmproxy.utils.asyncio_utils import create_task
 
+from immich_triton.immich.api import Unreachable
 from immich_triton.web.database import CONNECTING, Database, DatabaseFault
-from immich_triton.web.immich import Immich, Refused, Unreachable, client
+from immich_triton.web.immich import Immich, Refused, client
 from immich_triton.web.lists import Lists
 from immich_triton.web.recent import Recent
 from immich_triton.web.relevance import chinese

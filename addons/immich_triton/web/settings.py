@@ -1,86 +1,110 @@
-"""The settings of the site: a typed, checked snapshot of its options."""
+"""The settings of the site: its options, declared once, and what becomes of them."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Final
 
-from immich_triton.core.secrets import secret
-from immich_triton.web.options import RANGES, SETTINGS
+from immich_triton.core.option_kinds import Integer, Milliseconds, Number, OnOff, Secret
+from immich_triton.core.options import OptionSet, option
 
-if TYPE_CHECKING:
-    from mitmproxy.options import Options
+WEIGHT: Final = Number(0, 100)
 
-SWITCH = {"on": True, "true": True, "off": False, "false": False}
-
-LARGEST_WEIGHT = 100.0
-
-DATABASE_SCHEMES = ("postgresql://", "postgres://")
+DATABASE_SCHEMES: Final = ("postgresql://", "postgres://")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The options without their prefix; ``ocr_timeout`` is in seconds."""
+class Settings(OptionSet):
+    """What a search is ranked by, and what Immich is told of who asks; ``ocr_timeout`` is in seconds."""
 
-    ocr_prefix: bool
-    hybrid: bool
-    depth: int
-    clip_weight: float
-    ocr_weight: float
-    rank_constant: int
-    ocr_timeout: float
-    ocr_lookups: int
-    keep_host: bool
-    forwarded: bool
-    database_url: str = field(repr=False)
+    ocr_prefix: bool = option(
+        "web_ocr_prefix",
+        OnOff(),
+        "on",
+        "Whether a search that contains ocr: looks for the words behind it in the text of the photos; on or off.",
+    )
+    hybrid: bool = option(
+        "web_hybrid",
+        OnOff(),
+        "on",
+        "Whether an ordinary smart search is ranked by the picture and by the text in it; on or off. off: Immich's own "
+        "order, byte for byte.",
+    )
+    depth: int = option(
+        "web_depth",
+        Integer(1, 1000),  # Immich gives at most 1,000 photos on a page
+        300,
+        "Photos taken from each of Immich's two searches, to be ranked together; behind them Immich's own order goes "
+        "on. Photos with text beyond the newest so many are not lifted.",
+    )
+    clip_weight: float = option(
+        "web_clip_weight",
+        WEIGHT,
+        "1",
+        "Weight of the place in Immich's smart search, 0 to 100.",
+    )
+    ocr_weight: float = option(
+        "web_ocr_weight",
+        WEIGHT,
+        "1",
+        "Weight of the place by relevance of the text, 0 to 100.",
+    )
+    rank_constant: int = option(
+        "web_rank_constant",
+        Integer(1, 1000),
+        60,
+        "The constant k of reciprocal rank fusion: a place r adds weight / (k + r). Less favours the first places.",
+    )
+    ocr_timeout: float = option(
+        "web_ocr_timeout",
+        Milliseconds(10, 60_000),
+        500,
+        "Milliseconds that the side of the text may take in a smart search; over it the order is that of the picture "
+        "alone.",
+    )
+    ocr_lookups: int = option(
+        "web_ocr_lookups",
+        Integer(0, 1000),
+        60,
+        "Photos, of those that Immich found by their text, whose text is read to rank them, 8 at a time. The others "
+        "come after them. 0: none, the newest first.",
+    )
+    keep_host: bool = option(
+        "web_keep_host",
+        OnOff(),
+        "on",
+        "Whether Immich sees the host name that the browser asked for; on or off. Immich makes the links of shared "
+        "albums with it. off: that of --mode, which another web server in between may need.",
+    )
+    forwarded: bool = option(
+        "web_forwarded",
+        OnOff(),
+        "on",
+        "Whether the address of the client is added to X-Forwarded-For, and X-Forwarded-Proto set where it is missing; "
+        "on or off. Immich shows the address in its list of devices.",
+    )
+    database_url: str = option(
+        "web_database_url",
+        Secret(),
+        "",
+        "Where the address of Immich's database stands, as file:PATH or env:NAME: "
+        "postgresql://immich_triton:PASSWORD@database:5432/immich, for the read-only role of deploy/sql/install.sql. "
+        "With it searches find what Immich's own do not: single characters, both Chinese scripts, photos whose search "
+        "text is lost. Empty: the text is read by Immich's API.",
+    )
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what does not go together."""
+        if not self.clip_weight and not self.ocr_weight:
+            raise ValueError("web_clip_weight and web_ocr_weight must not both be 0: nothing would be ranked")
+        if self.database_url and not self.database_url.startswith(DATABASE_SCHEMES):
+            allowed = " or ".join(DATABASE_SCHEMES)
+            raise ValueError(f"web_database_url must point to an address that begins with {allowed}")
 
     @property
     def searches(self) -> bool:
         """Whether any search has to be looked at."""
         return self.ocr_prefix or self.hybrid
 
-    @classmethod
-    def read(cls, options: Options) -> Settings:
-        """Take the values out of mitmproxy's options. Raises ValueError with the option's name and what it allows."""
-        values: dict[str, Any] = {}
-        for setting in SETTINGS:
-            value: Any = getattr(options, setting.name)
-            if setting.name in RANGES:
-                low, high = RANGES[setting.name]
-                if not low <= value <= high:
-                    raise ValueError(f"{setting.name} must lie between {low} and {high}, not {value}")
-            elif setting.name.endswith("_weight"):
-                value = _weight(setting.name, value)
-            elif setting.name == "web_database_url":
-                value = _database_url(setting.name, secret(setting.name, value))
-            else:
-                value = _switch(setting.name, value)
-            values[setting.name.removeprefix("web_")] = value
-        if not values["clip_weight"] and not values["ocr_weight"]:
-            raise ValueError("web_clip_weight and web_ocr_weight must not both be 0: nothing would be ranked")
-        values["ocr_timeout"] /= 1000
-        return cls(**values)
 
-
-def _database_url(name: str, value: str) -> str:
-    if value and not value.startswith(DATABASE_SCHEMES):
-        raise ValueError(f"{name} must point to an address that begins with {' or '.join(DATABASE_SCHEMES)}")
-    return value
-
-
-def _switch(name: str, value: str) -> bool:
-    try:
-        return SWITCH[value.lower()]
-    except KeyError:
-        raise ValueError(f"{name} must be on or off, not {value!r}") from None
-
-
-def _weight(name: str, value: str) -> float:
-    try:
-        weight = float(value)
-    except ValueError:
-        weight = math.nan
-    if not 0 <= weight <= LARGEST_WEIGHT:
-        raise ValueError(f"{name} must be a number between 0 and {LARGEST_WEIGHT:g}, not {value!r}")
-    return weight
+OPTIONS: Final = Settings.options()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from immich_triton.immich.api import METADATA, SMART
 from immich_triton.web.failopen import stock_instead
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 LARGEST_SEARCH: Final = 1 << 20
 """A search has a few hundred bytes; a body of more than so many is none of ours."""
 
-SEARCHES: Final = ("/api/search/smart", "/api/search/metadata")
-"""The two searches of Immich, as every client of it spells them. Any other spelling is stock's."""
+SEARCHES: Final = (SMART, METADATA)
+"""Any other spelling is stock's."""
 
 
 class Site:

@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from immich_triton.immich.api import METADATA
 from immich_triton.web.database import DatabaseFault
 from immich_triton.web.immich import Found, Immich
-from immich_triton.web.question import METADATA, Question
+from immich_triton.web.question import Question
 from immich_triton.web.relevance import by_api, by_database
 from immich_triton.web.relevance.score import GOOD
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +13,10 @@ from urllib.parse import urlsplit
 import requests
 
 from benchmarks.targets import BenchError
+from harness.ports import free_ports
+from harness.program import Program
 from immich_triton.core import direct_requests
-from immich_triton.core.command import COMMAND
-from immich_triton.server import die_with_parent, processes
+from immich_triton.server import processes
 
 START_SECONDS: Final = 180.0
 
@@ -62,32 +61,27 @@ def own(models: Path, options: str, log: Path) -> Iterator[Gateway]:
 
     *options* are more options for mitmproxy. Raises `BenchError` when it does not get ready.
     """
-    port, own_metrics_port, http_port, metrics_port = _free_ports(4)
-    line = [*COMMAND, "run", "--models", str(models), "--no-export"]
+    port, own_metrics_port, http_port, metrics_port = free_ports(4)
     # Not the user's ledger of owned CLIP names: what is measured may be a test model.
-    line += [f"--options=--set immich_state_dir={log.parent / 'bench-state'} {options}"]
-    line += ["--port", str(port), "--metrics-port", str(own_metrics_port)]
-    line += ["--triton-http-port", str(http_port), "--triton-metrics-port", str(metrics_port)]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            die_with_parent.wrap(line), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-        )
+    line = [
+        "--models",
+        models,
+        "--no-export",
+        f"--options=--set immich_state_dir={log.parent / 'bench-state'} {options}",
+    ]
+    line += ["--port", port, "--metrics-port", own_metrics_port]
+    line += ["--triton-http-port", http_port, "--triton-metrics-port", metrics_port]
+    program = Program.start("run", line, log)
     try:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_SECONDS
         while reason := _unready(url):
-            if process.poll() is not None or time.monotonic() > deadline:
+            if program.process.poll() is not None or time.monotonic() > deadline:
                 raise BenchError(f"our own gateway did not start ({reason}); see {log}")
             time.sleep(0.2)
         yield Gateway(url, f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}", models)
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        program.stop()
 
 
 def _unready(url: str) -> str:
@@ -96,11 +90,3 @@ def _unready(url: str) -> str:
     except requests.RequestException as error:
         return f"nobody answers: {error}"
     return "" if response.ok else response.text
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -18,7 +18,8 @@ from PIL import Image
 from benchmarks.samples import Sample
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.ml.protocol import Form, parse_task
-from immich_triton.ml.routes import Route, load_routes
+from immich_triton.ml.route_file import Route
+from immich_triton.ml.routes import load_routes
 from immich_triton.ml.tasks import TASKS
 from immich_triton.triton.client import TritonClient, TritonError
 

@@ -26,7 +26,7 @@ from typing import Final, NoReturn
 import requests
 
 HERE: Final = Path(__file__).resolve().parent
-sys.path[0] = str(HERE.parents[1])  # scripts/, where lab and toolbox are
+sys.path[0] = str(HERE.parent)  # scripts/lab, where this folder is the package `image`
 
 from image.container import Container, Image  # noqa: E402
 from image.trial import AT_ONCE, INIT, USER_ID, Failed, Trial  # noqa: E402

@@ -11,10 +11,11 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from immich_triton.immich.api import METADATA, SMART, Answer
 from immich_triton.web.caller import Caller
 from immich_triton.web.database import Database
-from immich_triton.web.immich import Answer, Found, Immich
-from immich_triton.web.question import METADATA, SMART, parse
+from immich_triton.web.immich import Found, Immich
+from immich_triton.web.question import parse
 from immich_triton.web.ranking import Ranking
 from immich_triton.web.relevance import chinese
 from immich_triton.web.service import Service

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from harness.program import eventually
 from immich_triton.server import processes
-from trials.installation import eventually
 from trials.load import CUT, TIMEOUT, Verdict, count, describe
 from trials.long_screenshots import DEADLINE as LONG_DEADLINE
 from trials.long_screenshots import long_screenshots

@@ -5,39 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
+from harness.ports import free_ports
+from harness.program import Program, eventually
 from immich_triton.core import direct_requests
-from immich_triton.core.command import COMMAND
-from immich_triton.server import die_with_parent
 
 START_SECONDS = 240.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Return *count* different TCP ports that are free on 127.0.0.1 now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def eventually(condition: Callable[[], bool], seconds: float) -> bool:
-    """Return whether *condition* becomes true within *seconds*."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @dataclass
@@ -48,13 +27,17 @@ class Installation:
     triton_url: str
     metrics_url: str
     run_dir: Path
-    log_path: Path
-    process: subprocess.Popen[bytes]
+    program: Program
 
     @property
     def log(self) -> str:
         """What the supervisor and the gateway printed."""
-        return self.log_path.read_text(errors="replace")
+        return self.program.console
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The supervisor's process."""
+        return self.program.process
 
     @property
     def triton_pid(self) -> int:
@@ -111,17 +94,13 @@ def running(
         "--run-dir": directory / "run",
         "--options": " ".join(f"--set {name}={value}" for name, value in options.items()),
     }
-    command = [*COMMAND, "run", "--no-export", *programs]
-    command += [f"{name}={value}" for name, value in arguments.items()]
-    log_path = directory / "console.log"
-    with log_path.open("ab") as log:
-        process = subprocess.Popen(
-            die_with_parent.wrap(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+    line = ["--no-export", *programs, *(f"{name}={value}" for name, value in arguments.items())]
+    program = Program.start("run", line, directory / "console.log")
     base = "http://127.0.0.1"
-    one = Installation(f"{base}:{port}", f"{base}:{triton}", f"{base}:{metrics}", directory / "run", log_path, process)
+    one = Installation(f"{base}:{port}", f"{base}:{triton}", f"{base}:{metrics}", directory / "run", program)
     try:
-        if not eventually(lambda: one.ready() or process.poll() is not None, START_SECONDS) or not one.ready():
+        ended = program.process.poll
+        if not eventually(lambda: one.ready() or ended() is not None, START_SECONDS) or not one.ready():
             raise RuntimeError(f"the installation does not answer:\n{one.log}")
         yield one
     finally:

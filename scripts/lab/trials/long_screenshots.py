@@ -15,10 +15,11 @@ from PIL import Image, ImageDraw
 
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.ml.routes import load_routes
+from immich_triton.ml.settings import Settings
 from trials.load import Kind, Outcome, Verdict, count, describe, picture
 from trials.world import CLIENTS, World
 
-DEADLINE: Final = 240
+DEADLINE: Final = Settings.deadline
 """Seconds: what the gateway allows unless it is told otherwise. Four of them take longer than trials of faults wait."""
 
 SCREENSHOT: Final = (1080, 53_000)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from trials.installation import eventually
+from harness.program import eventually
 from trials.load import Load, Outcome, Verdict, count, describe
 from trials.world import World
 

@@ -8,8 +8,9 @@ import statistics
 import time
 from typing import Final
 
+from harness.program import eventually
 from immich_triton.server import processes
-from trials.installation import Installation, eventually
+from trials.installation import Installation
 from trials.load import Load, Outcome, Verdict, count, describe
 from trials.world import World
 

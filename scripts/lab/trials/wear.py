@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.program import eventually
 from immich_triton.server import processes
-from trials.installation import Installation, eventually
+from trials.installation import Installation
 
 WARM_UP: Final = 0.3
 """The part of the run after which nothing may grow any more."""

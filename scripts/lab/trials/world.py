@@ -9,8 +9,10 @@ from typing import Final
 
 import requests
 
+from harness.program import eventually
 from immich_triton.core import direct_requests
-from trials.installation import Installation, eventually
+from immich_triton.triton import wire as triton_wire
+from trials.installation import Installation
 from trials.load import Kind, Load, Outcome, ask, count, describe, load
 from trials.repository import Repository
 from trials.servers import JobQueues, StockMl
@@ -54,7 +56,7 @@ class World:
 
     def control(self, model: str, action: str) -> None:
         """Load or unload a model in Triton."""
-        address = f"{self.site.triton_url}/v2/repository/models/{model}/{action}"
+        address = self.site.triton_url + triton_wire.control(model, action)
         direct_requests.post(address, timeout=120).raise_for_status()
 
     def loads(self, model: str) -> bool:

@@ -1,4 +1,4 @@
-"""What ``export_clip.py`` asks of the export environment: passed as JSON, since the two run different Pythons."""
+"""What ``immich-triton export clip`` asks of the export environment: as JSON, since the two run different Pythons."""
 
 from __future__ import annotations
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from immich_triton.export.clip.models import CONTEXT_LENGTH, ClipModel
-from immich_triton.export.repository import Pipeline, Route, install_pipelines, new_model, write_route
+from immich_triton.export.repository import install_pipelines, new_model
 from immich_triton.immich.clip_names import dimension_of, names_of
 from immich_triton.immich.model_names import clean_name
+from immich_triton.ml.route_file import Route, RouteError, read_route, route_files, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 PIPELINES: Final = ("clip_image", "clip_text")
 _KINDS: Final = {False: "KIND_CPU", True: "KIND_GPU"}
@@ -59,6 +61,7 @@ class ClipNameError(ValueError):
 def check_names(model: ClipModel, names: Sequence[str], models: Path) -> list[str]:
     """Return *names* in their clean form. Raises `ClipNameError` when one cannot be used."""
     result = list(dict.fromkeys(clean_name(name) for name in names))
+    others = list(_routes(models, without=model.visual))
     for name in result:
         size = dimension_of(name)
         if size != model.dimension:
@@ -68,17 +71,20 @@ def check_names(model: ClipModel, names: Sequence[str], models: Path) -> list[st
                 f"{model.name} gives vectors of {model.dimension} numbers, but Immich {expects} ({name}). "
                 f"Names that fit:\n    {fitting}"
             )
-        for route in sorted(models.glob("[!.]*/route.toml")):
-            content = tomllib.loads(route.read_text(encoding="utf-8"))
-            if (
-                content["task"] == "clip"
-                and name in map(clean_name, content["names"])
-                and route.parent.name != model.visual
-            ):
+        for folder, route in others:
+            if route.task == "clip" and name in map(clean_name, route.names):
                 raise ClipNameError(
-                    f"{route.parent} already answers for {name}. Remove that folder, or choose another name (--as)."
+                    f"{folder} already answers for {name}. Remove that folder, or choose another name (--as)."
                 )
     return result
+
+
+def _routes(models: Path, without: str) -> Iterator[tuple[Path, Route]]:
+    """Yield the routes of the other folders. One that is not valid answers nobody; the gateway says so at its start."""
+    for path in route_files(models):
+        if path.parent.name != without:
+            with contextlib.suppress(RouteError):
+                yield path.parent, read_route(path)
 
 
 def write(

@@ -13,7 +13,9 @@ from immich_pipelines import faces_detection, faces_recognition
 from immich_triton.core import versions
 from immich_triton.export.faces import graphs as faces_graphs
 from immich_triton.export.faces.check import Differences, Originals, compare
-from immich_triton.export.repository import Pipeline, Route, install_pipelines, new_model, sha256, write_route
+from immich_triton.export.repository import install_pipelines, new_model, sha256
+from immich_triton.ml.route_file import Route, write_route
+from immich_triton.triton.pipelines import Pipeline
 
 _CONFIG = """\
 # {title}, made by immich-triton export faces from {file} of InsightFace's {pack}.

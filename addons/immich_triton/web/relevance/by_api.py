@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from immich_triton.web.immich import Refused, Unreachable
+from immich_triton.immich.api import Unreachable
+from immich_triton.web.immich import Refused
 from immich_triton.web.recent import Recent
 from immich_triton.web.relevance.score import Wanted, readable
 

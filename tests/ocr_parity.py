@@ -1,0 +1,78 @@
+"""The OCR pipeline's logic over exported networks in this process, and what it must have in common with RapidOCR."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ocr_exports
+from rapidocr_reference import RapidOcrReference
+
+from immich_pipelines.ocr import Knobs, Networks, Page, read
+from immich_pipelines.ocr_recognition import Decoder
+
+Array = npt.NDArray[Any]
+
+_FOLDER = Path(__file__).with_name("data") / "images"
+IMAGES = sorted(path.name for path in _FOLDER.iterdir())
+
+
+@dataclass(frozen=True)
+class Readers:
+    """The pipeline and RapidOCR with the same PP-OCR version."""
+
+    ours: Networks
+    reference: RapidOcrReference
+
+    @classmethod
+    def of(cls, version: str) -> Readers:
+        """Return those of *version*; the export has been compared with the original when it was made."""
+        return cls(_networks(ocr_exports.build(version)), RapidOcrReference(version))
+
+    def read(self, name: str) -> Page:
+        """Return what the pipeline reads on the example image *name*."""
+        return asyncio.run(read((_FOLDER / name).read_bytes(), Knobs(), self.ours))
+
+    def compare(self, name: str) -> None:
+        """Expect texts, scores and boxes of the pipeline to be RapidOCR's."""
+        page = self.read(name)
+        expected = {line.text: line for line in self.reference.read((_FOLDER / name).read_bytes(), own_widths=False)}
+        assert sorted(page.texts) == sorted(expected)
+        height, width = page.size
+        boxes = page.boxes.reshape(-1, 4, 2) * np.array([width, height], np.float32)
+        for text, score, box in zip(page.texts, page.text_scores, boxes, strict=True):
+            assert np.abs(box - expected[text].box).max() <= 2
+            assert abs(score - expected[text].score) < 1e-3
+
+    def compare_widths(self, name: str) -> None:
+        """Expect the same texts but for spaces where RapidOCR pads lines as it likes."""
+        expected = self.reference.read((_FOLDER / name).read_bytes(), own_widths=True)
+        assert sorted(map(plain, self.read(name).texts)) == sorted(plain(line.text) for line in expected)
+
+
+def plain(text: str) -> str:
+    """Drop what the versions print differently: narrow spaces, and which yen sign it is."""
+    return text.replace(" ", "").replace("￥", "¥")
+
+
+def _networks(models: Path) -> Networks:
+    runtime = importlib.import_module("onnxruntime")
+    detector, recognizer = (
+        runtime.InferenceSession(str(models / name / "1" / "model.onnx"), providers=["CPUExecutionProvider"])
+        for name in ("ocr_det", "ocr_rec")
+    )
+
+    async def detect(image: Array) -> Array:
+        (probabilities,) = detector.run(["text"], {"x": image})
+        return np.asarray(probabilities)
+
+    async def recognize(images: Array) -> tuple[Array, Array]:
+        indices, scores = recognizer.run(["indices", "scores"], {"x": images})
+        return indices, scores
+
+    return Networks(detect, recognize, Decoder(recognizer.get_modelmeta().custom_metadata_map["character"]))

@@ -1,0 +1,235 @@
+"""``immich-triton export ocr``: what it writes, and that it refuses what it cannot vouch for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import ocr_export_checks
+import ocr_exports
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from immich_triton.cli import export_ocr
+from immich_triton.export import onnx_graph
+from immich_triton.export.ocr import dbnet_head
+from immich_triton.export.ocr import models as ocr_models
+from immich_triton.export.ocr import proof as ocr_proof
+from immich_triton.export.ocr import sources as ocr_sources
+from immich_triton.export.ocr.sources import SOURCES, VERSIONS
+from immich_triton.export.wheels import WheelError, fetch_wheel_files
+
+SCRIPT = Path(export_ocr.__file__)
+
+
+@pytest.fixture(scope="module", params=ocr_exports.DEFAULTS)
+def exported(request: pytest.FixtureRequest) -> tuple[str, Path]:
+    """Each version that is a default, exported; the export itself has compared it with the original."""
+    return request.param, ocr_exports.build(request.param)
+
+
+def test_it_has_dynamic_axes_and_folded_outputs(exported: tuple[str, Path]) -> None:
+    ocr_export_checks.expect_networks(exported[1])
+
+
+def test_it_carries_its_dictionary(exported: tuple[str, Path]) -> None:
+    ocr_export_checks.expect_dictionary(*exported)
+
+
+def test_the_route_names_what_answers(exported: tuple[str, Path]) -> None:
+    ocr_export_checks.expect_route(exported[1])
+
+
+def test_the_record_tells_version_and_sources(exported: tuple[str, Path]) -> None:
+    ocr_export_checks.expect_record(*exported)
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_the_default_version_is_the_faster_one_on_this_cpu() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert ocr_models.default_version() == ("v5+v6" if flags & {"avx512_bf16", "amx_bf16"} else "v5")
+    assert ocr_models.default_version(gpu=True) == "v5+v6"
+    assert {ocr_models.default_version(), ocr_models.default_version(gpu=True)} <= set(ocr_exports.DEFAULTS)
+
+
+def test_names_precision_and_a_second_run(tmp_path: Path) -> None:
+    arguments = [
+        "--version",
+        "v4",
+        "--models",
+        str(tmp_path / "models"),
+        "--as",
+        "PP-OCRv5_mobile",
+        "--precision",
+        "f32",
+    ]
+    first = run(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "arg-max steps identical" in first.stdout
+    route = tmp_path / "models" / "ocr_rec" / "route.toml"
+    assert tomllib.loads(route.read_text(encoding="utf-8"))["names"] == ["PP-OCRv5_mobile"]
+    assert '"inference_precision" value { string_value: "f32" }' in (route.parent / "config.pbtxt").read_text()
+    written = route.stat().st_mtime_ns
+    assert "up to date" in run(*arguments).stdout
+    assert route.stat().st_mtime_ns == written
+    # Damage is noticed, and other wishes are too.
+    (tmp_path / "models" / "ocr_det" / "config.pbtxt").unlink()
+    assert "up to date" not in run(*arguments[:-2]).stdout
+    assert "bf16" in (route.parent / "config.pbtxt").read_text()
+
+
+def test_without_a_network_it_says_so_and_leaves_the_repository_alone(tmp_path: Path) -> None:
+    done = run(
+        *("--version", "v6", "--models", str(tmp_path / "models"), "--cache", str(tmp_path / "cache")),
+        PIP_INDEX_URL="http://127.0.0.1:9/simple",
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_NO_CACHE_DIR="1",
+        PIP_RETRIES="0",
+        PIP_EXTRA_INDEX_URL="",
+        PIP_FIND_LINKS="",
+    )
+    assert done.returncode == 1
+    assert "cannot download rapidocr==3.10.0" in done.stdout
+    assert "Is there a network" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_package_with_another_hash_is_refused(tmp_path: Path) -> None:
+    source = SOURCES["v4"]
+    with pytest.raises(WheelError, match="not the pinned file"):
+        fetch_wheel_files(source.requirement, "0" * 64, [source.detector.path], tmp_path)
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+def test_a_file_with_another_hash_is_refused(tmp_path: Path) -> None:
+    version = VERSIONS["v6"]
+    good = ocr_sources.fetch(version, export_ocr.CACHE)
+    source, member = version.members[0]
+    # As an interrupted disk leaves it: the archive is right, the unpacked file is not.
+    archive = next(export_ocr.CACHE.glob("rapidocr-3.10.0/*.whl"))
+    folder = tmp_path / "rapidocr-3.10.0"
+    damaged = folder / "files" / member.path
+    damaged.parent.mkdir(parents=True)
+    (folder / archive.name).symlink_to(archive)
+    damaged.write_bytes(good[member].read_bytes()[:-1] + b"x")
+    with pytest.raises(WheelError, match=r"delete .* and try again"):
+        ocr_sources.fetch(version, tmp_path)
+    assert source.requirement == "rapidocr==3.10.0"
+
+
+def test_a_member_that_the_package_lacks_is_named() -> None:
+    source = SOURCES["v6"]
+    with pytest.raises(WheelError, match=r"holds no file absent\.onnx"):
+        fetch_wheel_files(source.requirement, source.sha256, ["absent.onnx"], export_ocr.CACHE)
+
+
+def test_a_detector_that_differs_is_not_installed(tmp_path: Path) -> None:
+    source = SOURCES["v4"]
+    original = ocr_sources.fetch(VERSIONS["v4"], export_ocr.CACHE)[source.detector]
+    ocr_models.build_detector(original, tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "head_bias2")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.01, bias.name))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ocr_proof.ProofError, match="text probability differs"):
+        ocr_proof.prove_detector(original, tmp_path / "model.onnx")
+
+
+def test_a_recognizer_that_differs_is_not_installed(tmp_path: Path) -> None:
+    source = SOURCES["v4"]
+    original = ocr_sources.fetch(VERSIONS["v4"], export_ocr.CACHE)[source.recognizer]
+    characters = ocr_models.build_recognizer(original, None, tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    (classes,) = (tensor for tensor in model.graph.initializer if tensor.name == "ctc_classes")
+    values = np.array(onnx.numpy_helper.to_array(classes))
+    values[0] = 1  # the blank, of all things
+    classes.CopyFrom(onnx.numpy_helper.from_array(values, classes.name))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ocr_proof.ProofError, match="arg-max"):
+        ocr_proof.prove_recognizer(original, tmp_path / "model.onnx", characters)
+
+
+def test_a_folded_arg_max_takes_the_first_of_equals() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["p"], ["out"])],
+        "ctc",
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, [1, "t", 4])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, "t", 4])],
+    )
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    assert onnx_graph.fold_ctc(model, "indices", "scores") == 4
+    probabilities = np.array([[[0, 1, 1, 0], [0.1, 0.2, 0.3, 0.4], [0, 0, 0, 0]]], np.float32)
+    indices, scores = np.array(ReferenceEvaluator(model).run(None, {"p": probabilities}))
+    assert indices.tolist() == probabilities.argmax(axis=2).tolist() == [[1, 3, 0]]
+    assert scores.tolist() == probabilities.max(axis=2).tolist()
+
+
+def test_the_folded_head_equals_two_transposed_convolutions() -> None:
+    model = head(kernel=2)
+    image = np.random.default_rng(1).standard_normal((2, 5, 3, 4)).astype(np.float32)
+    expected = evaluate(model, image)
+    assert expected.shape == (2, 1, 12, 16)
+    dbnet_head.fold_head(model)
+    onnx.checker.check_model(model)
+    assert {node.op_type for node in model.graph.node} == {"Conv", "Relu", "Sigmoid", "DepthToSpace"}
+    assert np.abs(evaluate(model, image) - expected).max() < 1e-6
+
+
+def test_a_head_of_another_kind_is_refused() -> None:
+    with pytest.raises(onnx_graph.GraphError, match="2x2"):
+        dbnet_head.fold_head(head(kernel=4))
+
+
+def evaluate(model: onnx.ModelProto, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    runtime = importlib.import_module("onnxruntime")
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": image})[0])
+
+
+def head(kernel: int) -> onnx.ModelProto:
+    """Give a head with random weights: a batch norm behind the first convolution, a plain bias behind the second."""
+    random = np.random.default_rng(0)
+    constants = {
+        "w1": random.standard_normal((5, 6, kernel, kernel)),
+        "b1": random.standard_normal((1, 6, 1, 1)),
+        "gamma": random.standard_normal(6),
+        "beta": random.standard_normal(6),
+        "mean": random.standard_normal(6),
+        "variance": random.uniform(0.5, 2, 6),
+        "w2": random.standard_normal((6, 1, kernel, kernel)),
+        "b2": random.standard_normal(1),
+    }
+    nodes = [
+        helper.make_node("ConvTranspose", ["x", "w1"], ["up1"], kernel_shape=[kernel, kernel], strides=[2, 2]),
+        helper.make_node("Add", ["up1", "b1"], ["added"]),
+        helper.make_node("BatchNormalization", ["added", "gamma", "beta", "mean", "variance"], ["normed"]),
+        helper.make_node("Relu", ["normed"], ["relu"]),
+        helper.make_node("ConvTranspose", ["relu", "w2", "b2"], ["up2"], kernel_shape=[kernel, kernel], strides=[2, 2]),
+        helper.make_node("Sigmoid", ["up2"], ["text"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "head",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 5, "h", "w"])],
+        [helper.make_tensor_value_info("text", TensorProto.FLOAT, ["n", 1, "h", "w"])],
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])

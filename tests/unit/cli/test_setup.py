@@ -1,0 +1,72 @@
+"""``immich-triton setup``: which tool installs, what it says, what it refuses. The whole: slow/test_wheel.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from immich_triton.cli import environment, setup
+from immich_triton.core.paths import PACKAGE
+
+
+def test_uv_installs_where_it_is_and_pip_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert setup.installer(tmp_path / "env")[1:4] == ["-m", "pip", "install"]
+    (tmp_path / "uv").write_text("#!/bin/sh\n")
+    (tmp_path / "uv").chmod(0o755)
+    line = [str(tmp_path / "uv"), "pip", "install", f"--python={tmp_path / 'env/bin/python'}"]
+    assert setup.installer(tmp_path / "env") == line
+
+
+def test_it_says_how_far_it_is_and_what_went_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "EVERY", 0.0)
+    output = [
+        "Collecting numpy==1.26.4 (from -r requirements.lock (line 1))\n",
+        "  Using cached numpy-1.26.4.whl\n",
+        "Collecting onnx==1.20 (from -r requirements.lock (line 9))\n",
+        "ERROR: No matching distribution found for onnx==1.20\n",
+        "Installing collected packages: numpy, onnx\n",
+    ]
+    assert list(setup.shown(iter(output), 2)) == output
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "setup: 1 of 2: numpy",
+        "setup: 2 of 2: onnx",
+        "ERROR: No matching distribution found for onnx==1.20",
+        "setup: 2 of 2 are here; unpacking",
+    ]
+
+
+def test_a_lock_that_is_missing_is_said_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "env"
+    assert setup.main(["--lock", str(tmp_path / "no.lock"), "--environment", str(target)]) == 1
+    assert "no.lock is missing" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_an_environment_holds_what_its_lock_says_and_this_package_alone(tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("# nothing\n")
+    target = tmp_path / "env"
+    assert setup.main(["--lock", str(lock), "--environment", str(target)]) == 0
+    assert environment.is_ready(target)
+    site = target / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    assert {path.name for path in site.iterdir()} >= {"immich_triton", "pip"}
+    assert (site / "immich_triton").resolve() == PACKAGE
+
+
+def test_environments_of_other_locks_go_and_those_of_the_present_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    present = [environment.folder(lock) for lock in (environment.LOCK, environment.GPU_LOCK)]
+    for folder in (*present, old := present[0].with_name("env-0123456789ab"), other := present[0].with_name("models")):
+        folder.mkdir(parents=True)
+    setup.remove_others(present[0])
+    assert [folder.exists() for folder in (*present, old, other)] == [True, True, False, True]

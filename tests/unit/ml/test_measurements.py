@@ -1,0 +1,53 @@
+"""What is measured: labels from fixed sets, and what alerts wait for."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from immich_triton.core.observer import CatchUp, FaultKind, Reason, Refusal, RequestDone, RouteTaken
+from immich_triton.ml.measurements import REFUSALS, Measurements
+
+PREFIX = "immich_gateway"
+
+
+@given(
+    tasks=st.lists(st.text(), max_size=3),
+    words=st.tuples(st.text(), st.text(), st.text()),
+    status=st.integers(200, 599),
+    image=st.booleans(),
+)
+def test_labels_come_from_fixed_sets(tasks: list[str], words: tuple[Any, Any, Any], status: int, image: bool) -> None:
+    measurements = Measurements()
+    route, reason, word = words
+    measurements.request_done(RequestDone(tuple(tasks), route, image, status, reason, 1.0))
+    measurements.refused(word, status)
+    measurements.call_failed("ocr", word, again=True)
+    measurements.fell_back(word)
+    measurements.catch_up(word, reason)
+    measurements.shadow_failed(word)
+    fixed = {*get_args(Reason), *get_args(RouteTaken), *get_args(Refusal), *get_args(FaultKind), *get_args(CatchUp)}
+    fixed |= {"clip", "ocr", "facial-recognition", "several", "other", "image", "text"}
+    fixed |= {"client_error", "server_error", "failed", str(status), "502", "504", *map(str, REFUSALS.values())}
+    for family in measurements.registry.collect():
+        for sample in family.samples:
+            values = {value for key, value in sample.labels.items() if key != "le"}
+            assert family.name.endswith("build_info") or values <= fixed
+
+
+def test_what_alerts_wait_for_begins_at_zero() -> None:
+    samples = [sample for family in Measurements().registry.collect() for sample in family.samples]
+    lost = {
+        (sample.labels["task"], sample.labels["input"], sample.labels["reason"])
+        for sample in samples
+        if sample.name == f"{PREFIX}_requests_total" and sample.labels["outcome"] == "server_error"
+    }
+    assert ("clip", "text", "unavailable") in lost
+    assert ("facial-recognition", "image", "internal") in lost
+    for name in ("refused_requests", "upstream_errors", "fallbacks", "catch_ups"):
+        values = [sample.value for sample in samples if sample.name == f"{PREFIX}_{name}_total"]
+        assert values
+        assert set(values) == {0}
+    assert set(REFUSALS) == set(get_args(Refusal))
