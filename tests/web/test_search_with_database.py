@@ -10,7 +10,7 @@ import pytest
 import requests
 from gateway_process import GatewayProcess, kept
 from immich_site import KEY, OTHER_KEY, ImmichSite, Photo, user_id
-from postgres_server import ImmichDatabase, running_postgres, without_zhparser
+from postgres_server import Cluster, ImmichDatabase, running_postgres, without_zhparser
 from site_process import running_web
 from site_searches import VERSIONS, Search, numbers
 
@@ -229,3 +229,40 @@ def test_a_database_that_goes_away_leaves_the_level_below(site: ImmichSite, tmp_
                 assert ask("停水")[0] == 3
             assert ask("ocr:宫") == []  # as stock
             assert web.whole_log().count("is not asked for 30 seconds") == 1
+
+
+def test_a_database_that_does_not_answer_costs_one_search_its_text_and_the_next_ones_nothing(
+    site: ImmichSite, postgres: Cluster, tmp_path: Path
+) -> None:
+    database = without_zhparser(postgres)
+    fill(site, database, [Photo(1, ["宫保鸡丁"]), Photo(2, ["停水通知"]), Photo(3, ["停水"])])
+    url = kept(tmp_path, database.url)
+    with running_web(tmp_path / "web", site.url, web_ocr_timeout=3000, web_database_url=url) as web:
+
+        def ask(query: str) -> list[int]:
+            body, headers = {"query": query}, {"x-api-key": KEY}
+            answer = requests.post(f"{web.url}/api/search/smart", json=body, headers=headers, timeout=60)
+            return numbers(answer)
+
+        with database.locked("asset_ocr"):
+            assert ask("停水") == [1, 2, 3]
+            log = web.whole_log()
+            assert "ranked by the picture alone: the side of the text took over 3000 ms (web_ocr_timeout)" in log
+            assert ask("停水") == [3, 2, 1]  # by Immich's API
+            assert ask("ocr:停水") == [3, 2]
+            log = web.whole_log()
+        assert log.count("is not asked for 30 seconds") == log.count("by the picture alone") == 1
+
+
+def test_a_search_by_text_waits_longer_and_then_takes_the_level_below(
+    site: ImmichSite, postgres: Cluster, tmp_path: Path
+) -> None:
+    database = without_zhparser(postgres)
+    fill(site, database, [Photo(2, ["停水通知"]), Photo(3, ["停水"])])
+    url = kept(tmp_path, database.url)
+    with running_web(tmp_path / "web", site.url, web_ocr_timeout=1000, web_database_url=url) as web:
+        body, headers = {"query": "ocr:停水"}, {"x-api-key": KEY}
+        with database.locked("asset_ocr"):
+            answer = requests.post(f"{web.url}/api/search/smart", json=body, headers=headers, timeout=60)
+        assert numbers(answer) == [3, 2]
+        assert web.whole_log().count("is not asked for 30 seconds") == 1

@@ -82,6 +82,10 @@ class Database:
         self._looked_at = 0.0
         self._silent_until = 0.0
 
+    def is_at(self, url: str, slowest: float) -> bool:
+        """Whether this is what the constructor makes of *url* and *slowest*."""
+        return (self._url, self._slowest) == (url, slowest)
+
     async def offers(self, *, within: float) -> Offers:
         """Return what is offered, asked anew every `LOOKED_AT` seconds. Raises like `fetch`."""
         now = time.monotonic()

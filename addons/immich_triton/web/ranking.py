@@ -54,7 +54,7 @@ class Ranking:
     async def rank(self) -> Outcome:
         """Make the list. Raises `Refused` and `Unreachable` for Immich's own searches, `NotUnderstood`."""
         if self.question.kind == "text":
-            return await self._by_text(await self._scored_at_leisure())
+            return await self._by_text(await self._text.scored(alone=True))
         picture, texts = await self._both(self._text.scored(), self._depth)
         if isinstance(picture, Refused):
             return await self._by_text_alone(texts, picture)
@@ -85,13 +85,6 @@ class Ranking:
             # Where there are photos with all of the words, those with half of them are none that was asked for.
             ids = [photo for photo in ids if texts.scores.get(photo, GOOD) >= GOOD]
         return Outcome(Ranked(tuple(ids), self._depth, METADATA if typed.more else ""), items, typed)
-
-    async def _scored_at_leisure(self) -> Texts:
-        """Score for ``ocr:``, where there is no other order to fall back to: without scores when it takes too long."""
-        try:
-            return await self._text.scored()
-        except TimeoutError:
-            return Texts(await self._text.searched(self._depth), {})
 
     async def _without_scores(self, depth: int) -> Texts:
         return Texts(await self._text.searched(depth), {})

@@ -18,6 +18,7 @@ from immich_triton.web.lists import Lists
 from immich_triton.web.recent import Recent
 from immich_triton.web.relevance import chinese
 from immich_triton.web.relevance.by_api import Texts
+from immich_triton.web.text_side import LEISURE
 
 if TYPE_CHECKING:
     import aiohttp
@@ -54,9 +55,11 @@ class Service:
         """Take new settings; what was ranked with the old ones is forgotten."""
         self._settings = settings
         self.lists = Lists()
-        if self.database is not None:
-            self.database.close()
-        self.database = Database(settings.database_url, settings.ocr_timeout) if settings.database_url else None
+        slowest = LEISURE * settings.ocr_timeout
+        if self.database is None or not self.database.is_at(settings.database_url, slowest):
+            if self.database is not None:
+                self.database.close()
+            self.database = Database(settings.database_url, slowest) if settings.database_url else None
 
     def immich(self, request: Request, caller: Caller) -> Immich:
         """Return the API that *request* would go to, for its caller."""
@@ -89,10 +92,12 @@ class Service:
         if (user := self._users.get(immich.caller.key)) is None:
             try:
                 user = str(uuid.UUID(await immich.user(within=within)))
-            except (Refused, Unreachable, ValueError, LookupError, TypeError):
+            except (Refused, ValueError, LookupError, TypeError):
+                user = ""
+            except Unreachable:
                 return None
             self._users.put(immich.caller.key, user)
-        return user
+        return user or None
 
     def close(self) -> None:
         """Close the connections to Immich, once what is under way has had its answer."""

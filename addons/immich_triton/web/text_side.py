@@ -24,7 +24,10 @@ SOON: Final = 0.01
 """Seconds. None at all would mean without an end."""
 
 READING: Final = 0.8
-"""Share of the time of the text side after which no further texts are read."""
+"""Share of the time of the text side (``web_ocr_timeout``) after which no further texts are read."""
+
+LEISURE: Final = 4.0
+"""So many times that time is given to ``ocr:``, which has no other order to fall back to."""
 
 
 class NotUnderstood(Exception):  # noqa: N818 - not our fault, and nobody sees it
@@ -54,16 +57,21 @@ class TextSide:
         self._question = question
         self._depth = depth
 
-    async def scored(self) -> Texts:
-        """Search and score, in the time that the text side has. Raises like `searched`, and TimeoutError."""
-        until = time.monotonic() + READING * self._settings.ocr_timeout
+    async def scored(self, *, alone: bool = False) -> Texts:
+        """Search and score. Raises like `searched`, and TimeoutError unless the text is all there is (*alone*)."""
+        began, timeout = time.monotonic(), self._settings.ocr_timeout
+        until = began + timeout * (LEISURE if alone else READING)
         if self._service.database is not None:
             try:
                 return await self._by_database(until)
             except DatabaseFault:
                 pass  # it is in the log; one level lower
+            except TimeoutError:
+                if not alone:
+                    raise
         found = await self.searched(self._depth)
-        return Texts(found, await self._by_api(items_of(found), until))
+        now = time.monotonic()
+        return Texts(found, await self._by_api(items_of(found), timeout if alone else until - now))
 
     async def searched(self, size: int) -> list[Found]:
         """Search for the words as they were typed and, if that can be told, in the other Chinese script.
@@ -107,12 +115,12 @@ class TextSide:
             logger.warning("a search shows only what Immich's own found: the database took too long to look for more")
             return []
 
-    async def _by_api(self, photos: Iterable[str], until: float) -> dict[str, float]:
+    async def _by_api(self, photos: Iterable[str], within: float) -> dict[str, float]:
         service, first = self._service, [*photos][: self._settings.ocr_lookups]
-        if (left := until - time.monotonic()) <= 0:
+        if within <= 0:
             return {}
         return await by_api.scores(
-            self._immich, first, self._question.text, chinese=service.chinese, texts=service.texts, within=left
+            self._immich, first, self._question.text, chinese=service.chinese, texts=service.texts, within=within
         )
 
 

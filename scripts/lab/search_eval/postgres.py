@@ -137,6 +137,21 @@ class ImmichDatabase:
 
         _apart(add)
 
+    @contextmanager
+    def locked(self, table: str) -> Iterator[None]:
+        """Let everybody who reads *table* wait until the block ends."""
+        psql = programs()
+        assert psql  # noqa: S101 - it runs
+        command = [str(psql / "psql"), "-q", "-h", str(self.cluster.directory), "-U", "postgres", self.name]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdin  # noqa: S101 - narrows types
+            assert client.stdout  # noqa: S101
+            client.stdin.write(f"BEGIN; LOCK TABLE {table};\n\\echo locked\n")
+            client.stdin.flush()
+            client.stdout.readline()
+            yield
+            client.stdin.close()
+
     def copy(self, times: int, owner: str) -> None:
         """Put all photos in *times* more, as somebody else's, with another number at the end of each line."""
         columns = "id AS old, gen_random_uuid() AS new, copy"
