@@ -10,11 +10,11 @@ from immich_triton.inspect.comments import Comments
 from immich_triton.inspect.contentview import ContentViews
 from immich_triton.inspect.shadow import Shadow
 from immich_triton.ml.catchup import CatchUp
+from immich_triton.ml.classify import classify
 from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.gateway import Gateway
 from immich_triton.ml.health import Health
 from immich_triton.ml.metrics import Metrics
-from immich_triton.ml.requests import classify
 from immich_triton.ml.service import Service
 from immich_triton.proxy.auth import Auth
 from immich_triton.proxy.drain import Drain

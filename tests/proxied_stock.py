@@ -19,9 +19,9 @@ from stand_in_triton import tensors, write_routes
 from stock import Seen, StockPipe
 
 from immich_triton.ml import upstream
+from immich_triton.ml.classify import classify
 from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.gateway import Gateway
-from immich_triton.ml.requests import classify
 from immich_triton.ml.service import Service
 from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
 from immich_triton.proxy.passthrough import PassThrough

@@ -202,7 +202,7 @@ def test_ctrl_c_stops_the_gateway_first_and_then_triton(launch: Launch, instance
 
 def test_web_interface_asks_for_the_printed_password(launch: Launch) -> None:
     (port,) = free_ports(1)
-    instance = launch("--web", "--web-port", port)
+    instance = launch("--inspect", "--inspect-port", port)
     instance.program.wait_until(lambda: "password" in instance.program.console)
     found = re.search(rf"mitmweb +(http://127.0.0.1:{port}/)  password (\S+)", instance.program.console)
     assert found
@@ -214,21 +214,15 @@ def test_web_interface_asks_for_the_printed_password(launch: Launch) -> None:
     assert instance.program.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("option", "variable"),
-    [
-        ("--port", "PORT"),
-        ("--metrics-port", "METRICS_PORT"),
-        ("--triton-http-port", "TRITON_HTTP_PORT"),
-        ("--triton-metrics-port", "TRITON_METRICS_PORT"),
-    ],
-)
-def test_a_port_in_use_is_named_before_anything_starts(launch: Launch, option: str, variable: str) -> None:
+@pytest.mark.parametrize("option", ["--port", "--metrics-port", "--triton-http-port", "--triton-metrics-port"])
+def test_a_port_in_use_is_named_before_anything_starts(launch: Launch, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         port = occupied.getsockname()[1]
         instance = launch(option, port)
         assert instance.program.process.wait(60) == 1
-    assert re.search(rf"error: cannot listen on 127.0.0.1:{port} .*{variable}=", instance.program.console)
+    assert re.search(
+        rf"error: cannot listen on 127.0.0.1:{port} .*immich-triton run .*{option} N", instance.program.console
+    )
     assert not (instance.run_dir / "triton/triton.log").exists()
 
 

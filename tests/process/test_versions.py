@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 from gateway_process import running_gateway
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
 from places import PROJECT
 from recorder import recording_upstream
 from scrape import Scrape
-from setuptools.config.pyprojecttoml import read_configuration  # type: ignore[import-untyped]
 from stand_in_triton import stand_in_triton, write_routes
 
 import immich_triton
@@ -68,7 +69,7 @@ def test_plain_mitmdump_answers_without_an_installed_package(mitmdump: Path, tmp
 
 
 def test_a_built_package_has_the_same_version() -> None:
-    assert read_configuration(PROJECT / "pyproject.toml")["project"]["version"] == versions.own()
+    assert ProjectMetadata(str(PROJECT), PluginManager()).version == versions.own()
 
 
 @pytest.fixture

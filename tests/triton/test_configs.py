@@ -50,7 +50,7 @@ def test_ocr_configs_follow_the_rules(gpu: bool) -> None:
 def test_clip_configs_follow_the_rules(tmp_path: Path, name: str, gpu: bool) -> None:
     for kind in ("visual", "textual"):
         (tmp_path / "exported" / kind).mkdir(parents=True)
-    record = {"precision": "FP32", "weights": {"sha256": "0"}, "fingerprint": 1, "untrained": False}
+    record = {"precision": "FP32", "weights": {"sha256": "0" * 64}, "fingerprint": 1, "untrained": False}
     models = tmp_path / "models"
 
     clip_repository.write(models, CLIP_MODELS[name], tmp_path / "exported", ["a"], record, gpu=gpu)

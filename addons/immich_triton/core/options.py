@@ -1,8 +1,8 @@
-"""An option is declared once, as a field of the settings that it becomes.
+"""How options are declared: once each, as a field of the settings that it becomes (`ml.settings`, `proxy.settings`, …).
 
     @dataclass(frozen=True)
     class Settings(OptionSet):
-        deadline: int = option("immich_deadline", Integer(1, 299), 240, "Seconds an image request may take.")
+        patience: int = option("product_patience", Integer(1, 299), 240, "Seconds that a request may take.")
 
 What mitmproxy is told, the checks and the tables of the documentation all read that. mypy compares the type of the
 field with what the kind reads.

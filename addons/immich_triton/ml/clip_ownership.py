@@ -1,4 +1,7 @@
-"""Which CLIP names may be answered with which weights, by the ledger: what was once ours stays ours."""
+"""Which CLIP names may be answered with which weights, by the ledger: what was once ours stays ours.
+
+Whether the weights that answered are those of the route is looked at in `ml.fingerprints`.
+"""
 
 from __future__ import annotations
 
