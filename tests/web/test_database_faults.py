@@ -75,6 +75,26 @@ async def test_a_database_that_hangs_takes_no_longer_than_it_may(
     assert len(warnings(caplog)) == 1
 
 
+@pytest.mark.parametrize(("within", "fault"), [(0.2, False), (0.001, True)])
+async def test_a_time_out_that_is_not_the_databases_is_not_held_against_it(
+    database: ImmichDatabase, within: float, fault: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    patient = Database(database.url, 60.0)
+    with pytest.raises(TimeoutError):
+        await patient.fetch("SELECT pg_sleep(30)", within=within, fault=fault)
+    assert [dict(row) for row in await patient.fetch("SELECT 1 AS one", within=20)] == [{"one": 1}]
+    assert warnings(caplog) == []
+    patient.close()
+
+
+async def test_a_query_that_the_database_does_not_understand_is_no_fault_of_others(database: ImmichDatabase) -> None:
+    patient = Database(database.url, 60.0)
+    with pytest.raises(DatabaseFault, match="InvalidRegularExpressionError"):
+        await patient.fetch("SELECT 'text' ~ $1", "[", within=20)
+    assert len(await patient.fetch("SELECT 1", within=20)) == 1
+    patient.close()
+
+
 async def test_a_statement_that_takes_too_long_is_ended_by_the_server(database: ImmichDatabase) -> None:
     slow = Database(database.url, 0.2)
     with pytest.raises(DatabaseFault, match="QueryCanceledError"):

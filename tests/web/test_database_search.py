@@ -126,6 +126,15 @@ async def test_no_more_than_two_hundred_and_others_never_crowd_out_ones_own(
     assert photo_id(1300) not in photos
 
 
+async def test_any_query_is_understood(opened: Database, full: Chinese) -> None:
+    chance = random.Random(7)  # noqa: S311 - the same queries each time
+    alphabet = [*"停水宫台臺⼲々〇한カabZ９％0 　\n\t\0\\'\"()[]{}|&!*:.^$?+-_%~/<>;,@#=`é𠀀🙂\u200b\u0301\ufeff"]
+    for _ in range(200):
+        query = "".join(chance.choices(alphabet, k=chance.randint(1, 12)))
+        wanted = search(opened, query, full)
+        await wanted.scores(await wanted.find(ME))
+
+
 async def test_scores_are_those_of_the_text_and_none_for_photos_without(opened: Database, full: Chinese) -> None:
     asked = [photo_id(number) for number in (1, 2, 6, 8, 9, 99)]
     scores = await search(opened, "停水", full).scores(asked)

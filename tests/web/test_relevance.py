@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from immich_triton.web.relevance import chinese
+from immich_triton.web.relevance import chinese, variants
 from immich_triton.web.relevance.chinese import Chinese, pairs
 from immich_triton.web.relevance.score import GOOD, Wanted, readable
 
@@ -128,3 +131,20 @@ def test_each_package_may_be_missing(
     assert said in found.level
     assert cut("超市购物", found) == words
     assert found.spellings("台北") == (["台北"] if missing == "opencc" else ["台北", "臺北"])
+
+
+def test_patterns_for_a_database_that_folds_nothing(full: Chinese) -> None:
+    known = {"台": "臺檯", "x": "Xｘ"}
+    assert variants.pattern("台北x1", known) == r"[台臺檯]\s?[北][xXｘ][1]"
+    assert variants.pattern("a.b (c)", {}) == r"[a](?:\.)[b]\s+(?:\()[c](?:\))"
+    assert variants.pattern("¥%", {"¥": "￥"}) == r"(?:¥|￥)(?:\%)"
+    assert variants.table(str.casefold)["k"] == "K"
+    assert set(full.variants["发"]) == {"發", "髮"}
+
+
+@given(st.text(min_size=1, max_size=8))
+def test_a_pattern_finds_its_own_word(full: Chinese, word: str) -> None:
+    """In Python's dialect, which reads these patterns in the same way as PostgreSQL's."""
+    folded = readable(word.replace("\n", " "), full)
+    assume(folded.strip() and "\n" not in folded)
+    assert re.search(variants.pattern(folded, full.variants), folded)

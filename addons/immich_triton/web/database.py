@@ -26,6 +26,9 @@ CONNECTING: Final = 2.0
 IDLE: Final = 60.0
 """Seconds after which an idle connection is closed."""
 
+NOTICEABLE: Final = 0.05
+"""Seconds of waiting from which on a time-out is the database's: with less left of a search it is somebody else's."""
+
 BACK_OFF: Final = 30.0
 """Seconds that searches do without a database that failed."""
 
@@ -106,11 +109,11 @@ class Database:
         """Run a *statement* and return its rows.
 
         Raises `DatabaseFault`, and TimeoutError after *within* seconds. Either way searches do without the database
-        for the next `BACK_OFF` seconds; but not after a time-out that is no *fault*.
+        for the next `BACK_OFF` seconds; but not after a time-out that is no *fault*, or with hardly any time given.
         """
         if time.monotonic() < self._silent_until:
             raise DatabaseFault("it failed lately")
-        with self._noticing_faults(of_time=fault):
+        with self._noticing_faults(of_time=fault and within >= NOTICEABLE):
             async with asyncio.timeout(within):
                 if self._pool is None:
                     self._pool = await self._new_pool()
@@ -145,6 +148,9 @@ class Database:
         """Leave a database that fails alone for a while, and say so once."""
         try:
             yield
+        except asyncpg.DataError as error:  # about this one query: nobody else has to do without
+            logger.warning("a query is more than the database understands: %s", brief(error))
+            raise DatabaseFault(type(error).__name__) from error
         except Exception as error:
             if isinstance(error, TimeoutError) and not of_time:
                 raise

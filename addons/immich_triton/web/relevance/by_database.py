@@ -90,7 +90,7 @@ class Search:
 
     def __init__(self, database: Database, query: str, chinese: Chinese, until: float) -> None:
         self._database = database
-        self._query = query
+        self._query = query.replace("\0", " ")  # the one character that PostgreSQL has no text for
         self._chinese = chinese
         self._until = until
         self._wanted: Wanted | None = None
