@@ -9,7 +9,7 @@ from pathlib import Path
 
 import document_options
 import pytest
-from gateway_process import command
+from gateway_process import command, kept
 from mitmproxy.addons.dumper import Dumper
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
@@ -58,6 +58,34 @@ def test_values_in_other_units_and_words() -> None:
         context.options.update(web_hybrid="Off", web_ocr_prefix="true", web_ocr_timeout=250, web_ocr_weight="0.5")
         settings = service.settings
     assert (settings.hybrid, settings.ocr_prefix, settings.ocr_timeout, settings.ocr_weight) == (False, True, 0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("http://immich-redis:6379", "must be file:PATH or env:NAME"),
+        ("redis://", "must give an address like redis://immich-redis:6379/0"),
+        ("redis://immich-redis:port", "must give an address like"),
+        ("unix://", "must give an address like"),
+        ("redis://:hunter2@immich-redis:6379/0", "must not hold a password"),
+        ("unix:///run/redis.sock?password=hunter2", "must not hold a password"),
+    ],
+)
+def test_an_address_of_redis_that_is_none_or_shows_a_password_is_refused(value: str, complaint: str) -> None:
+    with configured() as context, pytest.raises(Exception, match=complaint) as refused:
+        context.options.update(web_redis_url=value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_an_address_of_redis_may_stand_elsewhere_with_its_password(tmp_path: Path) -> None:
+    service = Service()
+    with configured(service) as context:
+        for plain in ("redis://immich-redis:6379/0", "rediss://[::1]", "unix:///run/redis.sock", ""):
+            context.options.update(web_redis_url=plain)
+            assert service.settings.redis_url == plain
+        context.options.update(web_redis_url=kept(tmp_path, "redis://:hunter2@immich-redis:6379/0"))
+        assert service.settings.redis_url == "redis://:hunter2@immich-redis:6379/0"
+        assert "hunter2" not in repr(service.settings)
 
 
 def test_mitmproxy_is_set_for_a_site() -> None:
@@ -112,4 +140,6 @@ def test_the_gateway_of_the_machine_learning_loads_nothing_of_this() -> None:
     )
     loaded = set(ast.literal_eval(ended.stdout))
     assert "immich_triton.ml.gateway" in loaded
-    assert not [name for name in loaded if name.startswith(("immich_triton.web.", "rjieba", "opencc"))]
+    assert not [
+        name for name in loaded if name.startswith(("immich_triton.web.", "rjieba", "opencc", "redis", "bullmq"))
+    ]

@@ -21,6 +21,9 @@ SMART: Final = "/api/search/smart"
 METADATA: Final = "/api/search/metadata"
 """The two searches, as every client of Immich spells them."""
 
+JOBS: Final = "/api/assets/jobs"
+"""Where the owner of photos has a job done for them again: ``{"assetIds": […], "name": "refresh-faces"}``."""
+
 TIMEOUT: Final = 30.0
 LARGEST: Final = 4 << 20
 """Bytes of an answer to an administrator that are read."""
@@ -113,9 +116,14 @@ async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(read)
 
 
+def asset(photo: str) -> str:
+    """Return the path of a photo or video."""
+    return f"/api/assets/{quote(photo, safe='')}"
+
+
 def text_of(photo: str) -> str:
     """Return the path of the text in a photo."""
-    return f"/api/assets/{quote(photo, safe='')}/ocr"
+    return f"{asset(photo)}/ocr"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Final
 
 from immich_triton.core.option_kinds import Integer, Milliseconds, Number, OnOff
 from immich_triton.core.options import OptionSet, option
+from immich_triton.web.redis_url import RedisUrl
 
 WEIGHT: Final = Number(0, 100)
 
@@ -80,6 +81,14 @@ class Settings(OptionSet):
         "on",
         "Whether the address of the client is added to X-Forwarded-For, and X-Forwarded-Proto set where it is missing; "
         "on or off. Immich shows the address in its list of devices.",
+    )
+    redis_url: str = option(
+        "web_redis_url",
+        RedisUrl(),
+        "",
+        "Address of Immich's Redis, e.g. redis://immich-redis:6379/0 (rediss:// with TLS, unix:// for a socket), by "
+        "which single photos are processed again. With a password in it, it is given as file:PATH or env:NAME, where "
+        "it stands. Empty: such orders get 501.",
     )
 
     def __post_init__(self) -> None:
