@@ -51,6 +51,11 @@ class Photo:
     albums: tuple[str, ...] = ()
     hidden_lines: Sequence[str] = ()
     locked: bool = False
+    visibility: str = "timeline"
+    second: int | None = None
+    """When it was taken; its number, if nothing else is said."""
+    lost: Sequence[str] = ()
+    """Lines that the next recognition will find."""
     read: int = 0
     """How often its text was recognised again, and its vector made."""
     embedded: int = 0
@@ -60,9 +65,15 @@ class Photo:
         """Return its id."""
         return photo_id(self.number)
 
+    @property
+    def taken(self) -> str:
+        """Return when it was taken, as Immich writes times."""
+        second = self.number if self.second is None else self.second
+        return f"2025-01-01T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}.000Z"
+
     def as_json(self, *, exif: bool) -> dict[str, Any]:
         """Return it with the keys that both searches give."""
-        date = f"2025-01-01T{self.number // 3600:02}:{self.number // 60 % 60:02}:{self.number % 60:02}.000Z"
+        date = self.taken
         photo: dict[str, Any] = {
             "id": self.id,
             "createdAt": date,
@@ -80,7 +91,7 @@ class Photo:
             "isFavorite": self.favorite,
             "isArchived": False,
             "isTrashed": False,
-            "visibility": "timeline",
+            "visibility": self.visibility,
             "duration": "0:00:00.00000",
             "livePhotoVideoId": None,
             "people": [],
@@ -132,6 +143,8 @@ class ImmichSite:
     """Permissions that `WEAK_KEY` has not."""
     jobs: list[tuple[str, str]] = field(default_factory=list)
     """Names of Immich's own jobs that were ordered, and of jobs that were taken from its queues; with the photo."""
+    albums: dict[str, str] = field(default_factory=dict)
+    """Names by id."""
     album_members: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     uploads: list[tuple[int, str]] = field(default_factory=list)
@@ -160,10 +173,14 @@ class ImmichSite:
             ("POST", "/api/assets"): self._upload,
             ("POST", "/api/assets/jobs"): self._order,
             ("PUT", "/api/assets/{id}"): self._change,
+            ("GET", "/api/users/me"): self._me,
+            ("GET", "/api/albums"): self._albums,
             ("POST", "/double/job"): self._job,
             ("GET", "/api/server/version"): self._version,
+            ("GET", "/api/server/ping"): self._ping,
             ("GET", "/api/socket.io/"): self._socket,
             ("GET", "/_app/immutable/{name}"): self._script,
+            ("GET", "/api/{tail:.*}"): self._unknown,
             ("GET", "/{tail:.*}"): self._page,
         }
         for (method, path), handler in routes.items():
@@ -213,7 +230,14 @@ class ImmichSite:
         photos = [photo for photo in self.photos if photo.owner in owners]
         if "id" in body:
             photos = [photo for photo in photos if photo.id == body["id"]]
-        return self._results(body, sorted(photos, key=lambda photo: -photo.number), default=250)
+        if "visibility" in body:
+            photos = [photo for photo in photos if photo.visibility == body["visibility"]]
+        if "takenBefore" in body:
+            photos = [photo for photo in photos if photo.taken <= body["takenBefore"]]
+        photos.sort(key=lambda photo: photo.number, reverse=True)
+        if self.version < "3" and len(self.seen) % 2:
+            photos.reverse()  # there is no order among those of the same time
+        return self._results(body, sorted(photos, key=lambda photo: photo.taken, reverse=True), default=250)
 
     def _results(self, body: dict[str, Any], photos: list[Photo], *, default: int) -> web.StreamResponse:
         filters = body.get("filter") if self.new else None
@@ -321,7 +345,9 @@ class ImmichSite:
         self.jobs.append((name, job["data"]["id"]))
         succeeded = photo is not None and (name == "AssetDetectDuplicates" or not self.ml_is_down)
         if photo and succeeded:
-            photo.read += name == "Ocr"
+            if name == "Ocr":
+                photo.read += 1
+                photo.lines, photo.lost = photo.lost or photo.lines, ()
             photo.embedded += name == "SmartSearch"
         return web.json_response({"succeeded": succeeded})
 
@@ -337,6 +363,17 @@ class ImmichSite:
         if request.headers.get("x-api-key") == WEAK_KEY and permission in self.lacking:
             return self._error(403, f"Missing required permission: {permission}")
         return None
+
+    # Who and what there is
+
+    async def _me(self, request: web.Request) -> web.StreamResponse:
+        return self._may_not(request, "user.read") or self._json({"id": self._caller(request), "name": "somebody"})
+
+    async def _albums(self, request: web.Request) -> web.StreamResponse:
+        if refusal := self._may_not(request, "album.read"):
+            return refusal
+        mine = not request.query.get("shared")
+        return self._json([{"id": one, "albumName": name} for one, name in self.albums.items() if mine])
 
     # The rest of the site
 
@@ -360,6 +397,9 @@ class ImmichSite:
         self.uploads.append((size, digest.hexdigest()))
         return self._json({"id": photo_id(size), "status": "created"}, 201)
 
+    async def _ping(self, _request: web.Request) -> web.StreamResponse:
+        return self._json({"res": "pong"})
+
     async def _version(self, _request: web.Request) -> web.StreamResponse:
         return self._json(dict(zip(("major", "minor", "patch"), map(int, self.version.split(".")), strict=True)))
 
@@ -377,6 +417,9 @@ class ImmichSite:
     async def _script(_request: web.Request) -> web.StreamResponse:
         headers = {"Content-Encoding": "br", "Cache-Control": "public,max-age=31536000,immutable", "ETag": 'W/"1"'}
         return web.Response(body=SCRIPT, content_type="text/javascript", headers=headers)
+
+    async def _unknown(self, request: web.Request) -> web.StreamResponse:
+        return self._error(404, f"Cannot GET {request.path}")
 
     @staticmethod
     async def _page(_request: web.Request) -> web.StreamResponse:

@@ -167,6 +167,13 @@ def test_a_question_about_what_is_no_id_is_400(web: GatewayProcess, photos: Immi
     assert photos.seen[-1].target == "/api/assets/00000000-0000-4000-8000-000000000000"
 
 
+def test_a_question_with_a_body_is_not_kept_for_us(web: GatewayProcess, photos: ImmichSite) -> None:
+    url = f"{web.url}/api/immich-triton/reprocess/{photo_id(MINE)}"
+    assert requests.get(url, headers=OWNER, data=b"x" * 100, timeout=60).status_code == 404
+    assert requests.get(url, headers=OWNER, data=iter([b"x" * 100]), timeout=60).status_code == 404
+    assert [seen.method for seen in photos.seen] == ["GET", "GET"]
+
+
 def test_nothing_is_known_of_a_photo_that_nobody_ordered(web: GatewayProcess, photos: ImmichSite) -> None:
     photos.photos.append(Photo(NEVER_ORDERED))
     answer = requests.get(f"{web.url}/api/immich-triton/reprocess/{photo_id(NEVER_ORDERED)}", headers=OWNER, timeout=60)

@@ -53,10 +53,11 @@ class Reprocess:
         except Exception as error:  # noqa: BLE001 - whatever it is, the user gets what stock Immich answers
             stock_instead("an order to process photos again", error)
 
-    async def done(self) -> None:
+    def done(self) -> None:
         """Close the connections to Redis."""
         if self._kept is not None:
-            await self._kept.close()
+            create_task(self._kept.close(), name="close the client of Redis", keep_ref=True)
+            self._kept = None
 
     async def _order(self, request: Request) -> Response | None:
         order = tasks.parse(request.raw_content or b"")
@@ -92,8 +93,7 @@ class Reprocess:
         if self._kept is None or self._kept.url != url:
             from immich_triton.web.reprocessing import Reprocessing
 
-            if self._kept is not None:
-                create_task(self._kept.close(), name="close the client of Redis", keep_ref=True)
+            self.done()
             self._kept = Reprocessing(url)
         return self._kept
 

@@ -60,8 +60,12 @@ def is_order(request: Request) -> bool:
 
 
 def asked_about(request: Request) -> str | None:
-    """Return the id in a request for the state of a photo, as it came; None for any other request."""
-    found = STATUS.fullmatch(request.path) if request.method == "GET" else None
+    """Return the id in a request for the state of a photo, as it came; None for any other request.
+
+    One with a body is none of ours: the body would have to be kept.
+    """
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    found = STATUS.fullmatch(request.path) if request.method == "GET" and not has_body else None
     return found[1] if found else None
 
 
