@@ -6,6 +6,8 @@ with the caller's own credentials that the caller may have them.
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -70,7 +72,7 @@ class Reprocess:
             return respond.error(request, seen, 400, order.wrong)
         await for_each(order.photos, lambda photo: immich.may_change(photo, within=PATIENCE))
         try:
-            await self._reprocessing().start(immich, order.task, order.photos)
+            await (await self._reprocessing()).start(immich, order.task, order.photos)
         except NotPossible as reason:
             return _not_possible(request, seen, reason)
         return respond.as_sent(request, seen)
@@ -80,21 +82,22 @@ class Reprocess:
         immich = self._service.immich(request, caller_of(request))
         seen = await immich.may_change(photo, within=PATIENCE)
         try:
-            states = await self._reprocessing().states(immich, photo)
+            states = await (await self._reprocessing()).states(immich, photo)
         except NotPossible as reason:
             return _not_possible(request, seen, reason)
         return respond.as_json(request, seen, 200, {"assetId": photo, "tasks": states})
 
-    def _reprocessing(self) -> Reprocessing:
+    async def _reprocessing(self) -> Reprocessing:
         """Return what holds the connection, made when it is wanted first: its libraries are no use to most."""
         url = self._service.settings.redis_url
         if not url:
             raise NotConfigured("immich_web cannot reach Immich's queues: set web_redis_url to the Redis of Immich")
         if self._kept is None or self._kept.url != url:
-            from immich_triton.web.reprocessing import Reprocessing
-
-            self.done()
-            self._kept = Reprocessing(url)
+            # In a thread: it takes a fifth of a second, in which a page of pictures would wait.
+            module = await asyncio.to_thread(importlib.import_module, "immich_triton.web.reprocessing")
+            if self._kept is None or self._kept.url != url:
+                self.done()
+                self._kept = module.Reprocessing(url)
         return self._kept
 
 
