@@ -64,7 +64,7 @@ def test_values_in_other_units_and_words() -> None:
     ("value", "complaint"),
     [
         ("http://immich-redis:6379", "must be file:PATH or env:NAME"),
-        ("redis://", "must give an address like redis://immich-redis:6379/0"),
+        ("redis://", "must give an address like redis://redis:6379/0"),
         ("redis://immich-redis:port", "must give an address like"),
         ("unix://", "must give an address like"),
         ("redis://:hunter2@immich-redis:6379/0", "must not hold a password"),
@@ -80,7 +80,7 @@ def test_an_address_of_redis_that_is_none_or_shows_a_password_is_refused(value: 
 def test_an_address_of_redis_may_stand_elsewhere_with_its_password(tmp_path: Path) -> None:
     service = Service()
     with configured(service) as context:
-        for plain in ("redis://immich-redis:6379/0", "rediss://[::1]", "unix:///run/redis.sock", ""):
+        for plain in ("redis://redis:6379/0", "rediss://[::1]", "unix:///run/redis.sock", ""):
             context.options.update(web_redis_url=plain)
             assert service.settings.redis_url == plain
         context.options.update(web_redis_url=kept(tmp_path, "redis://:hunter2@immich-redis:6379/0"))
@@ -129,8 +129,8 @@ def test_an_option_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
 def test_the_documentation_has_every_option_and_every_way_to_switch_off() -> None:
     text = document_options.WEB.read_text(encoding="utf-8")
     assert document_options.updated_web(text) == text, "run: python scripts/lab/document_options.py"
-    for switch in ("web_ocr_prefix", "web_hybrid", "web_keep_host", "web_forwarded"):
-        assert f"`{switch}=off`" in text
+    for switch in ("web_ocr_prefix=off", "web_hybrid=off", "web_keep_host=off", "web_forwarded=off", "web_redis_url="):
+        assert f"`{switch}`" in text
 
 
 def test_the_gateway_of_the_machine_learning_loads_nothing_of_this() -> None:

@@ -36,7 +36,7 @@ class RedisUrl(Kind[str]):
         except ValueError:  # the port is no number
             usable = False
         if not usable or not (parts.path if parts.scheme == "unix" else parts.hostname):
-            raise ValueError(f"{name} must give an address like redis://immich-redis:6379/0")
+            raise ValueError(f"{name} must give an address like redis://redis:6379/0")
         if open_to_all and (parts.password is not None or "password" in parse_qs(parts.query)):
             raise ValueError(
                 f"{name} must not hold a password: everybody on this machine can read a command line. Write the whole "

@@ -86,7 +86,7 @@ class Settings(OptionSet):
         "web_redis_url",
         RedisUrl(),
         "",
-        "Address of Immich's Redis, e.g. redis://immich-redis:6379/0 (rediss:// with TLS, unix:// for a socket), by "
+        "Address of Immich's Redis, e.g. redis://redis:6379/0 (rediss:// with TLS, unix:// for a socket), by "
         "which single photos are processed again. With a password in it, it is given as file:PATH or env:NAME, where "
         "it stands. Empty: such orders get 501.",
     )
