@@ -129,7 +129,17 @@ def test_it_does_not_wait_behind_a_library_and_keeps_the_order_of_the_ids(
     assert site.jobs == [("Ocr", photo_id(number)) for number in (1, 0, 2, 3, 4, 5)]
 
 
-def test_many_photos_at_once_are_each_told_apart(web: GatewayProcess, site: ImmichSite, worker: Worker) -> None:
+def test_many_photos_at_once_are_all_seen_to_be_done(web: GatewayProcess, site: ImmichSite, worker: Worker) -> None:
+    site.photos = [Photo(number) for number in range(24)]
+    assert order(web, "refresh-clip", *range(24)).status_code == 204
+    found = [ended(web, "refresh-clip", number) for number in range(24)]
+    assert found == [{"state": "done", "verified": True, "message": ""}] * 24
+    assert [photo.embedded for photo in site.photos] == [1] * 24
+
+
+def test_of_many_photos_at_once_one_that_fails_is_not_taken_for_done(
+    web: GatewayProcess, site: ImmichSite, worker: Worker
+) -> None:
     """Two smart-search jobs run at a time, one of which finds no photo: only that one has failed."""
     site.photos = [Photo(number) for number in range(24)]
     worker.pause("smartSearch")

@@ -114,12 +114,12 @@ class Queues:
                 events.append((int(milliseconds), order.index(queue), int(count), (queue, fields)))
         return [event for *_, event in sorted(events, key=lambda one: one[:3])]
 
-    async def photo_of(self, queue: str, job: str) -> str | None:
-        """Return the photo that a job is for, None when the job is over."""
+    async def data_of(self, queue: str, job: str) -> dict[str, Any] | None:
+        """Return what a job was given, None when it is over."""
         async with _failing():
             data = await self._redis.hget(_key(queue, job), "data")
         found = orjson.loads(data) if data else None
-        return found.get("id") if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else None
 
     async def close(self) -> None:
         """Close the connections."""

@@ -80,14 +80,19 @@ class VectorWatch:
     async def _take(self, event: Event, vectors: Vectors) -> None:
         queue, fields = event
         kind, job = fields.get("event"), fields.get("jobId", "")
+        decided: Iterable[tuple[str, Verdict]] = ()
         if queue == DUPLICATES:
             if kind == "added":
-                photo = await self._queues.photo_of(DUPLICATES, job)
-                vectors.duplicates_sought(None if photo is None else REFRESH_CLIP.job_id(photo))
+                data = await self._queues.data_of(DUPLICATES, job)
+                decided = vectors.sought(None if data is None else REFRESH_CLIP.job_id(str(data.get("id"))))
         elif kind == "active":
-            vectors.began(job)
+            data = None if job in self._awaited else await self._queues.data_of(queue, job)
+            if data is None or data.get("source") == "upload":  # after others, of a whole library, nothing is sought
+                vectors.began(job)
         elif kind in ("completed", "failed"):
-            self._settle(job, RESULTS[vectors.ended(job)])
+            decided = vectors.ended(job)
+        for other, verdict in decided:
+            self._settle(other, RESULTS[verdict])
 
     async def _give_up_those_gone(self) -> None:
         """End the wait for jobs that were taken out of the queue, which no event tells."""
