@@ -54,6 +54,8 @@ class Photo:
     visibility: str = "timeline"
     second: int | None = None
     """When it was taken; its number, if nothing else is said."""
+    emptied: bool = False
+    """Whether Immich's search for text has lost it, until it is recognised again."""
     lost: Sequence[str] = ()
     """Lines that the next recognition will find."""
     read: int = 0
@@ -247,7 +249,7 @@ class ImmichSite:
         hits = [
             photo
             for photo in photos
-            if (not text or finds(text, photo.lines))
+            if (not text or (not photo.emptied and finds(text, photo.lines)))
             and (favorite is None or photo.favorite == favorite)
             and (not albums or set(albums) & set(photo.albums))
         ]
@@ -347,7 +349,7 @@ class ImmichSite:
         if photo and succeeded:
             if name == "Ocr":
                 photo.read += 1
-                photo.lines, photo.lost = photo.lost or photo.lines, ()
+                photo.lines, photo.lost, photo.emptied = photo.lost or photo.lines, (), False
             photo.embedded += name == "SmartSearch"
         return web.json_response({"succeeded": succeeded})
 

@@ -80,6 +80,23 @@ def test_of_all_photos_those_without_text_are_read_and_what_was_lost_is_told(
     assert run(option, "--dry-run")[1] == f"{photo_id(3)}\n"
 
 
+def test_photos_whose_text_immich_does_not_find_any_more_are_found_by_their_own_lines(
+    run: Run, site: ImmichSite
+) -> None:
+    site.photos = [
+        Photo(1, ["川味小馆", "宫保鸡丁", "38元"]),
+        Photo(2, ["川味小馆", "宫保鸡丁", "38元"], emptied=True),
+        Photo(3, ["emergency exit"], emptied=True, visibility="archive"),
+        Photo(4, ["emergency exit"], visibility="archive"),
+        Photo(5, ["38", "¥"], emptied=True),
+        Photo(6),
+    ]
+    assert run("--broken", "--dry-run")[1] == f"{photo_id(2)}\n{photo_id(3)}\n"
+    assert run("--broken")[0] == 0
+    assert [photo.read for photo in site.photos] == [0, 1, 1, 0, 0, 0]
+    assert run("--broken")[1] == "There is nothing to do.\n"
+
+
 def test_a_dry_run_names_the_photos_and_changes_nothing(run: Run, site: ImmichSite, queues: Redis) -> None:
     site.photos = [Photo(1), Photo(2)]
     before = queues.content()

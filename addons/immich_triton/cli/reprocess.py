@@ -13,7 +13,7 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,7 +24,7 @@ from immich_triton.core.direct_requests import on_loopback
 from immich_triton.immich import api_key
 from immich_triton.immich.api import ImmichError
 from immich_triton.immich.own_assets import OwnAssets
-from immich_triton.web.at_once import AT_ONCE
+from immich_triton.web.at_once import for_each
 from immich_triton.web.tasks import NOBODYS, REFRESH_CLIP, REFRESH_OCR, Task, photo_id
 
 TASKS: Final = {"ocr": (REFRESH_OCR,), "clip": (REFRESH_CLIP,), "both": (REFRESH_OCR, REFRESH_CLIP)}
@@ -33,6 +33,11 @@ PORTION: Final = 50
 
 PAUSE: Final = 0.2
 """Seconds between two looks at a photo."""
+
+TRIED: Final = 4
+"""Lines by which a photo is looked for, spread over all of them."""
+WORTH_LOOKING_FOR: Final = 4
+"""Letters and digits of a line; of fewer Immich's search makes too little."""
 
 SHOWN: Final = 20
 """Photos that are named of those that failed."""
@@ -73,9 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 1 when not every photo is done."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    chosen = [bool(options.ids), options.album is not None, options.search is not None, options.lost]
+    chosen = [bool(options.ids), options.album is not None, options.search is not None, options.lost, options.broken]
     if sum(chosen) != 1:
-        parser.error("choose photos by their ids, or by one of --album, --search and --lost")
+        parser.error("choose photos by their ids, or by one of --album, --search, --lost and --broken")
     if wrong := [one for one in options.ids if photo_id(one) is None]:
         parser.error(f"{wrong[0]!r} is no id of an asset")
     try:
@@ -113,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="all whose OCR is empty: those that a forced run (All) lost, and those without text, which only a new run "
         "tells apart",
+    )
+    parser.add_argument(
+        "--broken",
+        action="store_true",
+        help="all that have text which Immich's own search does not find, as after Refresh thumbnails and cropping",
     )
     parser.add_argument(
         "--limit", type=int, default=100, metavar="N", help="most photos of a search (default: %(default)s)"
@@ -165,26 +175,40 @@ async def _chosen(immich: OwnAssets, options: argparse.Namespace, console: Conso
         return list(dict.fromkeys(one.lower() for one in options.ids))
     if options.lost:
         with _progress("looking for photos without text", console) as progress:
-            return await _without_text(immich, progress)
+            return await _all_that(lambda photo: _has_no_text(immich, photo), immich, progress)
+    if options.broken:
+        with _progress("looking for text that is not found", console) as progress:
+            return await _all_that(lambda photo: _is_broken(immich, photo), immich, progress)
     found = immich.of_album(options.album) if options.album is not None else immich.found(options.search, options.limit)
     return [photo async for photo in found]
 
 
-async def _without_text(immich: OwnAssets, progress: Progress) -> list[str]:
+async def _all_that(holds: Callable[[str], Awaitable[bool]], immich: OwnAssets, progress: Progress) -> list[str]:
     bar = progress.add_task("", total=None)
     photos = [photo async for photo in immich.all()]
     progress.update(bar, total=len(photos))
-    empty: set[str] = set()
-    queue = iter(photos)
 
-    async def look() -> None:
-        for photo in queue:
-            if not await immich.has_text(photo):
-                empty.add(photo)
-            progress.advance(bar)
+    async def look(photo: str) -> bool:
+        found = await holds(photo)
+        progress.advance(bar)
+        return found
 
-    await asyncio.gather(*(look() for _ in range(AT_ONCE)))
-    return [photo for photo in photos if photo in empty]
+    found = await for_each(photos, look)
+    return [photo for photo in photos if found[photo]]
+
+
+async def _has_no_text(immich: OwnAssets, photo: str) -> bool:
+    return not await immich.lines(photo)
+
+
+async def _is_broken(immich: OwnAssets, photo: str) -> bool:
+    """Look for a photo by some of its own lines, each of which finds it where all is well.
+
+    Undoing a crop leaves in the search only what had been cropped away, so lines of all parts are tried.
+    """
+    lines = [line for line in await immich.lines(photo) if sum(map(str.isalnum, line)) >= WORTH_LOOKING_FOR]
+    some = {lines[at * (len(lines) - 1) // (TRIED - 1)] for at in range(TRIED)} if lines else set()
+    return not all([await immich.is_found_by(line, photo) for line in some])
 
 
 async def _process(immich: OwnAssets, task: Task, photos: Sequence[str], progress: Progress, patience: float) -> Report:

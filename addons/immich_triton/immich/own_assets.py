@@ -76,9 +76,18 @@ class OwnAssets(Immich):
                 return
             page = int(assets["nextPage"])
 
-    async def has_text(self, asset: str) -> bool:
-        """Return whether Immich has recognised text in an asset."""
-        return bool(await self._ask(text_of(asset).removeprefix(_API), "asset.read"))
+    async def lines(self, asset: str) -> list[str]:
+        """Return the lines of text that Immich has recognised in an asset, without those that are cropped away."""
+        rows = await self._ask(text_of(asset).removeprefix(_API), "asset.read")
+        return [row["text"] for row in rows if row.get("isVisible", True)]
+
+    async def is_found_by(self, line: str, asset: str) -> bool:
+        """Return whether Immich's search for text finds an asset by a line of it."""
+        for visibility in VISIBLE:
+            body = {"id": asset, "ocr": line, "size": 1, "visibility": visibility}
+            if (await self._ask(METADATA.removeprefix(_API), "asset.read", body))["assets"]["items"]:
+                return True
+        return False
 
     async def start_for(self, assets: Sequence[str], name: str) -> None:
         """Have a job done for *assets*, of all or of none."""
