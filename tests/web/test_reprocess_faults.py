@@ -36,16 +36,28 @@ def test_when_redis_refuses_it_is_503_and_no_password_is_shown(tmp_path: Path) -
     with running_redis(tmp_path) as queues, running_site(photos=[Photo(MINE)]) as site:
         where = kept(tmp_path, f"redis://:very-secret@127.0.0.1:{queues.port}/0")
         with running_web(tmp_path, site.url, web_redis_url=where) as web:
+            complaint = "photos cannot be processed again: Redis did not answer as it should (AuthenticationError)"
+            assert eventually(lambda: complaint in web.log), "it is said at the start"
             answer = order(web.url)
             assert (answer.status_code, "AuthenticationError" in answer.json()["message"]) == (503, True)
-            assert "photos cannot be processed again" in web.whole_log()
+            assert web.whole_log().count(complaint) == 2
             assert "very-secret" not in answer.text + web.log
             assert KEY not in web.log
 
 
+def test_at_the_start_it_is_said_that_the_queues_are_there(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as queues, running_site() as site:
+        for queue in ("ocr", "smartSearch"):
+            queues.client.hset(f"immich_bull:{queue}:meta", mapping={"version": "bullmq:5.74.1"})
+        with running_web(tmp_path, site.url, web_redis_url=queues.url) as web:
+            assert eventually(lambda: "Immich's queues are there, kept by bullmq:5.74.1" in web.log)
+            queues.client.shutdown(nosave=True)
+            assert requests.get(f"{web.url}/photos", timeout=60).status_code == 200
+
+
 PLANTED = """
 import immich_web
-from immich_triton.web import tasks
+from immich_triton.web.reprocessing import tasks
 
 def planted(*arguments):
     raise ZeroDivisionError("planted: " + repr(arguments))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from immich_triton.web import vectors as module
-from immich_triton.web.vectors import Vectors, Verdict
+from immich_triton.web.reprocessing import vectors as module
+from immich_triton.web.reprocessing.vectors import Vectors, Verdict
 
 
 def told(vectors: Vectors, events: str) -> dict[str, Verdict]:

@@ -133,6 +133,16 @@ def test_the_documentation_has_every_option_and_every_way_to_switch_off() -> Non
         assert f"`{switch}`" in text
 
 
+def test_the_site_loads_the_libraries_of_redis_only_when_it_has_one() -> None:
+    program = "import sys, immich_web; print([*sys.modules])"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ADDON.parent, capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = set(ast.literal_eval(ended.stdout))
+    assert "immich_triton.web.reprocess" in loaded
+    assert not [name for name in loaded if name.startswith(("redis", "bullmq"))]
+
+
 def test_the_gateway_of_the_machine_learning_loads_nothing_of_this() -> None:
     program = "import sys, immich_ml; print([*sys.modules])"
     ended = subprocess.run(

@@ -25,7 +25,7 @@ from immich_triton.immich import api_key
 from immich_triton.immich.api import ImmichError
 from immich_triton.immich.own_assets import OwnAssets
 from immich_triton.web.at_once import for_each
-from immich_triton.web.tasks import NOBODYS, REFRESH_CLIP, REFRESH_OCR, Task, photo_id
+from immich_triton.web.reprocessing.tasks import NOBODYS, REFRESH_CLIP, REFRESH_OCR, Task, photo_id
 
 TASKS: Final = {"ocr": (REFRESH_OCR,), "clip": (REFRESH_CLIP,), "both": (REFRESH_OCR, REFRESH_CLIP)}
 PORTION: Final = 50

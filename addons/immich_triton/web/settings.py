@@ -7,7 +7,7 @@ from typing import Final
 
 from immich_triton.core.option_kinds import Integer, Milliseconds, Number, OnOff
 from immich_triton.core.options import OptionSet, option
-from immich_triton.web.redis_url import RedisUrl
+from immich_triton.web.reprocessing.redis_url import RedisUrl
 
 WEIGHT: Final = Number(0, 100)
 

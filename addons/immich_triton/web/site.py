@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from immich_triton.immich.api import METADATA, SMART
-from immich_triton.web import tasks
 from immich_triton.web.failopen import stock_instead
+from immich_triton.web.reprocessing import tasks
 from immich_triton.web.small_json import is_small_json
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from immich_triton.web.tasks import Task
+from immich_triton.web.reprocessing.tasks import Task
 
 KEPT: Final = 24 * 3600.0
 """Seconds: a paused queue may be resumed the next day."""
@@ -78,6 +78,11 @@ class Runs:
         while len(self._runs) >= self._most:
             self._runs.popitem(last=False)
         self._runs[key] = self._clock(), run
+
+    def drop(self, task: Task, photos: Iterable[str]) -> None:
+        """Forget runs that did not come about."""
+        for photo in photos:
+            self._runs.pop((task.name, photo), None)
 
     def get(self, task: Task, photo: str) -> Run | None:
         """Return the last run, unless it is too old."""

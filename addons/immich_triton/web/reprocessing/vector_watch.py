@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton.web import runs
-from immich_triton.web.bull import DUPLICATES, Event, Queues
-from immich_triton.web.not_possible import RedisFailed
-from immich_triton.web.tasks import REFRESH_CLIP
-from immich_triton.web.vectors import Vectors, Verdict
+from immich_triton.web.reprocessing import runs
+from immich_triton.web.reprocessing.bull import DUPLICATES, Event, Queues
+from immich_triton.web.reprocessing.not_possible import RedisFailed
+from immich_triton.web.reprocessing.tasks import REFRESH_CLIP
+from immich_triton.web.reprocessing.vectors import Vectors, Verdict
 
 if TYPE_CHECKING:
     import asyncio

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from immich_triton.immich.api import Unreachable
 from immich_triton.web.at_once import for_each
-from immich_triton.web.bull import Queues
 from immich_triton.web.immich import Immich, Refused
-from immich_triton.web.runs import UNSEEN, Run, Runs, fingerprint
-from immich_triton.web.tasks import REFRESH_CLIP, REFRESH_OCR, TASKS, Task
-from immich_triton.web.vector_watch import VectorWatch
+from immich_triton.web.reprocessing.bull import Queues
+from immich_triton.web.reprocessing.not_possible import NotPossible
+from immich_triton.web.reprocessing.runs import UNSEEN, Run, Runs, fingerprint
+from immich_triton.web.reprocessing.tasks import REFRESH_CLIP, REFRESH_OCR, TASKS, Task
+from immich_triton.web.reprocessing.vector_watch import VectorWatch
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ PATIENCE: Final = 30.0
 """Seconds to read the text of a photo; it takes a few milliseconds."""
 
 
-class Reprocessing:
+class Orders:
     """What needs the Redis at *url*. Methods raise `NotPossible` and `Unreachable`."""
 
     def __init__(self, url: str) -> None:
@@ -31,6 +32,11 @@ class Reprocessing:
         self._runs = Runs()
         self._vectors = VectorWatch(self._queues, self._runs)
         self._one_by_one = asyncio.Lock()  # who clicks twice orders once
+
+    async def look(self) -> str:
+        """Return the version of the BullMQ that keeps Immich's queues; every start looks too."""
+        versions = [await self._queues.check(task.queue) for task in TASKS.values()]
+        return versions[0]
 
     async def start(self, immich: Immich, task: Task, photos: Sequence[str]) -> None:
         """Put a job for each of *photos* into Immich's queue, unless it is there already.
@@ -50,7 +56,11 @@ class Reprocessing:
                 self._runs.put(task, photo, Run(before.get(photo)))
             if task is REFRESH_CLIP:
                 await self._vectors.expect(new)
-            await self._queues.add(task, photos)
+            try:
+                await self._queues.add(task, photos)
+            except NotPossible:
+                self._runs.drop(task, new)
+                raise
         there = sum(state is not None for state in found.values())
         logger.info("%s: %d put in front of Immich's queue, %d were there", task.name, len(photos) - there, there)
 

@@ -18,8 +18,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from immich_triton.web.not_possible import RedisFailed, UnknownLayout
-from immich_triton.web.tasks import Task
+from immich_triton.web.reprocessing.not_possible import RedisFailed, UnknownLayout
+from immich_triton.web.reprocessing.tasks import Task
 
 PREFIX: Final = "immich_bull"
 KNOWN: Final = ((5, 74), (5, 80))
@@ -51,8 +51,8 @@ class Queues:
         )
         self._queues: dict[str, Any] = {}
 
-    async def check(self, queue: str) -> None:
-        """Raise `UnknownLayout` unless the queue is one of Immich's, in a layout that we know."""
+    async def check(self, queue: str) -> str:
+        """Return the version of BullMQ that keeps a queue. Raises `UnknownLayout` if it is none that we know."""
         async with _failing():
             found = await self._redis.hget(_key(queue, "meta"), "version")
         if found is None:
@@ -64,6 +64,7 @@ class Queues:
                 f"the queue is kept by {found[:40]!r}, and known here are bullmq {first} to {last}: "
                 "a job could be lost in a layout that is not known, so none is added"
             )
+        return str(found)
 
     async def add(self, task: Task, photos: Sequence[str]) -> None:
         """Put one job for each photo in front of all that wait, so that it need not wait behind a whole library.
