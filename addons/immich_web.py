@@ -1,10 +1,11 @@
-"""Search in front of the Immich server: `ocr:`, hybrid ranking; everything else of the site passes through.
+"""In front of the Immich server: `ocr:`, hybrid ranking, one photo again; everything else of the site passes through.
 
 mitmdump -s addons/immich_web.py --mode reverse:http://immich-server:2283 -p 2284
 """
 
 from immich_triton.web.configuration import Configuration
 from immich_triton.web.quiet import Quiet
+from immich_triton.web.reprocess import Reprocess
 from immich_triton.web.search import Search
 from immich_triton.web.service import Service
 from immich_triton.web.site import Site
@@ -19,4 +20,5 @@ addons = [
     Site(service),
     Sockets(),
     Search(service),
+    Reprocess(service),
 ]

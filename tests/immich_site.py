@@ -22,6 +22,8 @@ from background_loop import in_background
 
 KEY: Final = "key-of-the-first-user"
 OTHER_KEY: Final = "key-of-the-second-user"
+WEAK_KEY: Final = "another-key-of-the-first-user"
+"""Gives what the double's ``lacking`` does not name."""
 
 SCRIPT: Final = b"\x1b\x07\x00\xf8" + b"brotli, as built" * 300
 """Bytes of a script that was compressed when the web app was built: to be passed on as they are."""
@@ -29,6 +31,7 @@ PAGE: Final = (
     b'<!doctype html><html><head><link rel="stylesheet" href="/custom.css" /></head><body>Immich</body></html>'
 )
 PICTURE: Final = bytes(range(256)) * 4096
+OWN_JOBS: Final = ("refresh-faces", "refresh-metadata", "regenerate-thumbnail", "transcode-video")
 UNKNOWN_TO_SMART: Final = ("id", "description", "originalFileName", "checksum", "order", "withPeople")
 
 
@@ -52,15 +55,32 @@ class Photo:
     favorite: bool = False
     albums: tuple[str, ...] = ()
     hidden_lines: Sequence[str] = ()
+    locked: bool = False
+    visibility: str = "timeline"
+    second: int | None = None
+    """When it was taken; its number, if nothing else is said."""
+    emptied: bool = False
+    """Whether Immich's search for text has lost it, until it is recognised again."""
+    lost: Sequence[str] = ()
+    """Lines that the next recognition will find."""
+    read: int = 0
+    """How often its text was recognised again, and its vector made."""
+    embedded: int = 0
 
     @property
     def id(self) -> str:
         """Return its id."""
         return photo_id(self.number)
 
+    @property
+    def taken(self) -> str:
+        """Return when it was taken, as Immich writes times."""
+        second = self.number if self.second is None else self.second
+        return f"2025-01-01T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}.000Z"
+
     def as_json(self, *, exif: bool) -> dict[str, Any]:
         """Return it with the keys that both searches give."""
-        date = f"2025-01-01T{self.number // 3600:02}:{self.number // 60 % 60:02}:{self.number % 60:02}.000Z"
+        date = self.taken
         photo: dict[str, Any] = {
             "id": self.id,
             "createdAt": date,
@@ -78,7 +98,7 @@ class Photo:
             "isFavorite": self.favorite,
             "isArchived": False,
             "isTrashed": False,
-            "visibility": "timeline",
+            "visibility": self.visibility,
             "duration": "0:00:00.00000",
             "livePhotoVideoId": None,
             "people": [],
@@ -128,6 +148,12 @@ class ImmichSite:
     """Statuses that requests get, by a piece of their path."""
     refuse_ids: bool = False
     """Whether a metadata search with ``id`` gets 400."""
+    lacking: set[str] = field(default_factory=set)
+    """Permissions that `WEAK_KEY` has not."""
+    jobs: list[tuple[str, str]] = field(default_factory=list)
+    """Names of Immich's own jobs that were ordered, and of jobs that were taken from its queues; with the photo."""
+    albums: dict[str, str] = field(default_factory=dict)
+    """Names by id."""
     album_members: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     uploads: list[tuple[int, str]] = field(default_factory=list)
@@ -136,6 +162,10 @@ class ImmichSite:
     def new(self) -> bool:
         """Whether it understands ``filter``."""
         return self.version >= "3.2"
+
+    @property
+    def _correlation(self) -> str:
+        return "x-immich-cid" if self.version < "3" else "X-Correlation-ID"
 
     def of(self, piece: str) -> list[Seen]:
         """Return the requests to paths with *piece*."""
@@ -151,9 +181,15 @@ class ImmichSite:
             ("GET", "/api/users/me"): self._me,
             ("GET", "/api/assets/{id}/original"): self._original,
             ("POST", "/api/assets"): self._upload,
+            ("POST", "/api/assets/jobs"): self._order,
+            ("PUT", "/api/assets/{id}"): self._change,
+            ("GET", "/api/albums"): self._albums,
+            ("POST", "/double/job"): self._job,
             ("GET", "/api/server/version"): self._version,
+            ("GET", "/api/server/ping"): self._ping,
             ("GET", "/api/socket.io/"): self._socket,
             ("GET", "/_app/immutable/{name}"): self._script,
+            ("GET", "/api/{tail:.*}"): self._unknown,
             ("GET", "/{tail:.*}"): self._page,
         }
         for (method, path), handler in routes.items():
@@ -205,7 +241,14 @@ class ImmichSite:
             return self._error(400, "Not found or no asset.read access")
         if "id" in body:
             photos = [photo for photo in photos if photo.id == body["id"]]
-        return self._results(body, sorted(photos, key=lambda photo: -photo.number), default=250)
+        if "visibility" in body:
+            photos = [photo for photo in photos if photo.visibility == body["visibility"]]
+        if "takenBefore" in body:
+            photos = [photo for photo in photos if photo.taken <= body["takenBefore"]]
+        photos.sort(key=lambda photo: photo.number, reverse=True)
+        if self.version < "3" and len(self.seen) % 2:
+            photos.reverse()  # there is no order among those of the same time
+        return self._results(body, sorted(photos, key=lambda photo: photo.taken, reverse=True), default=250)
 
     def _results(self, body: dict[str, Any], photos: list[Photo], *, default: int) -> web.StreamResponse:
         filters = body.get("filter") if self.new else None
@@ -215,7 +258,7 @@ class ImmichSite:
         hits = [
             photo
             for photo in photos
-            if (not text or finds(text, photo.lines))
+            if (not text or (not photo.emptied and finds(text, photo.lines)))
             and (favorite is None or photo.favorite == favorite)
             and (not albums or set(albums) & set(photo.albums))
         ]
@@ -259,29 +302,91 @@ class ImmichSite:
         cookie = re.search(r"immich_access_token=([^;]+)", request.headers.get("cookie", ""))
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         given = request.headers.get("x-api-key") or request.query.get("apiKey") or (cookie[1] if cookie else bearer)
-        return given if given in (KEY, OTHER_KEY) else ""
+        return KEY if given == WEAK_KEY else given if given in (KEY, OTHER_KEY) else ""
 
     @staticmethod
     def _by_link(request: web.Request) -> bool:
-        return "key" in request.query
+        return "key" in request.query or "x-immich-share-key" in request.headers
 
     async def _ocr(self, request: web.Request) -> web.StreamResponse:
-        photo = next((photo for photo in self.photos if photo.id == request.match_info["id"]), None)
-        if photo is None or photo.owner != self._caller(request):
+        if refusal := self._may_not(request, "asset.read"):
+            return refusal
+        photo = self._photo(request.match_info["id"])
+        if photo is None or photo.owner != self._caller(request) or photo.locked:
             return self._error(400, "Not found or no asset.read access")
         lines = [(line, True) for line in photo.lines] + [(line, False) for line in photo.hidden_lines]
         corners = dict.fromkeys(("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4"), 0.5)
         rows = [
-            {"id": str(uuid.uuid4()), "assetId": photo.id, **corners, "boxScore": 0.9, "textScore": 0.9}
-            | {"text": line, "isVisible": visible}
-            for line, visible in lines
+            {"id": str(uuid.uuid5(uuid.UUID(photo.id), f"{photo.read} {at}")), "assetId": photo.id}
+            | {**corners, "boxScore": 0.9, "textScore": 0.9, "text": line, "isVisible": visible}
+            for at, (line, visible) in enumerate(lines)
         ]
         return self._json(rows)
 
+    # Jobs
+
+    async def _change(self, request: web.Request) -> web.StreamResponse:
+        if refusal := self._may_not(request, "asset.update"):
+            return refusal
+        try:
+            wanted = uuid.UUID(request.match_info["id"])
+        except ValueError:
+            return self._invalid("id", "Invalid UUID")
+        photo = self._photo(str(wanted))
+        if photo is None or photo.owner != self._caller(request) or photo.locked:
+            return self._error(400, "Not found or no asset.update access")
+        return self._json(photo.as_json(exif=True))
+
+    async def _order(self, request: web.Request) -> web.StreamResponse:
+        if refusal := self._may_not(request, "job.create"):
+            return refusal
+        body = await request.json()
+        if body.get("name") not in OWN_JOBS:
+            return self._invalid("name", "Invalid option: expected one of " + "|".join(OWN_JOBS))
+        photos = [self._photo(one) for one in body["assetIds"]]
+        if not all(photo and photo.owner == self._caller(request) and not photo.locked for photo in photos):
+            return self._error(400, "Not found or no asset.update access")
+        self.jobs += [(body["name"], one) for one in body["assetIds"]]
+        return web.Response(status=204, headers={self._correlation: "abc123"})
+
+    async def _job(self, request: web.Request) -> web.StreamResponse:
+        """Do a job that `immich_queues` took from a queue; say whether it succeeded."""
+        job = await request.json()
+        name, photo = job["name"], self._photo(job["data"]["id"])
+        self.jobs.append((name, job["data"]["id"]))
+        succeeded = photo is not None and (name == "AssetDetectDuplicates" or not self.ml_is_down)
+        if photo and succeeded:
+            if name == "Ocr":
+                photo.read += 1
+                photo.lines, photo.lost, photo.emptied = photo.lost or photo.lines, (), False
+            photo.embedded += name == "SmartSearch"
+        return web.json_response({"succeeded": succeeded})
+
+    def _photo(self, wanted: str) -> Photo | None:
+        return next((photo for photo in self.photos if photo.id == wanted.lower()), None)
+
+    def _may_not(self, request: web.Request, permission: str) -> web.StreamResponse | None:
+        """Return the refusal of who has no login, or a key without *permission*; a shared link has none of ours."""
+        if self._by_link(request):
+            return self._error(403, "Forbidden")
+        if self._caller(request) == "":
+            return self._error(401, "Invalid API key" if "x-api-key" in request.headers else "Authentication required")
+        if request.headers.get("x-api-key") == WEAK_KEY and permission in self.lacking:
+            return self._error(403, f"Missing required permission: {permission}")
+        return None
+
+    # Who and what there is
+
     async def _me(self, request: web.Request) -> web.StreamResponse:
-        if not (caller := self._caller(request)):
-            return self._error(401, "Authentication required")
-        return self._json({"id": user_id(caller), "name": "somebody"})
+        return self._may_not(request, "user.read") or self._json(
+            {"id": user_id(self._caller(request)), "name": "somebody"}
+        )
+
+    async def _albums(self, request: web.Request) -> web.StreamResponse:
+        if refusal := self._may_not(request, "album.read"):
+            return refusal
+        mine = not request.query.get("shared")
+        return self._json([{"id": one, "albumName": name} for one, name in self.albums.items() if mine])
 
     # The rest of the site
 
@@ -305,6 +410,9 @@ class ImmichSite:
         self.uploads.append((size, digest.hexdigest()))
         return self._json({"id": photo_id(size), "status": "created"}, 201)
 
+    async def _ping(self, _request: web.Request) -> web.StreamResponse:
+        return self._json({"res": "pong"})
+
     async def _version(self, _request: web.Request) -> web.StreamResponse:
         return self._json(dict(zip(("major", "minor", "patch"), map(int, self.version.split(".")), strict=True)))
 
@@ -323,6 +431,9 @@ class ImmichSite:
         headers = {"Content-Encoding": "br", "Cache-Control": "public,max-age=31536000,immutable", "ETag": 'W/"1"'}
         return web.Response(body=SCRIPT, content_type="text/javascript", headers=headers)
 
+    async def _unknown(self, request: web.Request) -> web.StreamResponse:
+        return self._error(404, f"Cannot GET {request.path}")
+
     @staticmethod
     async def _page(_request: web.Request) -> web.StreamResponse:
         return web.Response(
@@ -332,9 +443,8 @@ class ImmichSite:
     # Answers
 
     def _json(self, content: Any, status: int = 200) -> web.Response:
-        correlation = "x-immich-cid" if self.version < "3" else "X-Correlation-ID"
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-        headers = {correlation: "abc123", "ETag": f'"{hashlib.sha256(text.encode()).hexdigest()[:12]}"'}
+        headers = {self._correlation: "abc123", "ETag": f'"{hashlib.sha256(text.encode()).hexdigest()[:12]}"'}
         headers["Vary"] = "Accept-Encoding"
         response = web.Response(status=status, text=text, content_type="application/json", headers=headers)
         if len(text) > 1024:

@@ -74,6 +74,34 @@ def test_the_address_of_the_database_is_read_from_its_place_and_not_shown(tmp_pa
         assert "geheim" not in repr(service.settings) + repr(context.options.web_database_url)
 
 
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("http://immich-redis:6379", "must be file:PATH or env:NAME"),
+        ("redis://", "must give an address like redis://redis:6379/0"),
+        ("redis://immich-redis:port", "must give an address like"),
+        ("unix://", "must give an address like"),
+        ("redis://:hunter2@immich-redis:6379/0", "must not hold a password"),
+        ("unix:///run/redis.sock?password=hunter2", "must not hold a password"),
+    ],
+)
+def test_an_address_of_redis_that_is_none_or_shows_a_password_is_refused(value: str, complaint: str) -> None:
+    with configured() as context, pytest.raises(Exception, match=complaint) as refused:
+        context.options.update(web_redis_url=value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_an_address_of_redis_may_stand_elsewhere_with_its_password(tmp_path: Path) -> None:
+    service = Service()
+    with configured(service) as context:
+        for plain in ("redis://redis:6379/0", "rediss://[::1]", "unix:///run/redis.sock", ""):
+            context.options.update(web_redis_url=plain)
+            assert service.settings.redis_url == plain
+        context.options.update(web_redis_url=kept(tmp_path, "redis://:hunter2@immich-redis:6379/0"))
+        assert service.settings.redis_url == "redis://:hunter2@immich-redis:6379/0"
+        assert "hunter2" not in repr(service.settings)
+
+
 def test_mitmproxy_is_set_for_a_site() -> None:
     with configured() as context:
         options = context.options
@@ -115,8 +143,18 @@ def test_an_option_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
 def test_the_documentation_has_every_option_and_every_way_to_switch_off() -> None:
     text = document_options.WEB.read_text(encoding="utf-8")
     assert document_options.updated_web(text) == text, "run: python scripts/lab/document_options.py"
-    for switch in ("web_ocr_prefix", "web_hybrid", "web_keep_host", "web_forwarded"):
-        assert f"`{switch}=off`" in text
+    for switch in ("web_ocr_prefix=off", "web_hybrid=off", "web_keep_host=off", "web_forwarded=off", "web_redis_url="):
+        assert f"`{switch}`" in text
+
+
+def test_the_site_loads_the_libraries_of_redis_only_when_it_has_one() -> None:
+    program = "import sys, immich_web; print([*sys.modules])"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ADDON.parent, capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = set(ast.literal_eval(ended.stdout))
+    assert "immich_triton.web.reprocess" in loaded
+    assert not [name for name in loaded if name.startswith(("redis", "bullmq"))]
 
 
 def test_the_gateway_of_the_machine_learning_loads_nothing_of_this() -> None:
@@ -126,4 +164,5 @@ def test_the_gateway_of_the_machine_learning_loads_nothing_of_this() -> None:
     )
     loaded = set(ast.literal_eval(ended.stdout))
     assert "immich_triton.ml.gateway" in loaded
-    assert not [name for name in loaded if name.startswith(("immich_triton.web.", "rjieba", "opencc", "asyncpg"))]
+    others = ("rjieba", "opencc", "asyncpg", "redis", "bullmq")
+    assert not [name for name in loaded if name.startswith(("immich_triton.web.", *others))]

@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "predict": Command("predict", "ask an Immich machine-learning server about one image or query"),
     "compare": Command("compare", "compare two servers on your own photos, with a report", environment.Needs.PICTURES),
     "reindex": Command("reindex", "have Immich compute again what a new model must answer", environment.Needs.PICTURES),
+    "reprocess": Command("reprocess", "have Immich process chosen photos again, and see what comes of it"),
     "ledger": Command("ledger", "show or give up the CLIP names that the gateway owns"),
     "health": Command("health", "tell whether a running gateway is ready (the container's health check)"),
 }

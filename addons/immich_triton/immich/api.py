@@ -6,9 +6,10 @@ use this. A program runs a call with `asyncio.run`: the few that there are need 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 import aiohttp
@@ -20,6 +21,9 @@ KEY_HEADER: Final = "x-api-key"
 SMART: Final = "/api/search/smart"
 METADATA: Final = "/api/search/metadata"
 """The two searches, as every client of Immich spells them."""
+
+JOBS: Final = "/api/assets/jobs"
+"""Where the owner of photos has a job done for them again: ``{"assetIds": […], "name": "refresh-faces"}``."""
 
 TIMEOUT: Final = 30.0
 LARGEST: Final = 4 << 20
@@ -55,7 +59,11 @@ class Unreachable(Exception):  # noqa: N818 - Immich is; who passes on what it s
 
 
 class ImmichError(Exception):
-    """Immich cannot be asked, or refuses; the text says what and how to resolve it."""
+    """Immich cannot be asked, or refuses; the text says what and how to resolve it. *status* is 0 without an answer."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class AlreadyRunning(ImmichError):  # noqa: N818 - what was asked for is being done
@@ -113,9 +121,14 @@ async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(read)
 
 
+def asset(photo: str) -> str:
+    """Return the path of a photo or video."""
+    return f"/api/assets/{quote(photo, safe='')}"
+
+
 def text_of(photo: str) -> str:
     """Return the path of the text in a photo."""
-    return f"/api/assets/{quote(photo, safe='')}/ocr"
+    return f"{asset(photo)}/ocr"
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,9 @@ class Immich:
     With *trust_env* it is asked as HTTP_PROXY and NO_PROXY say. What is asked raises `ImmichError`, and LookupError,
     TypeError, ValueError or AttributeError for what no Immich says.
     """
+
+    whose_key: ClassVar[str] = "an administrator's, "
+    """What a refusal for want of rights says of the key that is needed."""
 
     def __init__(self, url: str, key: str, *, trust_env: bool = False) -> None:
         self._base = url.rstrip("/").removesuffix("/api") + "/api"
@@ -194,11 +210,16 @@ class Immich:
             "PUT", f"/jobs/{QUEUES[task].name}", "job.create", {"command": "start", "force": everything}
         )
 
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        async with aiohttp.ClientSession(trust_env=self._trust_env) as session:
+            yield session
+
     async def _machine_learning(self) -> Any:
         return (await self._ask("/system-config", "systemConfig.read"))["machineLearning"]
 
-    async def _ask(self, path: str, permission: str = "") -> Any:
-        answer = await self._exchange("GET", path, permission)
+    async def _ask(self, path: str, permission: str = "", body: Mapping[str, Any] | None = None) -> Any:
+        answer = await self._exchange("GET" if body is None else "POST", path, permission, body)
         try:
             return orjson.loads(answer.content)
         except orjson.JSONDecodeError:
@@ -207,7 +228,7 @@ class Immich:
     async def _exchange(self, method: str, path: str, permission: str, body: Mapping[str, Any] | None = None) -> Answer:
         url = self._base + path
         try:
-            async with aiohttp.ClientSession(trust_env=self._trust_env) as session:
+            async with self._session() as session:
                 answer = await exchange(
                     session,
                     method,
@@ -222,15 +243,14 @@ class Immich:
         except Unreachable as error:
             raise ImmichError(f"{url} cannot be reached: {error}") from error
         if answer.status == UNAUTHORIZED:
-            raise ImmichError(f"{url}: Immich does not accept the API key")
+            raise ImmichError(f"{url}: Immich does not accept the API key", answer.status)
         if answer.status == FORBIDDEN:
-            raise ImmichError(
-                f"{url}: the API key may not do this; it must be an administrator's, with the permission {permission}"
-            )
+            text = f"{url}: the API key may not do this; it must be {self.whose_key}with the permission {permission}"
+            raise ImmichError(text, answer.status)
         if not 200 <= answer.status < 300:
             message = _message(answer.content)
             kind = AlreadyRunning if answer.status == 400 and "already running" in message else ImmichError
-            raise kind(f"{url}: Immich answered {answer.status}: {message}")
+            raise kind(f"{url}: Immich answered {answer.status}: {message}", answer.status)
         return answer
 
 

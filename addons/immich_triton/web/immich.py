@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import orjson
 
-from immich_triton.immich.api import Answer, Unreachable, exchange, text_of
+from immich_triton.immich.api import JOBS, Answer, Unreachable, asset, exchange, text_of
 
 if TYPE_CHECKING:
     from immich_triton.web.caller import Caller
@@ -95,6 +95,32 @@ class Immich:
         if answer.status != 200:
             raise Refused(answer)
         return str(orjson.loads(answer.content)["id"])
+
+    async def may_start_jobs(self, *, within: float) -> Answer:
+        """Return Immich's answer to an order of nothing: 204 for who may start jobs for assets. Raises `Refused`."""
+        body = orjson.dumps({"assetIds": [], "name": "refresh-metadata"})
+        return self._expect(204, await self._ask("POST", JOBS, body, within))
+
+    async def may_change(self, photo: str, *, within: float) -> Answer:
+        """Change nothing in a photo, which only its owner may do, and leaves no trace. Raises like `search`.
+
+        *photo* is a UUID in lower case.
+        """
+        answer = self._expect(200, await self._ask("PUT", asset(photo), b"{}", within))
+        if orjson.loads(answer.content)["id"] != photo:
+            raise ValueError("the answer to an empty change is not about the photo that was asked for")
+        return answer
+
+    async def lines_as_rows(self, photo: str, *, within: float) -> list[str]:
+        """Return the ids of the rows with the lines of text in a photo. Raises like `search`."""
+        answer = self._expect(200, await self._ask("GET", text_of(photo), None, within))
+        return [str(row["id"]) for row in orjson.loads(answer.content)]
+
+    @staticmethod
+    def _expect(status: int, answer: Answer) -> Answer:
+        if answer.status != status:
+            raise Refused(answer)
+        return answer
 
     async def _ask(self, method: str, path: str, content: bytes | None, within: float) -> Answer:
         query = f"?{self._caller.query}" if self._caller.query else ""

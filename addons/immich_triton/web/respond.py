@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
@@ -19,6 +20,9 @@ OF_THE_BODY: Final = frozenset(
 
 WORTH_PACKING: Final = 1024
 """Bytes; Immich compresses from here on too."""
+
+CORRELATION_OF_2: Final = "x-immich-cid"
+"""A header on every answer of Immich 2.x; 3.x has another."""
 
 GZIP: Final = 16 + zlib.MAX_WBITS
 
@@ -51,8 +55,27 @@ def as_sent(request: Request, answer: Answer, content: bytes | None = None) -> R
             headers.add("vary", "Accept-Encoding")
     response = Response.make(answer.status, b"", headers)
     response.raw_content = content
-    response.headers["content-length"] = str(len(content))
+    if answer.status == 204:
+        del response.headers["content-length"]  # RFC 9110, 8.6
+    else:
+        response.headers["content-length"] = str(len(content))
     return response
+
+
+def error(request: Request, seen: Answer, status: int, message: str) -> Response:
+    """Return an error in the shape of the Immich that gave the answer *seen* to the same request."""
+    headers = {name.lower(): value for name, value in seen.headers}
+    body: dict[str, Any] = {"message": message}
+    if CORRELATION_OF_2 in headers:  # since 3.0 an error is its message alone
+        body |= {"error": HTTPStatus(status).phrase, "statusCode": status, "correlationId": headers[CORRELATION_OF_2]}
+    return as_json(request, seen, status, body)
+
+
+def as_json(request: Request, seen: Answer, status: int, body: object) -> Response:
+    """Return *body* with the headers that Immich gave to *seen*."""
+    kept = tuple((name, value) for name, value in seen.headers if name.lower() != "content-type")
+    answer = Answer(status, (*kept, ("Content-Type", "application/json; charset=utf-8")), orjson.dumps(body))
+    return as_sent(request, answer)
 
 
 def _reads_gzip(request: Request) -> bool:

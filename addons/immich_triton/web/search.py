@@ -13,6 +13,7 @@ from immich_triton.web.pager import Pager
 from immich_triton.web.question import parse
 from immich_triton.web.ranking import Ranking
 from immich_triton.web.respond import as_sent
+from immich_triton.web.site import is_search
 from immich_triton.web.text_side import NotUnderstood
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Search:
 
     async def request(self, flow: HTTPFlow) -> None:
         """Answer a search whose body was kept for us, or let it go on to Immich."""
-        if flow.request.stream or flow.response or flow.error or flow.request.method != "POST":
+        if flow.request.stream or flow.response or flow.error or not is_search(flow.request):
             return
         try:
             await self._search(flow)

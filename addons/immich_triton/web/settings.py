@@ -7,6 +7,7 @@ from typing import Final
 
 from immich_triton.core.option_kinds import Integer, Milliseconds, Number, OnOff, Secret
 from immich_triton.core.options import OptionSet, option
+from immich_triton.web.reprocessing.redis_url import RedisUrl
 
 WEIGHT: Final = Number(0, 100)
 
@@ -91,6 +92,14 @@ class Settings(OptionSet):
         "postgresql://immich_triton:PASSWORD@database:5432/immich, for the read-only role of deploy/sql/install.sql. "
         "With it searches find what Immich's own do not: single characters, both Chinese scripts, photos whose search "
         "text is lost. Empty: the text is read by Immich's API.",
+    )
+    redis_url: str = option(
+        "web_redis_url",
+        RedisUrl(),
+        "",
+        "Address of Immich's Redis, e.g. redis://redis:6379/0 (rediss:// with TLS, unix:// for a socket), by "
+        "which single photos are processed again. With a password in it, it is given as file:PATH or env:NAME, where "
+        "it stands. Empty: such orders get 501.",
     )
 
     def __post_init__(self) -> None:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from immich_triton.immich.api import METADATA, SMART
 from immich_triton.web.failopen import stock_instead
+from immich_triton.web.reprocessing import tasks
+from immich_triton.web.small_json import is_small_json
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Request
 
     from immich_triton.web.service import Service
-
-LARGEST_SEARCH: Final = 1 << 20
-"""A search has a few hundred bytes; a body of more than so many is none of ours."""
 
 SEARCHES: Final = (SMART, METADATA)
 """Any other spelling is stock's."""
@@ -26,16 +25,21 @@ class Site:
         self._service = service
 
     def requestheaders(self, flow: HTTPFlow) -> None:
-        """Keep the body of a search, stream any other; tell Immich who asks."""
+        """Keep the body of what may be ours, stream any other; tell Immich who asks."""
         # First, so that a fault further down cannot make a gigabyte wait in memory.
         flow.request.stream = True
         try:
             normalise(flow.request)
             if self._service.settings.forwarded:
                 tell_who_asks(flow)
-            flow.request.stream = not (self._service.settings.searches and is_search(flow.request))
+            flow.request.stream = not self._is_ours(flow.request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request goes its way
             stock_instead("a request", error)
+
+    def _is_ours(self, request: Request) -> bool:
+        """Whether a request is looked at as a whole, and perhaps answered here."""
+        searched = self._service.settings.searches and is_search(request)
+        return searched or tasks.is_order(request) or tasks.asked_about(request) is not None
 
     def responseheaders(self, flow: HTTPFlow) -> None:
         """Stream the answer of Immich; ours has its body already."""
@@ -44,16 +48,8 @@ class Site:
 
 
 def is_search(request: Request) -> bool:
-    """Whether a request is a search in JSON whose body can be looked at: of known, small length."""
-    length = request.headers.get("content-length", "")
-    return (
-        request.method == "POST"
-        and request.path.partition("?")[0] in SEARCHES
-        and request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
-        and "content-encoding" not in request.headers
-        and length.isdecimal()
-        and int(length) <= LARGEST_SEARCH
-    )
+    """Whether a request is a search whose body can be looked at."""
+    return is_small_json(request, SEARCHES)
 
 
 def normalise(request: Request) -> None:
