@@ -84,7 +84,7 @@ class Photo:
         photo: dict[str, Any] = {
             "id": self.id,
             "createdAt": date,
-            "ownerId": self.owner,
+            "ownerId": user_id(self.owner),
             "libraryId": None,
             "type": "IMAGE",
             "originalPath": f"/data/{self.number}.jpg",
