@@ -24,7 +24,13 @@ from immich_triton.proxy.targets import address_of, fold_path
         "/predict#/ping",
         "/predict%0a",
         "/predict%20%0D%0A/",
+        "/predict%0A?x",
+        "/predict/%0a",
+        "/%2e%2e/predict",
+        "/..//predict/.",
         "/x%2f..%2fpredict",
+        "/x/..%2fpredict%0d%0a",
+        b"/\xff/../predict?\xfe".decode("utf-8", "surrogateescape"),  # as mitmproxy gives bytes that are no text
     ],
 )
 def test_spellings_of_one_path(target: str) -> None:
@@ -40,7 +46,11 @@ def test_spellings_of_one_path(target: str) -> None:
         ("/%2570redict", "/%70redict"),  # once, as servers decode it
         ("/predict%00", "/predict\0"),
         ("/Predict", "/Predict"),
-        ("/predict/x/..", "/predict"),
+        ("/predictx", "/predictx"),
+        ("/predict/x", "/predict/x"),
+        ("/x/predict", "/x/predict"),
+        ("/predict%0ax", "/predict\nx"),
+        ("/predict;x", "/predict;x"),
         ("/猫", "/" + "猫".encode().decode("latin-1")),
         ("/\udcff", "/\xff"),
     ],
