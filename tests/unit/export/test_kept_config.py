@@ -37,6 +37,7 @@ def test_all_outputs_of_a_pipeline_are_found_in_its_config(name: str) -> None:
         b"output { name: 'A' dims: 1 }\n",
         b'output [ { name: "A" } ]\n# output [ { name: "B" } ]\n',
         b'name: "#"  output { name: "A" }\n',
+        b'output { name: "A" }\n#B.\n',
     ],
 )
 def test_only_what_is_missing_is_appended(kept: bytes) -> None:

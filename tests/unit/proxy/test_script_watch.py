@@ -98,6 +98,14 @@ async def test_a_file_that_is_put_back_with_an_older_time_is_loaded(site: Site) 
     assert site.look() == [], "once"
 
 
+async def test_another_file_of_the_same_time_is_loaded(site: Site) -> None:
+    site.watch.watch(site.addon())
+    before = site.path.stat().st_mtime_ns
+    site.path.write_text(f"{SOURCE}# another\n")
+    os.utime(site.path, ns=(before, before))
+    assert len(site.look()) == 1
+
+
 async def test_it_is_loaded_as_soon_as_what_it_needs_is_there(site: Site) -> None:
     site.watch.watch(site.addon())
     usable = False

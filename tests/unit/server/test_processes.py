@@ -45,7 +45,7 @@ def test_a_family_and_its_session(shell: int) -> None:
     assert {shell, child} <= set(processes.pids())
     assert eventually(lambda: processes.arguments(child) == ["sleep", "600"])
     assert processes.arguments(shell) == ["sh", "-c", "sleep 600 & wait", "a) b ("]
-    assert processes.state(child) == "S"
+    assert eventually(lambda: processes.state(child) == "S")
 
 
 def test_memory_is_that_of_all_of_them(shell: int) -> None:
