@@ -10,7 +10,6 @@ from gateway_process import refused_start
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.test import taddons
 
-from immich_triton.core.secrets import secret
 from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.route_file import Route, write_route
 from immich_triton.ml.service import Service
@@ -42,14 +41,6 @@ def test_a_wrong_option_stops_the_start(tmp_path: Path, options: dict[str, Any],
     assert code == 1
     assert reason in printed
     assert "correct-horse" not in printed
-
-
-def test_what_is_no_file_and_no_variable_is_named_without_the_secret(tmp_path: Path) -> None:
-    (tmp_path / "empty").write_text("\n")
-    for value in (f"file:{tmp_path / 'empty'}", f"file:{tmp_path / 'missing'}", "env:IMMICH_TEST_UNSET"):
-        with pytest.raises(ValueError, match=r"^immich_api_key: .*(empty|cannot read)"):
-            secret("immich_api_key", value)
-    assert secret("immich_api_key", "") == ""
 
 
 def test_a_damaged_ledger_stops_the_start(tmp_path: Path) -> None:

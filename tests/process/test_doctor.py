@@ -22,12 +22,10 @@ from recorder import Recorder, recording_upstream
 from small_models import write_model, write_ocr_route
 
 from harness.ports import free_ports
-from immich_triton.cli import diagnosis, doctor
-from immich_triton.cli.findings import Finding
+from immich_triton.cli import doctor
 from immich_triton.core import bounded_http
 from immich_triton.ml.ledger import Ledger
 from immich_triton.ml.route_file import Route, write_route
-from immich_triton.server.triton_settings import TritonSettings
 from immich_triton.triton.pipelines import Pipeline
 from trials.servers import serving
 
@@ -266,30 +264,3 @@ def test_a_repository_that_cannot_be_read(run: Doctor, tmp_path: Path) -> None:
     assert code == 1
     assert "the model repository" in printed
     assert "does not exist" in printed
-
-
-def test_routes_without_models_are_those_of_a_gateway_alone(models: Path, tmp_path: Path) -> None:
-    """Triton and its models are on another machine then; docs/deploy.md has only the routes copied."""
-    for route in models.glob("*/route.toml"):
-        (tmp_path / route.parent.name).mkdir()
-        (tmp_path / route.parent.name / route.name).write_bytes(route.read_bytes())
-    found = list(diagnosis.models(tmp_path, []))
-    assert not [finding for finding in found if finding.level == "error"], found
-    assert any("the models are on Triton's machine" in finding.text for finding in found)
-
-
-def test_shared_memory(tmp_path: Path) -> None:
-    def found(folder: Path, least: int, ample: int) -> Finding:
-        (finding,) = [each for each in diagnosis.machine(folder, least, ample) if str(folder) in each.text]
-        return finding
-
-    assert found(tmp_path, 1, 1).level == "ok"
-    assert found(tmp_path / "missing", 1, 1).level == "error"
-    for level, least in [("error", 1 << 40), ("warning", 1)]:
-        scarce = found(tmp_path, least, 1 << 40)
-        assert scarce.level == level
-        assert "--shm-size=1g" in scarce.fix
-
-
-def test_shared_memory_with_which_triton_starts_is_no_error(tmp_path: Path) -> None:
-    assert TritonSettings(tmp_path, 8000, 8002, tmp_path).shared_memory_mib == diagnosis.LEAST_MIB < diagnosis.AMPLE_MIB

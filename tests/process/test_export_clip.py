@@ -23,7 +23,7 @@ from immich_triton.core.paths import PROJECT
 from immich_triton.export.clip import environment as clip_environment
 from immich_triton.export.clip import repository as clip_repository
 from immich_triton.export.clip.models import CLIP_MODELS
-from immich_triton.immich.clip_names import NAMES_BY_DIMENSION, dimension_of, names_of
+from immich_triton.immich.clip_names import names_of
 from immich_triton.ml.routes import load_routes
 
 # The first test that needs the stand-ins makes them.
@@ -34,36 +34,6 @@ ENGINES = ("onnxruntime", "openvino")
 
 
 # Names and sizes
-
-
-def test_every_default_name_has_the_size_of_its_model() -> None:
-    for model in CLIP_MODELS.values():
-        assert dimension_of(model.immich_name) == model.dimension
-
-
-@pytest.mark.parametrize(
-    ("model", "name", "dimension", "size"),
-    [
-        ("RN50", "RN50__openai", 1024, 224),
-        ("ViT-B-16", "ViT-B-16__openai", 512, 224),
-        ("ViT-L-14", "ViT-L-14__openai", 768, 224),
-        ("ViT-L-14-336", "ViT-L-14-336__openai", 768, 336),
-        ("ViT-H-14", "ViT-H-14__laion2b-s32b-b79k", 1024, 224),
-    ],
-)
-def test_the_five_models(model: str, name: str, dimension: int, size: int) -> None:
-    spec = CLIP_MODELS[model]
-    assert (spec.immich_name, spec.dimension, spec.image_size) == (name, dimension, size)
-    assert spec.url.startswith("https://huggingface.co/OFA-Sys/chinese-clip-")
-    assert spec.url.endswith(f"/resolve/main/{spec.file}")
-
-
-def test_a_listed_name_has_one_size() -> None:
-    names = [name for group in NAMES_BY_DIMENSION.values() for name in group]
-    assert len(names) == len(set(names)) == 58
-    assert dimension_of("ViT-B-16::openai") == dimension_of("ViT-B-16__openai") == 512
-    assert dimension_of("ViT-B-99__openai") is None
-    assert names_of(513) == ()
 
 
 @pytest.mark.parametrize("name", ["ViT-L-14__openai", "my-own-model"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -10,17 +9,12 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import ocr_export_checks
 import ocr_exports
 import onnx
 import pytest
-from onnx import TensorProto, helper
-from onnx.reference import ReferenceEvaluator
 
 from immich_triton.cli import export_ocr
-from immich_triton.export import onnx_graph
-from immich_triton.export.ocr import dbnet_head
 from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
 from immich_triton.export.ocr import sources as ocr_sources
@@ -165,71 +159,3 @@ def test_a_recognizer_that_differs_is_not_installed(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(ocr_proof.ProofError, match="arg-max"):
         ocr_proof.prove_recognizer(original, tmp_path / "model.onnx", characters)
-
-
-def test_a_folded_arg_max_takes_the_first_of_equals() -> None:
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["p"], ["out"])],
-        "ctc",
-        [helper.make_tensor_value_info("p", TensorProto.FLOAT, [1, "t", 4])],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, "t", 4])],
-    )
-    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
-    assert onnx_graph.fold_ctc(model, "indices", "scores") == 4
-    probabilities = np.array([[[0, 1, 1, 0], [0.1, 0.2, 0.3, 0.4], [0, 0, 0, 0]]], np.float32)
-    indices, scores = np.array(ReferenceEvaluator(model).run(None, {"p": probabilities}))
-    assert indices.tolist() == probabilities.argmax(axis=2).tolist() == [[1, 3, 0]]
-    assert scores.tolist() == probabilities.max(axis=2).tolist()
-
-
-def test_the_folded_head_equals_two_transposed_convolutions() -> None:
-    model = head(kernel=2)
-    image = np.random.default_rng(1).standard_normal((2, 5, 3, 4)).astype(np.float32)
-    expected = evaluate(model, image)
-    assert expected.shape == (2, 1, 12, 16)
-    dbnet_head.fold_head(model)
-    onnx.checker.check_model(model)
-    assert {node.op_type for node in model.graph.node} == {"Conv", "Relu", "Sigmoid", "DepthToSpace"}
-    assert np.abs(evaluate(model, image) - expected).max() < 1e-6
-
-
-def test_a_head_of_another_kind_is_refused() -> None:
-    with pytest.raises(onnx_graph.GraphError, match="2x2"):
-        dbnet_head.fold_head(head(kernel=4))
-
-
-def evaluate(model: onnx.ModelProto, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    runtime = importlib.import_module("onnxruntime")
-    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"x": image})[0])
-
-
-def head(kernel: int) -> onnx.ModelProto:
-    """Give a head with random weights: a batch norm behind the first convolution, a plain bias behind the second."""
-    random = np.random.default_rng(0)
-    constants = {
-        "w1": random.standard_normal((5, 6, kernel, kernel)),
-        "b1": random.standard_normal((1, 6, 1, 1)),
-        "gamma": random.standard_normal(6),
-        "beta": random.standard_normal(6),
-        "mean": random.standard_normal(6),
-        "variance": random.uniform(0.5, 2, 6),
-        "w2": random.standard_normal((6, 1, kernel, kernel)),
-        "b2": random.standard_normal(1),
-    }
-    nodes = [
-        helper.make_node("ConvTranspose", ["x", "w1"], ["up1"], kernel_shape=[kernel, kernel], strides=[2, 2]),
-        helper.make_node("Add", ["up1", "b1"], ["added"]),
-        helper.make_node("BatchNormalization", ["added", "gamma", "beta", "mean", "variance"], ["normed"]),
-        helper.make_node("Relu", ["normed"], ["relu"]),
-        helper.make_node("ConvTranspose", ["relu", "w2", "b2"], ["up2"], kernel_shape=[kernel, kernel], strides=[2, 2]),
-        helper.make_node("Sigmoid", ["up2"], ["text"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "head",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 5, "h", "w"])],
-        [helper.make_tensor_value_info("text", TensorProto.FLOAT, ["n", 1, "h", "w"])],
-        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])

@@ -1,14 +1,10 @@
-"""A CLIP answer is believed only when it carries the fingerprint of the route's weights."""
+"""A gateway before a Triton that does not have the route's weights: no CLIP answer of it is believed."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import requests
 from gateway_process import GatewayProcess, running_gateway
@@ -18,86 +14,7 @@ from stand_in_triton import FINGERPRINT, StandInTriton, stand_in_triton, write_r
 
 from harness.program import eventually
 from immich_triton.immich.ml_client import Answer, entries_for, predict
-from immich_triton.ml import fingerprints
-from immich_triton.ml.fingerprints import Doubts
 from immich_triton.ml.ledger import Ledger
-from immich_triton.ml.route_file import Route
-from immich_triton.triton import weights
-from immich_triton.triton.inference import Call, WrongWeights
-from immich_triton.triton.pipelines import Pipeline
-
-SHA = "a1" * 32
-VISUAL = Pipeline("clip_image", ("visual",), ("see",), {"encoder": "see"}, fingerprint=7)
-TEXTUAL = Pipeline("clip_text", ("textual",), ("read",), {"encoder": "read"}, fingerprint=8)
-ROUTE = Route("clip", ("ViT-B-16__openai",), (VISUAL, TEXTUAL), SHA, 512, False, Path("/models/see/route.toml"))
-UNKNOWN = replace(VISUAL, fingerprint=None)
-
-
-@pytest.mark.parametrize("answered", [[[8]], [[7, 7]], [[]], [["7"]], [[7.5]], [[float("nan")]]])
-def test_only_the_very_fingerprint_is_believed(answered: list[list[object]]) -> None:
-    fingerprints.compare(ROUTE, VISUAL, {"FINGERPRINT": np.array([[7]])})
-    with pytest.raises(WrongWeights, match=r"answers with other weights .* copy see/route.toml from its repository"):
-        fingerprints.compare(ROUTE, VISUAL, {"FINGERPRINT": np.array(answered)})
-
-
-def test_a_route_without_a_fingerprint_answers_nothing() -> None:
-    route = replace(ROUTE, pipelines=(UNKNOWN, TEXTUAL))
-    with pytest.raises(WrongWeights, match=r"copy see/route.toml from there to /models/see/route.toml"):
-        fingerprints.require(route, UNKNOWN)
-    with pytest.raises(WrongWeights):
-        fingerprints.compare(route, UNKNOWN, {"FINGERPRINT": np.array([[7]])})
-
-
-@pytest.mark.parametrize(
-    ("record", "found"),
-    [
-        ({"fingerprint": 5, "weights": {"sha256": SHA}}, 5),
-        ({"fingerprint": 5, "weights": {"sha256": "b2" * 32}}, None),
-        ({"fingerprint": True, "weights": {"sha256": SHA}}, None),
-        ({"fingerprint": -1, "weights": {"sha256": SHA}}, None),
-        ({"fingerprint": 2**63, "weights": {"sha256": SHA}}, None),
-        ({"fingerprint": "5", "weights": {"sha256": SHA}}, None),
-        ({"fingerprint": 5}, None),
-        ([], None),
-    ],
-)
-def test_the_record_of_an_export_counts_for_its_own_weights(tmp_path: Path, record: object, found: int | None) -> None:
-    (tmp_path / "see").mkdir()
-    (tmp_path / "see/export.json").write_text(json.dumps(record))
-    assert weights.recorded(tmp_path, "see", SHA) == found
-    assert weights.recorded(tmp_path, "../see", SHA) is None
-    assert weights.recorded(tmp_path, None, SHA) is None
-    (tmp_path / "see/export.json").write_text("[" * 100_000)
-    assert weights.recorded(tmp_path, "see", SHA) is None
-
-
-async def test_a_doubt_stays_until_the_pipeline_answers_right_or_its_route_changes() -> None:
-    doubts, asked = Doubts(), []
-    answer: dict[str, Any] = {}
-
-    async def ask(call: Call) -> dict[str, Any]:
-        asked.append((call.pipeline.name, call.tensor, call.outputs))
-        return answer
-
-    doubts.add(VISUAL, WrongWeights("why"))
-    assert doubts.about([ROUTE]) == {"clip_image": "why"}
-    await doubts.ask_again([ROUTE], ask)  # no answer
-    assert doubts.about([ROUTE]) == {"clip_image": "why"}
-    answer["FINGERPRINT"] = np.array([[8]])
-    await doubts.ask_again([ROUTE], ask)
-    assert "other weights" in doubts.about([ROUTE])["clip_image"]
-    answer["FINGERPRINT"] = np.array([[7]])
-    await doubts.ask_again([ROUTE], ask)
-    assert doubts.about([ROUTE]) == {}
-    assert asked == [("clip_image", "IMAGE", ("FINGERPRINT",))] * 3
-    doubts.add(TEXTUAL, WrongWeights("why"))
-    await doubts.ask_again([replace(ROUTE, pipelines=(VISUAL, replace(TEXTUAL, fingerprint=9)))], ask)
-    assert len(asked) == 3
-    assert doubts.about([ROUTE]) == {}  # forgotten
-    assert doubts.about([replace(ROUTE, pipelines=(UNKNOWN, TEXTUAL))]).keys() == {"clip_image"}
-
-
-# A gateway before a Triton that does not have the route's weights
 
 
 @pytest.fixture(scope="module")

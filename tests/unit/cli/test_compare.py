@@ -14,17 +14,12 @@ from typing import Any
 
 import pytest
 from canned_gateway import BY_TRITON, FELL_BACK, CannedGateway, canned_gateway
-from PIL import Image, ImageOps
 from places import DATA
 from recorder import Recorder, recording_upstream
 
 from harness.ports import free_ports
 from immich_triton.cli import compare as compare_command
-from immich_triton.immich.ml_client import Answer
-from immich_triton.inspect import comparisons, previews
-from immich_triton.inspect.comparing import Comparison
-from immich_triton.inspect.comparison_report import marked, render
-from immich_triton.inspect.comparisons import Album, Outcome, Picture
+from immich_triton.inspect import previews
 
 RECEIPT = DATA / "images" / "zh_receipt.jpg"
 OCR = json.loads((DATA / "stock" / "zh_receipt.jpg.ocr.json").read_text())
@@ -204,32 +199,6 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_is_asked(
     assert triton.bodies == []
 
 
-def test_only_the_photos_that_differ_most_are_pictured() -> None:
-    album = Album(most=2)
-    for number, likeness in enumerate([0.5, 1.0, 0.2, 0.9, None]):
-        comparison = None if likeness is None else Comparison("ocr", 1, 1, (), (), (), likeness, ())
-        answer = Answer(200, {"ocr": OCR["ocr"]}, 0.0)
-        outcome = Outcome("ocr", answer, answer, comparison, "" if comparison else "Triton answered 503")
-        album.add(Picture(Path(f"{number}.jpg"), b"picture", (outcome,)))
-    assert [picture.path.stem for picture in album.pictures if picture.thumbnail] == ["0", "2"]
-    report = render(album, [], "five photos")
-    assert report.count("<img") == 2
-    assert report.count("<section") == 5
-    assert "Only the 2 photos that differ most are pictured; of 3 others there is the text." in report
-
-
-def test_of_many_photos_little_stays_in_memory(triton: CannedGateway, stock: Recorder, photos: Path) -> None:
-    faces = (DATA / "stock" / "astronaut.jpg.faces.json").read_bytes()
-    triton.answer = stock.answer = (200, faces)
-    (picture, *_) = comparisons.ask_both([RECEIPT], ["faces"], triton.url, stock.url, {})
-    (outcome,) = picture.outcomes
-    assert outcome.comparison
-    assert outcome.ours
-    # Neither the preview, nor embeddings that no report shows.
-    assert len(picture.thumbnail) < len(previews.preview(RECEIPT)) / 2
-    assert "embedding" not in json.dumps(outcome.ours.body)
-
-
 def test_the_report_does_not_tell_the_token(run: Run, triton: CannedGateway, stock: Recorder) -> None:
     _, report, _ = run(RECEIPT, "--task", "ocr", "--url", f"{triton.url}/secret")
     assert f"{triton.url}/… against {stock.url}" in report
@@ -248,37 +217,3 @@ def test_nobody_there(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, report) == (1, "")
     assert f"the stock Immich ML does not answer at {nobody}" in printed
     assert "does not exist" in run("/no/such/folder")[2]
-
-
-def test_previews_are_as_immich_makes_them(tmp_path: Path) -> None:
-    photo = tmp_path / "photo.jpg"
-    image = Image.linear_gradient("L").resize((4000, 3000)).convert("RGB")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held upright
-    image.save(photo, exif=exif)
-    data = previews.preview(photo)
-    (tmp_path / "preview.jpg").write_bytes(data)
-    with Image.open(tmp_path / "preview.jpg") as preview, Image.open(photo) as opened:
-        assert preview.size == (1440, 1920)
-        assert not preview.getexif()
-        upright = ImageOps.exif_transpose(opened).resize(preview.size)
-        pixels = (image.resize((8, 8)).tobytes() for image in (preview, upright))
-        difference = max(abs(a - b) for a, b in zip(*pixels, strict=True))
-        assert difference < 4
-    small = tmp_path / "small.png"
-    image.resize((300, 200)).convert("RGBA").save(small)
-    (tmp_path / "preview.jpg").write_bytes(previews.preview(small))
-    with Image.open(tmp_path / "preview.jpg") as preview:
-        assert (preview.size, preview.format, preview.mode) == ((300, 200), "JPEG", "RGB")
-
-
-def test_a_sample_is_spread_evenly() -> None:
-    files = [Path(str(index)) for index in range(10)]
-    assert [int(path.name) for path in previews.sample(files, 4)] == [0, 2, 5, 7]
-    assert previews.sample(files, 0) == previews.sample(files, 99) == files
-
-
-def test_marks() -> None:
-    assert marked("a<b", "a&b") == ("a<mark>&lt;</mark>b", "a<mark>&amp;</mark>b")
-    assert marked("same", "same") == ("same", "same")
-    assert marked("", "new") == ("", "<mark>new</mark>")

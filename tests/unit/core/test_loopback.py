@@ -14,6 +14,7 @@ from harness.ports import free_ports
 from harness.program import eventually
 from immich_triton.cli import health
 from immich_triton.core import bounded_http, direct_requests
+from immich_triton.core.loopback import is_loopback
 from immich_triton.immich.ml_client import predict
 from immich_triton.server.triton_control import ModelControl
 from immich_triton.server.triton_process import TritonProcess
@@ -49,6 +50,25 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield server.server_port
         server.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("host", "out_of_reach"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("gateway", False),
+        ("localhost.example.com", False),
+        ("", False),
+    ],
+)
+def test_what_other_machines_cannot_reach(host: str, out_of_reach: bool) -> None:
+    assert is_loopback(host) is out_of_reach
 
 
 def test_the_health_check_asks_the_gateway_itself(port: int) -> None:

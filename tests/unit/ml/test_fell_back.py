@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from configured_service import configured_service
 from looked_at import ocr_answer
 from mitmproxy.http import Headers, HTTPFlow, Request
-from mitmproxy.test import taddons, tflow
+from mitmproxy.test import tflow
 from recorder import Recorder, recording_upstream
-from stand_in_triton import StandInTriton, stand_in_triton, write_routes
+from stand_in_triton import StandInTriton, stand_in_triton
 
 from harness.program import eventually
 from immich_triton.core import flow_state, timing
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.inspect.comments import Comments
-from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.gateway import Gateway
 from immich_triton.ml.service import Service
 from immich_triton.proxy.flow_kind import set_kind
@@ -58,32 +57,12 @@ class Hooks:
         self.triton.unready.clear()
 
 
-@asynccontextmanager
-async def hooks_in(directory: Path) -> AsyncIterator[Hooks]:
-    service = Service()
-    with stand_in_triton() as triton, recording_upstream() as stock, taddons.context() as context:
-        stock.answer = (200, ocr_answer(1))
-        context.master.addons.add(Configuration(service))
-        context.options.update(
-            immich_models=str(write_routes(directory / "models")),
-            immich_state_dir=str(directory / "state"),
-            immich_triton_url=triton.url,
-            immich_fallback_tasks=["ocr"],
-        )
-        service.watch()
-        try:
-            yield Hooks(service, triton, stock)
-        finally:
-            service.close()
-            await asyncio.gather(
-                *(task for task in asyncio.all_tasks() if task.get_name().startswith("close a client"))
-            )
-
-
 @pytest.fixture
 async def hooks(tmp_path: Path) -> AsyncIterator[Hooks]:
-    async with hooks_in(tmp_path) as running:
-        yield running
+    with stand_in_triton() as triton, recording_upstream() as stock:
+        stock.answer = (200, ocr_answer(1))
+        async with configured_service(tmp_path, triton.url, immich_fallback_tasks=["ocr"]) as service:
+            yield Hooks(service, triton, stock)
 
 
 def parts_of(flow: HTTPFlow) -> dict[str, float]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from immich_triton.cli import ledger as command
 from immich_triton.core import state_file
 from immich_triton.ml.ledger import Ledger, LedgerError
 
@@ -76,14 +75,3 @@ def test_a_lock_that_is_not_given_back_is_an_error_that_says_so(
         assert ledger.owned() == {}  # to read takes no lock
     ledger.own("a", "1" * 64)
     assert ledger.owned() == {"a": "1" * 64}
-
-
-def test_the_command_shows_and_forgets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Ledger(tmp_path).own("ViT-B-16__openai", "1" * 64)
-    arguments = ["--state-dir", str(tmp_path)]
-    assert command.main([*arguments, "show"]) == 0
-    assert "ViT-B-16__openai  1111" in capsys.readouterr().out
-    assert command.main([*arguments, "forget", "ViT-B-16::openai"]) == 0
-    assert command.main([*arguments, "forget", "ViT-B-16__openai"]) == 1
-    assert "is not owned" in capsys.readouterr().err
-    assert Ledger(tmp_path).owned() == {}

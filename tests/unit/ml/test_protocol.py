@@ -16,7 +16,6 @@ from requests_toolbelt import MultipartEncoder
 
 from immich_triton.core.errors import ProtocolError
 from immich_triton.core.json_text import dump
-from immich_triton.immich.model_names import clean_name
 from immich_triton.ml.forms import Part
 from immich_triton.ml.protocol import (
     Form,
@@ -28,7 +27,6 @@ from immich_triton.ml.protocol import (
     parse_task,
     require_payload,
 )
-from immich_triton.proxy.targets import fold_path
 
 WIRE = DATA / "wire"
 
@@ -157,49 +155,6 @@ def test_an_empty_image_is_an_image() -> None:
 def test_bounds_the_number_of_parts() -> None:
     content_type, body = multipart(**{f"f{index}": "x" for index in range(1001)})
     assert refusal(content_type, body) == (400, "Too many fields. Maximum number of fields is 1000.")
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        "/predict",
-        "/predict/",
-        "//predict",
-        "/./predict",
-        "/x/../predict",
-        "/%70redict",
-        "/predict?x=1",
-        "/predict#f",
-        "/%2e%2e/predict",
-        "/..//predict/.",
-        "/predict%0a",
-        "/predict%0A?x",
-        "/predict/%0a",
-        "/x/..%2fpredict%0d%0a",
-    ],
-)
-def test_folds_every_spelling_of_the_path(target: str) -> None:
-    assert fold_path(target) == "/predict"
-
-
-@pytest.mark.parametrize(
-    "target",
-    ["/", "/predictx", "/predict/x", "/x/predict", "/Predict", "/%2570redict", "/predict%0ax", "/predict;x", ""],
-)
-def test_leaves_other_paths_alone(target: str) -> None:
-    assert fold_path(target) != "/predict"
-
-
-def test_a_path_may_hold_bytes_that_are_no_text() -> None:
-    raw = b"/\xff/../predict?\xfe".decode("utf-8", "surrogateescape")  # as mitmproxy gives it
-    assert fold_path(raw) == "/predict"
-    assert fold_path(b"/\xff".decode("utf-8", "surrogateescape")) == "/\xff"
-
-
-def test_cleans_model_names_like_stock() -> None:
-    assert clean_name("ViT-B-16::openai") == clean_name("ViT-B-16__openai") == "ViT-B-16__openai"
-    assert clean_name("immich-app/ViT-B-32__openai") == "ViT-B-32__openai"
-    assert clean_name("a/b\\..c:d.") == "b_c_d"
 
 
 def test_an_entry_is_compared_by_its_clean_name_and_shown_as_it_was_spelt() -> None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from immich_triton.immich.task_types import KNOWN_TYPES
-from immich_triton.ml.route_file import Route, RouteError, read_route, write_route
+from immich_triton.ml.route_file import Route, RouteError, write_route
 from immich_triton.ml.routes import load_routes, look
 from immich_triton.triton.pipelines import Pipeline
 
@@ -111,59 +106,3 @@ def test_a_look_notices_every_change(tmp_path: Path) -> None:
     removed = look(tmp_path)
     add(tmp_path, "b", Route("ocr", ["x"], [OCR], SHA))
     assert len({first, removed, look(tmp_path)}) == 3
-
-
-VALUES = st.text() | st.integers() | st.booleans()
-FINGERPRINTS = st.none() | st.integers(0, 2**63 - 1)
-
-
-@st.composite
-def routes_to_write(draw: st.DrawFn) -> Route:
-    """Draw a route that an export may write: one pipeline for all types of its task, or one for each."""
-    task, types = draw(st.sampled_from(sorted(KNOWN_TYPES.items())))
-    pipelines = [
-        Pipeline(
-            draw(st.text()),
-            tuple(answered),
-            tuple(draw(st.lists(st.text(min_size=1), max_size=3))),
-            draw(st.dictionaries(st.text(), VALUES, max_size=3)),
-            draw(FINGERPRINTS),
-        )
-        for answered in draw(st.sampled_from([[list(types)], [[one] for one in types]]))
-    ]
-    return Route(
-        task,
-        tuple(draw(st.lists(st.text(min_size=1), min_size=1, max_size=3))),
-        pipelines,
-        draw(st.text("0123456789abcdef", min_size=64, max_size=64)),
-        draw(st.integers(0, 4096)),
-        draw(st.booleans()),
-    )
-
-
-@given(route=routes_to_write())
-@example(Route("ocr", ["\x7f"], [Pipeline("\r\n\0", ["detection", "recognition"], [], {"a.b \x7f": 'c"\\'})], SHA))
-def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, route: Route) -> None:
-    path = write_route(tmp_path_factory.mktemp("route"), route)
-    assert said(read_route(path)) == said(route)
-
-
-def said(route: Route) -> dict[str, object]:
-    """Return what a route says, as plain values; lists and tuples say the same."""
-    plain = json.loads(json.dumps({**asdict(route), "source": ""}))
-    assert isinstance(plain, dict)
-    return plain
-
-
-@pytest.mark.parametrize(
-    ("route", "reason"),
-    [
-        (Route("ocr", ["x"], [OCR], "a"), "weights_sha256 is no SHA-256"),
-        (Route("ocr", [], [OCR], SHA), "names is empty"),
-        (Route("clip", ["x"], [Pipeline("clip_text", ["textual"], [])], SHA), "must answer each of the types"),
-    ],
-)
-def test_what_would_not_be_read_is_not_written(tmp_path: Path, route: Route, reason: str) -> None:
-    with pytest.raises(RouteError, match=reason):
-        write_route(tmp_path, route)
-    assert list(tmp_path.iterdir()) == []

@@ -12,12 +12,10 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from immich_triton.core.paths import MODELS
-from immich_triton.export.kept_config import complete
 from immich_triton.export.repository import install_pipelines
 from immich_triton.ml.route_file import Route, write_route
 from immich_triton.ml.routes import load_routes
 from immich_triton.server.renewal import renew
-from immich_triton.server.triton_models import PIPELINES
 from immich_triton.triton.pipelines import Pipeline
 
 SHA = "a1" * 32
@@ -109,17 +107,6 @@ def test_an_edited_config_of_an_older_version_gets_the_new_output(tmp_path: Path
     assert list(parsed.output) == list(shipped.output)
     assert parsed.instance_group[0].count == 5
     assert renew(tmp_path) == []
-
-
-@pytest.mark.parametrize("name", PIPELINES)
-def test_all_outputs_of_a_pipeline_are_found_in_its_config(name: str) -> None:
-    shipped = (MODELS / name / "config.pbtxt").read_bytes()
-    assert complete(shipped, shipped) == shipped
-    edited = "# caf\xe9\n".encode("latin-1")
-    completed = complete(edited, shipped)
-    assert completed.startswith(edited)
-    parsed = text_format.Parse(completed.decode("latin-1"), model_config_pb2.ModelConfig())
-    assert list(parsed.output) == list(text_format.Parse(shipped.decode(), model_config_pb2.ModelConfig()).output)
 
 
 def test_a_repository_that_cannot_be_written_is_a_warning(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

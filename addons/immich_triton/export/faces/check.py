@@ -94,10 +94,12 @@ def compare(originals: Originals, detector: Path, recognizer: Path) -> Differenc
     differences = _measure(pairs)
     if not differences.faces:
         raise CheckError("the original detector finds no face in the check images, so nothing can be compared")
-    if (
-        max(differences.box, differences.landmark) > MAX_PIXELS_OFF
-        or differences.score > MAX_SCORE_OFF
-        or differences.cosine < MIN_COSINE
+    if not (
+        # In this way round what is no number does not pass.
+        differences.box <= MAX_PIXELS_OFF
+        and differences.landmark <= MAX_PIXELS_OFF
+        and differences.score <= MAX_SCORE_OFF
+        and differences.cosine >= MIN_COSINE
     ):
         raise CheckError(f"the exported models differ from the originals: {differences}")
     return differences
@@ -113,12 +115,13 @@ def _measure(pairs: Sequence[tuple[Faces, list[Face]]]) -> Differences:
         landmark=_largest([points for faces in found for points in faces.landmarks], [face.kps for face in expected]),
         score=_largest([score for faces in found for score in faces.scores], [face.det_score for face in expected]),
         embedding=_largest(ours, [face.embedding for face in expected]),
-        cosine=min((cosine(a, face.embedding) for a, face in zip(ours, expected, strict=True)), default=1.0),
+        cosine=float(np.min([cosine(a, face.embedding) for a, face in zip(ours, expected, strict=True)], initial=1.0)),
     )
 
 
 def _largest(ours: Sequence[Floats], theirs: Sequence[Floats]) -> float:
-    return max((float(np.abs(a - b).max(initial=0)) for a, b in zip(ours, theirs, strict=True)), default=0.0)
+    # NumPy's maximum of what is no number is that; Python's may be any of the others.
+    return float(np.max([np.abs(a - b).max(initial=0) for a, b in zip(ours, theirs, strict=True)], initial=0))
 
 
 def cosine(a: Floats, b: Floats) -> float:

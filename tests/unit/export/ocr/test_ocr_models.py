@@ -1,0 +1,91 @@
+"""The OCR networks as Triton models, from networks of a few weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from tiny_ocr import CHARACTERS, detector, recognizer
+from triton.config_rules import check_config
+
+from immich_triton.export import onnx_graph
+from immich_triton.export.faces.graphs import cpu_session
+from immich_triton.export.ocr import models
+from immich_triton.export.ocr.models import Placement, detector_config, placements, recognizer_config
+
+
+@pytest.mark.parametrize(("cpus", "instances", "threads"), [(1, 1, 1), (2, 2, 1), (4, 4, 1), (6, 4, 1), (16, 4, 4)])
+def test_copies_first_and_then_threads(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, instances: int, threads: int
+) -> None:
+    monkeypatch.setattr(models, "available_cpus", lambda: cpus)
+    expected = Placement(instances, threads, precision="f32")
+    assert placements(precision="f32") == (expected, expected)
+
+
+def test_a_gpu_has_one_copy_of_each() -> None:
+    for placement in placements(gpu=True):
+        assert (placement.instances, placement.gpu) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("bf16", "gpu", "version"), [(True, False, "v5+v6"), (False, False, "v5"), (False, True, "v5+v6")]
+)
+def test_the_default_is_what_is_fast_here(monkeypatch: pytest.MonkeyPatch, bf16: bool, gpu: bool, version: str) -> None:
+    monkeypatch.setattr(models, "computes_bf16", lambda: bf16)
+    assert models.default_version(gpu=gpu) == version
+
+
+def test_a_detector_that_sees_the_same_in_any_size(tmp_path: Path) -> None:
+    onnx.save(detector(), tmp_path / "source.onnx")
+    models.build_detector(tmp_path / "source.onnx", tmp_path / "model.onnx")
+    session = cpu_session(tmp_path / "model.onnx")
+    assert [value.name for value in (*session.get_inputs(), *session.get_outputs())] == ["x", "text"]
+    page = np.random.default_rng(0).uniform(-1, 1, (2, 3, 32, 96)).astype(np.float32)
+    (found,) = session.run(None, {"x": page})
+    (expected,) = cpu_session(tmp_path / "source.onnx").run(None, {"x": page})
+    assert found.shape == (2, 1, 32, 96)
+    assert np.abs(found - expected).max() < 1e-6
+
+
+def test_a_recognizer_tells_classes_and_carries_its_dictionary(tmp_path: Path) -> None:
+    onnx.save(recognizer(), tmp_path / "source.onnx")
+    (tmp_path / "dictionary.txt").write_text("i\r\n")
+    characters = models.build_recognizer(tmp_path / "source.onnx", tmp_path / "dictionary.txt", tmp_path / "model.onnx")
+    assert characters == list(CHARACTERS)
+    assert onnx_graph.metadata(onnx.load(tmp_path / "model.onnx")) == {"character": "i"}
+    session = cpu_session(tmp_path / "model.onnx")
+    line = np.ones((1, 3, 48, 24), np.float32)
+    line[..., 8:16] = -1  # a stroke in the middle
+    indices, scores = session.run(["indices", "scores"], {"x": line})
+    assert indices.tolist() == [[0, 1, 0]]
+    assert scores.min() > 0.9
+
+
+def test_a_network_may_bring_its_own_dictionary_and_it_must_fit(tmp_path: Path) -> None:
+    model = recognizer()
+    onnx_graph.set_metadata(model, "character", "i")
+    onnx.save(model, tmp_path / "source.onnx")
+    assert models.build_recognizer(tmp_path / "source.onnx", None, tmp_path / "model.onnx") == list(CHARACTERS)
+    (tmp_path / "model.onnx").unlink()
+    (tmp_path / "dictionary.txt").write_text("i\nj\n")
+    with pytest.raises(onnx_graph.GraphError, match="the dictionary has 4 entries, the network 3 classes"):
+        models.build_recognizer(tmp_path / "source.onnx", tmp_path / "dictionary.txt", tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("config", [detector_config, recognizer_config])
+def test_configs_suit_both_servers(config: Callable[[str, Placement], str]) -> None:
+    cpu = config("PP-OCR", Placement(4, 2, precision="f32"))
+    gpu = config("PP-OCR", Placement(1, 0, gpu=True))
+    for text in (cpu, gpu):
+        assert check_config(text) == []
+        assert text.startswith("# PP-OCR, text ")
+    assert "kind: KIND_CPU count: 4" in cpu
+    assert 'key: "inference_precision" value { string_value: "f32" }' in cpu
+    assert 'key: "intra_op_thread_count" value { string_value: "2" }' in cpu
+    assert "kind: KIND_GPU count: 1" in gpu
+    assert "openvino" not in gpu
