@@ -4,6 +4,7 @@ mitmdump -s addons/immich_web.py --mode reverse:http://immich-server:2283 -p 228
 """
 
 from immich_triton.web.configuration import Configuration
+from immich_triton.web.menu import Menu
 from immich_triton.web.quiet import Quiet
 from immich_triton.web.reprocess import Reprocess
 from immich_triton.web.search import Search
@@ -21,4 +22,5 @@ addons = [
     Sockets(),
     Search(service),
     Reprocess(service),
+    Menu(service),
 ]

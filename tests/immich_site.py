@@ -114,6 +114,16 @@ class Photo:
         return photo | ({"exifInfo": {"city": None, "fNumber": 1.8, "fileSizeInByte": 90071992547}} if exif else {})
 
 
+@dataclass(frozen=True)
+class File:
+    """What the web app is made of, as it is sent."""
+
+    body: bytes
+    kind: str = "text/html; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
+
+
 @dataclass
 class Seen:
     """One request as it arrived."""
@@ -157,6 +167,8 @@ class ImmichSite:
     album_members: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     uploads: list[tuple[int, str]] = field(default_factory=list)
+    files: dict[str, File] = field(default_factory=dict)
+    """What there is beside `PAGE` and `SCRIPT`, by path."""
 
     @property
     def new(self) -> bool:
@@ -209,6 +221,9 @@ class ImmichSite:
             for piece, status in self.failing.items():
                 if piece in request.path:
                     return self._error(status, "Failed")
+            if (file := self.files.get(request.path)) and request.method == "GET":
+                headers = {"Content-Type": file.kind, **file.headers}
+                return web.Response(status=file.status, body=file.body, headers=headers)
             return await handler(request)
 
         return handle

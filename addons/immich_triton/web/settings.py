@@ -101,6 +101,13 @@ class Settings(OptionSet):
         "which single photos are processed again. With a password in it, it is given as file:PATH or env:NAME, where "
         "it stands. Empty: such orders get 501.",
     )
+    menu: bool = option(
+        "web_menu",
+        OnOff(),
+        "on",
+        "Whether the menus of Immich's web app get Refresh OCR and Refresh CLIP, by a script that its page loads; on "
+        "or off. Without web_redis_url they do not.",
+    )
 
     def __post_init__(self) -> None:
         """Raise ValueError for what does not go together."""

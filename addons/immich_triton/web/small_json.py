@@ -12,6 +12,11 @@ LARGEST: Final = 1 << 20
 """A search has a few hundred bytes, an order for a thousand photos 40,000; more than so many are none of ours."""
 
 
+def has_body(request: Request) -> bool:
+    """Whether *request* has a body, by its head."""
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+
+
 def is_small_json(request: Request, paths: Container[str]) -> bool:
     """Whether *request* posts JSON of known, small length to one of *paths*."""
     length = request.headers.get("content-length", "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from immich_triton.immich.api import JOBS
-from immich_triton.web.small_json import is_small_json
+from immich_triton.web.small_json import has_body, is_small_json
 
 if TYPE_CHECKING:
     from mitmproxy.http import Request
@@ -64,8 +64,7 @@ def asked_about(request: Request) -> str | None:
 
     One with a body is none of ours: the body would have to be kept.
     """
-    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    found = STATUS.fullmatch(request.path) if request.method == "GET" and not has_body else None
+    found = STATUS.fullmatch(request.path) if request.method == "GET" and not has_body(request) else None
     return found[1] if found else None
 
 
