@@ -143,7 +143,8 @@ def test_an_option_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
 def test_the_documentation_has_every_option_and_every_way_to_switch_off() -> None:
     text = document_options.WEB.read_text(encoding="utf-8")
     assert document_options.updated_web(text) == text, "run: python scripts/lab/document_options.py"
-    for switch in ("web_ocr_prefix=off", "web_hybrid=off", "web_keep_host=off", "web_forwarded=off", "web_redis_url="):
+    switches = [f"web_{name}=off" for name in ("ocr_prefix", "hybrid", "keep_host", "forwarded", "menu")]
+    for switch in (*switches, "web_redis_url="):
         assert f"`{switch}`" in text
 
 

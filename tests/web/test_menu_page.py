@@ -1,0 +1,160 @@
+"""The script of the menu: in the app's page and in no other answer, and served with headers that caches may trust."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+import requests
+from embedded_triton import eventually
+from gateway_process import GatewayProcess
+from immich_site import PAGE, File, ImmichSite
+from mitmproxy.net.encoding import decode, encode
+from places import DATA, PROJECT
+from site_process import running_web
+
+from immich_triton.web.injection import etag_with, with_script
+
+APP: Final = (DATA / "app" / "app.html").read_bytes()
+SCRIPT: Final = (PROJECT / "addons/immich_triton/web/menu.js").read_bytes()
+TAG: Final = re.compile(rb'<script src="(/immich-triton/menu\.([0-9a-f]{12})\.js)" defer></script>(?=</body>)')
+
+
+@pytest.fixture(scope="module")
+def web(shared_site: ImmichSite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """Give mitmdump with an address of Redis, to which nothing here connects."""
+    with running_web(tmp_path_factory.mktemp("web"), shared_site.url, web_redis_url="redis://127.0.0.1:9") as process:
+        yield process
+
+
+@pytest.fixture
+def app(site: ImmichSite) -> ImmichSite:
+    site.files = {"/photos": File(APP, headers={"ETag": '"page"', "Cache-Control": "no-store"})}
+    return site
+
+
+def get(url: str, **headers: str) -> requests.Response:
+    return requests.get(url, headers={"Accept-Encoding": "identity", **headers}, timeout=60)
+
+
+def raw(url: str, coding: str) -> tuple[requests.Response, bytes]:
+    """Return an answer and its body as it came."""
+    answer = requests.get(url, headers={"Accept-Encoding": coding}, timeout=60, stream=True)
+    return answer, answer.raw.read(decode_content=False)
+
+
+def address(web: GatewayProcess) -> str:
+    found = TAG.search(get(f"{web.url}/photos").content)
+    assert found
+    return web.url + found[1].decode()
+
+
+def test_the_page_gets_one_tag_and_nothing_else(web: GatewayProcess, app: ImmichSite) -> None:
+    answer = get(f"{web.url}/photos")
+    found = TAG.search(answer.content)
+    assert found
+    assert TAG.sub(b"", answer.content) == APP
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["ETag"] == f'"page-{found[2].decode()}"'
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd"])
+def test_a_compressed_page_stays_compressed(web: GatewayProcess, app: ImmichSite, coding: str) -> None:
+    app.files["/photos"] = File(encode(APP, coding), headers={"Content-Encoding": coding, "ETag": 'W/"page"'})
+    answer, body = raw(f"{web.url}/photos", coding)
+    assert answer.headers["Content-Encoding"] == coding
+    assert int(answer.headers["Content-Length"]) == len(body)
+    page = decode(body, coding)
+    assert TAG.search(page)
+    assert TAG.sub(b"", page) == APP
+    assert re.fullmatch(r'W/"page-[0-9a-f]{12}"', answer.headers["ETag"])
+
+
+UNTOUCHED: Final = {
+    "another page": File(PAGE),
+    "no page at all": File(b""),  # as Immich answers without its web app
+    "an error": File(APP, status=404),
+    "not HTML": File(APP, "text/plain"),
+    "two ends": File(APP + b"<!-- </body> -->"),
+    "not what it says": File(APP, headers={"Content-Encoding": "gzip"}),
+    "an unknown coding": File(APP, headers={"Content-Encoding": "gzip, br"}),
+    "too large": File(APP + b" " * (1 << 20)),
+}
+
+
+@pytest.mark.parametrize("case", UNTOUCHED)
+def test_what_is_not_the_apps_page_passes_as_it_is(web: GatewayProcess, app: ImmichSite, case: str) -> None:
+    app.files["/photos"] = UNTOUCHED[case]
+    ours, body = raw(f"{web.url}/photos", "gzip")
+    stock, stock_body = raw(f"{app.url}/photos", "gzip")
+    assert (ours.status_code, body) == (stock.status_code, stock_body)
+    assert {**ours.headers, "Date": ""} == {**stock.headers, "Date": ""}
+
+
+def test_a_page_that_cannot_be_read_is_one_line_in_the_log(web: GatewayProcess, app: ImmichSite) -> None:
+    def lines() -> int:
+        return web.whole_log().count("a page is left to Immich as it is, because of a fault here: ")
+
+    before = lines()
+    app.files["/photos"] = UNTOUCHED["not what it says"]
+    assert raw(f"{web.url}/photos", "gzip")[1] == APP
+    assert eventually(lambda: lines() == before + 1)
+
+
+def test_nothing_of_the_api_is_a_page(web: GatewayProcess, app: ImmichSite) -> None:
+    app.files["/api/assets/1/original"] = app.files["/photos"]
+    assert get(f"{web.url}/api/assets/1/original").content == APP
+
+
+def test_the_script_is_kept_for_ever_under_the_address_in_the_page(web: GatewayProcess, app: ImmichSite) -> None:
+    answer = get(address(web), **{"Accept-Encoding": "gzip"})
+    assert (answer.status_code, answer.content) == (200, SCRIPT)
+    assert answer.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert (answer.headers["Content-Encoding"], answer.headers["Vary"]) == ("gzip", "Accept-Encoding")
+    unchanged = get(address(web), **{"If-None-Match": answer.headers["ETag"]})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert app.of("/immich-triton/") == [], "Immich was not asked"
+
+
+def test_under_the_address_of_another_version_it_is_not_kept(web: GatewayProcess, app: ImmichSite) -> None:
+    answer = get(f"{web.url}/immich-triton/menu.0123456789ab.js")
+    assert (answer.content, answer.headers["Cache-Control"]) == (SCRIPT, "no-cache")
+
+
+def test_anything_else_below_our_path_is_immichs(web: GatewayProcess, app: ImmichSite) -> None:
+    for path in ("menu.js", "menu.0123456789ab.js/..", "menu.0123456789ab.js?x", ""):
+        assert get(f"{web.url}/immich-triton/{path}").content == PAGE
+    assert requests.post(address(web), data=b"x", timeout=60).status_code == 405
+
+
+def test_a_script_of_a_few_kilobytes() -> None:
+    assert len(gzip.compress(SCRIPT)) < 6000
+
+
+@pytest.mark.parametrize("options", [{"web_menu": "off", "web_redis_url": "redis://127.0.0.1:9"}, {}], ids=repr)
+def test_switched_off_or_without_redis_the_page_is_immichs(
+    app: ImmichSite, tmp_path_factory: pytest.TempPathFactory, options: dict[str, str]
+) -> None:
+    with running_web(tmp_path_factory.mktemp("off"), app.url, **options) as web:
+        answer = get(f"{web.url}/photos")
+        assert (answer.content, answer.headers["ETag"]) == (APP, '"page"')
+        assert get(f"{web.url}/immich-triton/menu.0123456789ab.js").content == PAGE
+
+
+def test_where_the_tag_goes() -> None:
+    page = b'<body><script src="/_app/immutable/x.js"></script></body></html>'
+    assert with_script(page, "/a.js") == page.replace(b"</body>", b'<script src="/a.js" defer></script></body>')
+    assert with_script(b"<body></body>", "/a.js") is None
+    assert with_script(page.replace(b"</body>", b""), "/a.js") is None
+
+
+@pytest.mark.parametrize(
+    ("etag", "changed"), [('"1"', '"1-v"'), ('W/"1"', 'W/"1-v"'), ('""', '"-v"'), ("1", None), ('"1", "2"', None)]
+)
+def test_an_etag_tells_the_version_too(etag: str, changed: str | None) -> None:
+    assert etag_with(etag, "v") == changed
