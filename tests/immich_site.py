@@ -222,8 +222,9 @@ class ImmichSite:
                 if piece in request.path:
                     return self._error(status, "Failed")
             if (file := self.files.get(request.path)) and request.method == "GET":
-                headers = {"Content-Type": file.kind, **file.headers}
-                return web.Response(status=file.status, body=file.body, headers=headers)
+                return web.Response(
+                    status=file.status, body=file.body, headers={"Content-Type": file.kind, **file.headers}
+                )
             return await handler(request)
 
         return handle

@@ -7,13 +7,17 @@ from typing import Any, Final
 
 import browser
 import pytest
+import pytest_asyncio
 from gateway_process import GatewayProcess
 from immich_queues import Redis, running_redis, running_worker
 from immich_site import KEY, File, ImmichSite, Photo, photo_id
 from places import DATA
 from site_process import running_web
 
-pytestmark = pytest.mark.skipif(browser.find() is None, reason="no Chromium on this machine: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(browser.find() is None, reason="no Chromium on this machine: apt-get install chromium"),
+    pytest.mark.asyncio(loop_scope="module"),  # one browser serves all: its start takes longer than a test
+]
 
 PAGE: Final = (DATA / "app" / "app.html").read_bytes()
 APP: Final = (DATA / "app" / "app.js").read_bytes()
@@ -60,15 +64,23 @@ def app(site: ImmichSite) -> ImmichSite:
     return site
 
 
-@pytest.fixture
-async def tab(web: GatewayProcess, app: ImmichSite) -> AsyncIterator[browser.Page]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium(web: GatewayProcess) -> AsyncIterator[browser.Page]:
     async with browser.page() as tab:
         await tab.size(1280, 900)
+        await tab.call("Network.setCacheDisabled", cacheDisabled=True)
         await tab.call("Network.setCookie", name="immich_access_token", value=KEY, url=web.url)
-        await tab.open(f"{web.url}/photos")
-        await tab.wait_for(f"document.querySelectorAll('{VIEWER} [data-immich-triton]').length == 2")
         yield tab
-        assert tab.exceptions == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tab(chromium: browser.Page, web: GatewayProcess, app: ImmichSite) -> AsyncIterator[browser.Page]:
+    """Give the app as it has just been opened."""
+    await chromium.call("Storage.clearDataForOrigin", origin=web.url, storageTypes="local_storage")
+    await chromium.open(f"{web.url}/photos")
+    await chromium.wait_for(f"document.querySelectorAll('{VIEWER} [data-immich-triton]').length == 2")
+    yield chromium
+    assert chromium.exceptions == []
 
 
 def items(menu: str) -> str:

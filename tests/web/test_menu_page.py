@@ -69,6 +69,7 @@ def test_a_compressed_page_stays_compressed(web: GatewayProcess, app: ImmichSite
     assert answer.headers["Content-Encoding"] == coding
     assert int(answer.headers["Content-Length"]) == len(body)
     page = decode(body, coding)
+    assert isinstance(page, bytes)
     assert TAG.search(page)
     assert TAG.sub(b"", page) == APP
     assert re.fullmatch(r'W/"page-[0-9a-f]{12}"', answer.headers["ETag"])
@@ -136,11 +137,11 @@ def test_a_script_of_a_few_kilobytes() -> None:
     assert len(gzip.compress(SCRIPT)) < 6000
 
 
-@pytest.mark.parametrize("options", [{"web_menu": "off", "web_redis_url": "redis://127.0.0.1:9"}, {}], ids=repr)
+@pytest.mark.parametrize(("menu", "redis_url"), [("off", "redis://127.0.0.1:9"), ("on", "")])
 def test_switched_off_or_without_redis_the_page_is_immichs(
-    app: ImmichSite, tmp_path_factory: pytest.TempPathFactory, options: dict[str, str]
+    app: ImmichSite, tmp_path_factory: pytest.TempPathFactory, menu: str, redis_url: str
 ) -> None:
-    with running_web(tmp_path_factory.mktemp("off"), app.url, **options) as web:
+    with running_web(tmp_path_factory.mktemp("off"), app.url, web_menu=menu, web_redis_url=redis_url) as web:
         answer = get(f"{web.url}/photos")
         assert (answer.content, answer.headers["ETag"]) == (APP, '"page"')
         assert get(f"{web.url}/immich-triton/menu.0123456789ab.js").content == PAGE

@@ -20,7 +20,8 @@
   const METADATA = "M6 12.45V9.64C7.47";
   const OUR_ICONS = {
     "refresh-ocr": "M3 3h6v2H5v4H3zM15 3h6v6h-2V5h-4zM3 15h2v4h4v2H3zM19 15h2v6h-6v-2h4zM8 8h8v2h-3v7h-2v-7H8z",
-    "refresh-clip": "M10 2A8 8 0 0 1 16.3 14.9L22 20.6 20.6 22 14.9 16.3A8 8 0 1 1 10 2M10 4A6 6 0 1 0 10 16 6 6 0 1 0 10 4M6 12l2.5-3 1.5 2 2-3 3 4z",
+    "refresh-clip":
+      "M10 2A8 8 0 0 1 16.3 14.9L22 20.6 20.6 22 14.9 16.3A8 8 0 1 1 10 2M10 4A6 6 0 1 0 10 16 6 6 0 1 0 10 4M6 12l2.5-3 1.5 2 2-3 3 4z",
   };
   const ACTIVE = "bg-slate-300"; // as the app shows the item that is pointed at
   const IDLE = "bg-slate-100";
@@ -89,7 +90,7 @@
     }
     const timer = setTimeout(() => {
       awaited = null;
-      toast(task, FAILED);
+      toast(task, FAILED, "the app has not named the photos");
     }, APP_SECONDS * 1000);
     awaited = { task, timer };
     item.click();
