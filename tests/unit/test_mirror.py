@@ -15,11 +15,15 @@ TESTS: Final = PROJECT / "tests"
 
 TORCH: Final = "runs where torch is, which is not here: test_export_clip.py has it run"
 
+SITE: Final = "a program of the site: tests/web/test_reprocess_command.py"
+
 EXCEPTIONS: Final = {
     "web": "needs a double of the Immich server: all of tests/web is about it",
     "__main__.py": "calls the command: every test that starts a program of ours goes through it",
     "export/clip/parity.py": TORCH,
     "export/clip/torch_export.py": TORCH,
+    "cli/reprocess.py": SITE,
+    "immich/own_assets.py": SITE,
 }
 """Modules, and rooms, without a file of their own, with the reason."""
 

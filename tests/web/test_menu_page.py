@@ -9,13 +9,13 @@ from typing import Final
 
 import pytest
 import requests
-from embedded_triton import eventually
 from gateway_process import GatewayProcess
 from immich_site import PAGE, File, ImmichSite
 from mitmproxy.net.encoding import decode, encode
 from places import DATA, PROJECT
 from site_process import running_web
 
+from harness.program import eventually
 from immich_triton.web.injection import etag_with, with_script
 
 APP: Final = (DATA / "app" / "app.html").read_bytes()
