@@ -119,6 +119,7 @@ def test_the_script_is_kept_for_ever_under_the_address_in_the_page(web: GatewayP
     assert (answer.headers["Content-Encoding"], answer.headers["Vary"]) == ("gzip", "Accept-Encoding")
     unchanged = get(address(web), **{"If-None-Match": answer.headers["ETag"]})
     assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert "Content-Length" not in unchanged.headers
     assert app.of("/immich-triton/") == [], "Immich was not asked"
 
 

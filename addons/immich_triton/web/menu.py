@@ -91,7 +91,9 @@ class Menu:
             "X-Content-Type-Options": "nosniff",
         }
         if request.headers.get("if-none-match") == etag:
-            return Response.make(304, b"", headers | {"ETag": etag})
+            unchanged = Response.make(304, b"", headers | {"ETag": etag})
+            del unchanged.headers["content-length"]  # it would be that of the script: RFC 9110, 8.6
+            return unchanged
         response = respond.as_sent(request, Answer(200, tuple(headers.items()), self._script))
         response.headers["ETag"] = etag
         return response
