@@ -65,7 +65,7 @@ def install(lock: Path, target: Path, *, editable: Path | None = None, python: s
         )
     count = len(re.findall(r"^[a-z]", lock.read_text(encoding="utf-8"), re.MULTILINE))
     tool = installer(target)
-    _say(f"installing {count} packages from {lock.name} with {Path(tool[0]).name if len(tool) < 4 else 'pip'}")
+    _say(f"installing {count} packages from {lock.name} with {'uv' if tool[1] == 'pip' else 'pip'}")
     # --no-deps: the lock is complete; opencv-python is replaced by its headless build there.
     line = [*tool, "--no-deps", "--require-hashes", "-r", str(lock)]
     _run(line, "see above; run the same command again to go on", count)

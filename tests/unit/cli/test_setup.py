@@ -41,6 +41,19 @@ def test_it_says_how_far_it_is_and_what_went_wrong(
     ]
 
 
+def test_it_says_with_what_it_installs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("# nothing\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/uv").write_text("#!/bin/sh\necho Resolved nothing\n")
+    (tmp_path / "bin/uv").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert setup.main(["--lock", str(lock), "--environment", str(tmp_path / "env")]) == 0
+    assert "setup: installing 0 packages from requirements.lock with uv" in capsys.readouterr().out
+
+
 def test_a_lock_that_is_missing_is_said_before_anything_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
