@@ -45,7 +45,7 @@ doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2
 		--models "$(MODELS)" $(if $(TRITON_KEY),--triton-key "$(TRITON_KEY)") $(if $(IMMICH),--immich "$(IMMICH)")
 
 # Tests wait more than they compute: a worker more than cores. With many cores the one Triton worker is the longest.
-PYTEST := $(BIN)/pytest --numprocesses $$(n=$$(nproc); echo $$((n < 5 ? n + 1 : 6))) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/pytest --numprocesses $$(n=$$(nproc); echo $$((n < 5 ? n + 1 : 6))) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 
 test: lint  ## set up, then ruff, mypy and the tests that are not slow
 	$(PYTEST) -m "not slow"

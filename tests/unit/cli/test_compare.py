@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -163,30 +165,41 @@ def test_what_cannot_be_compared_is_told(run: Run, photos: Path) -> None:
     assert told in printed
 
 
-@pytest.fixture
-def ctrl_c() -> Iterator[Callable[[], None]]:
-    """Press Ctrl-C; also where the tests are a background job of a shell, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda: os.kill(os.getpid(), signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
+@dataclass
+class Compare:
+    """The command in a process of its own, which Ctrl-C is meant for."""
+
+    process: subprocess.Popen[str] | None = None
+
+    def run(self, *arguments: object) -> tuple[int, str]:
+        """Return the exit code and what was printed."""
+        # As from a terminal, also where the tests are a background job of a shell, which ignores it.
+        code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        code += "from immich_triton.cli.compare import main; sys.exit(main(sys.argv[1:]))"
+        line = [sys.executable, "-c", code, *map(str, arguments)]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as self.process:
+            printed, _ = self.process.communicate(timeout=120)
+        return self.process.returncode, printed
+
+    def press_ctrl_c(self) -> None:
+        """Press it now."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
 
 
+@pytest.mark.parametrize(("pressed_at", "compared"), [(3, 2), (1, 0)])
 def test_ctrl_c_leaves_a_report_of_what_there_is(
-    run: Run, triton: CannedGateway, photos: Path, ctrl_c: Callable[[], None]
+    triton: CannedGateway, stock: Recorder, photos: Path, tmp_path: Path, pressed_at: int, compared: int
 ) -> None:
-    triton.before_answering = lambda number: ctrl_c() if number == 3 else None
-    code, report, printed = run(photos, "--task", "ocr")
-    assert code == 130
-    assert "compare: stopped after 2 of 3 photos" in printed
-    assert "the first 2 of 3 photos" in report
-    assert report.count("<section") == 2
-
-
-def test_ctrl_c_before_the_first_answer_leaves_no_report(
-    run: Run, triton: CannedGateway, ctrl_c: Callable[[], None]
-) -> None:
-    triton.before_answering = lambda _number: ctrl_c()
-    assert run(RECEIPT, "--task", "ocr")[:2] == (130, "")
+    compare, report = Compare(), tmp_path / "report.html"
+    triton.before_answering = lambda number: compare.press_ctrl_c() if number == pressed_at else None
+    servers = ("--url", triton.url, "--stock", stock.url)
+    code, printed = compare.run(photos, *servers, "--report", report, "--task", "ocr")
+    assert (code, f"compare: stopped after {compared} of 3 photos" in printed) == (130, True), printed
+    assert report.exists() == bool(compared)
+    if compared:
+        assert "the first 2 of 3 photos" in report.read_text()
+        assert report.read_text().count("<section") == 2
 
 
 def test_a_report_that_cannot_be_written_is_told_before_anything_is_asked(
