@@ -5,8 +5,9 @@ Part of every run (`conftest.py`); the tiers are described in CONTRIBUTING.md.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -48,6 +49,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
         places[item.nodeid] = next((i for i, first in enumerate(_FIRST) if group.startswith(first)), len(_FIRST))
     items.sort(key=lambda item: places[item.nodeid])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """Say how a worker that crashed ended: pytest-xdist knows only that it is gone."""
+    if error:
+        worker = node.gateway._io.popen
+        told = f"worker {node.gateway.id} (process {worker.pid}) ended with exit code {worker.wait(10)}"
+        sys.stdout.write(f"\n{told}\n")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

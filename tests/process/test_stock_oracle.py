@@ -317,7 +317,13 @@ likely_pairs = st.builds(
     st.sampled_from([b"&", b";", b"%26"]),
     st.sampled_from([b"", b"entries=" + entries(CLIP_NAME), b"entries=" + entries(UNROUTED)]),
 )
-requests_ = st.one_of(wild, likely, likely, likely, likely_pairs)
+# As Immich asks, of a model that no route names.
+plain = st.builds(
+    lambda content, extra: post(form(content, *extra)),
+    st.sampled_from([entries(UNROUTED), entries(UNROUTED, "ocr", "detection")]),
+    st.lists(st.tuples(st.sampled_from([b"text", b"album"]).map(field), st.binary(max_size=9)), max_size=1),
+)
+requests_ = st.one_of(wild, likely, likely, likely, likely_pairs, plain)
 
 
 def test_nothing_generated_is_run_as_ours(stock: StockPipe, gateway: ProxiedStock) -> None:

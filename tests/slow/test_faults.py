@@ -38,10 +38,11 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def test_faults_under_load(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_under_load(models: Path) -> None:
     trials = ["outage", "kill", "broken", "garbage", "interrupt"]
-    assert chaos.main([*trials, "--models", str(models), "--pace", "0.2", "--deadline", "15"]) == 0, capsys.readouterr()
+    assert chaos.main([*trials, "--models", str(models), "--pace", "0.2", "--deadline", "15"]) == 0
 
 
-def test_nothing_grows(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert soak.main(["--models", str(models), "--minutes", "3"]) == 0, capsys.readouterr()
+def test_nothing_grows(models: Path) -> None:
+    # What a fast machine has answered 5,000 of is still warming up half a minute later.
+    assert soak.main(["--models", str(models), "--requests", "12000", "--minutes", "3"]) == 0

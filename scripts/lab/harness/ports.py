@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import secrets
 import socket
@@ -34,4 +35,5 @@ def _take(port: int) -> bool:
         mark.close()
         return False
     _kept.append(mark)
+    atexit.register(mark.close)
     return True

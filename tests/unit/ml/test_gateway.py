@@ -139,6 +139,20 @@ async def test_work_for_a_client_that_is_gone_is_dropped(
     assert gateway._work.get(flow.client_conn) is None
 
 
+async def test_a_replay_goes_on_when_the_client_that_asked_at_first_leaves(
+    service: Service, gateway: Gateway, triton: StandInTriton, told: Told
+) -> None:
+    flow = flow_of(service)
+    flow.is_replay = "request"
+    with triton.holding():
+        asked = asyncio.create_task(gateway.request(flow))
+        assert await asyncio.to_thread(eventually, lambda: triton.calls == ["ocr"])
+        gateway.client_disconnected(flow.client_conn)
+    await asked
+    assert told.done[0].reason == "ok"
+    assert gateway._work.get(flow.client_conn) is None
+
+
 async def test_without_settings_nothing_passes() -> None:
     service = Service()
     flow = flow_of(service, "faces")
