@@ -1,9 +1,8 @@
-"""The parts of the ``ocr`` pipeline that need no network: sizes, boxes, reading order, batches, decoding."""
+"""The parts of the ``ocr`` pipeline that need no network: sizes, boxes, batches, decoding."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import cv2
@@ -17,7 +16,6 @@ from rapidocr_onnxruntime.ch_ppocr_det.utils import DBPostProcess, DetPreProcess
 from immich_pipelines.errors import BadInput
 from immich_pipelines.ocr import Knobs, detect
 from immich_pipelines.ocr_detection import MAX_DETECTION_PIXELS, detection_size, detector_input, find_boxes
-from immich_pipelines.ocr_order import reading_order
 from immich_pipelines.ocr_recognition import WIDTHS, Decoder, batches, cut_line
 
 Array = npt.NDArray[Any]
@@ -91,54 +89,9 @@ def test_any_probability_map_gives_boxes_inside_the_page(seed: int) -> None:
     assert ((boxes.points >= 0) & (boxes.points <= (960, 640))).all()
 
 
-def box(x: float, y: float, width: float, height: float, degrees: float = 0) -> list[tuple[float, float]]:
-    """Give TL TR BR BL of a box at x, y, on a page turned about its origin."""
-    angle = np.deg2rad(degrees)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    corners = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])
-    return [tuple(corner) for corner in corners @ turn]
-
-
-@pytest.mark.parametrize("degrees", [0, 5, -5, 12])
-def test_rows_are_read_top_down_and_left_to_right(degrees: float) -> None:
-    # A receipt: names on the left, prices far to the right and a bit lower, lines close together.
-    rows = [(y, x, w) for y in range(0, 400, 40) for x, w in ((50, 300), (900, 90))]
-    boxes = [box(x, y + 6 * (x > 500), w, 30, degrees) for y, x, w in rows]
-    shuffled = noise.permutation(len(boxes)).tolist()
-    order = reading_order(np.array([boxes[index] for index in shuffled]))
-    assert [shuffled[index] for index in order] == list(range(len(boxes)))
-
-
-def test_couplet_columns_are_read_from_right_to_left() -> None:
-    heading = box(300, 20, 400, 80)
-    right, left = box(800, 120, 90, 700), box(100, 130, 90, 690)
-    assert reading_order(np.array([left, heading, right])) == [1, 2, 0]
-
-
-def test_a_short_last_column_is_read_last() -> None:
-    columns = [box(x, 100, 60, height) for x, height in ((900, 700), (800, 700), (700, 200))]
-    assert reading_order(np.array(columns[::-1])) == [2, 1, 0]
-
-
-def test_a_narrow_digit_stays_in_its_row() -> None:
-    row = [box(100, 100, 300, 40), box(420, 100, 18, 40), box(460, 102, 300, 40)]
-    assert reading_order(np.array([row[2], row[1], row[0]])) == [2, 1, 0]
-
-
-@given(st.lists(st.tuples(*[st.floats(0, 1000)] * 8), max_size=12))
-def test_the_order_is_always_a_permutation(corners: list[tuple[float, ...]]) -> None:
-    points = np.array(corners, np.float32).reshape(-1, 4, 2)
-    assert sorted(reading_order(points)) == list(range(len(points)))
-
-
-@pytest.mark.parametrize("step", [20, 7], ids=["rows", "one long staircase"])
-def test_a_thousand_lines_are_ordered_in_no_time(step: int) -> None:
-    lines = np.array([box(3 * index, step * index, 100, 15) for index in range(1000)])
-    shuffled = noise.permutation(len(lines))
-    started = time.process_time()
-    order = reading_order(lines[shuffled])
-    assert time.process_time() - started < 0.5  # comparing each with all takes some seconds
-    assert shuffled[order].tolist() == list(range(len(lines)))
+def box(x: float, y: float, width: float, height: float) -> list[tuple[float, float]]:
+    """Give TL TR BR BL of a box at x, y."""
+    return [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
 
 
 def test_vertical_writing_is_turned_counter_clockwise() -> None:

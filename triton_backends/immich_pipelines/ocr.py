@@ -64,7 +64,8 @@ class Page:
     """What was read, in reading order.
 
     ``boxes`` float32 [N, 8]: x and y of TL, TR, BR, BL in 0..1 of the page. ``texts`` has N entries, or none when only
-    boxes were asked for. ``size``: height and width of the image.
+    boxes were asked for. ``size``: height and width of the image. ``left_out``: how many more boxes there may be, on a
+    page of very many.
     """
 
     boxes: Array
@@ -72,6 +73,7 @@ class Page:
     texts: list[str]
     text_scores: Array
     size: tuple[int, int]
+    left_out: int = 0
 
 
 async def read(
@@ -87,7 +89,7 @@ async def read(
     found = await _recognize(pixels, boxes, networks)
     kept = [i for i, (text, score) in enumerate(found) if text.strip() and score > knobs.recognition_min_score]
     return _page(
-        Boxes(boxes.points[kept], boxes.scores[kept]),
+        Boxes(boxes.points[kept], boxes.scores[kept], boxes.left_out),
         [found[i][0] for i in kept],
         np.array([found[i][1] for i in kept], np.float32),
         size,
@@ -103,7 +105,7 @@ async def detect(pixels: Array, knobs: Knobs, network: Detector) -> Boxes:
     probabilities = await network(detector_input(pixels, size))
     boxes = find_boxes(probabilities, (height, width), knobs.detection_min_score)
     order = reading_order(boxes.points)
-    return Boxes(boxes.points[order], boxes.scores[order])
+    return Boxes(boxes.points[order], boxes.scores[order], boxes.left_out)
 
 
 async def _recognize(pixels: Array, boxes: Boxes, networks: Networks) -> list[tuple[str, float]]:
@@ -125,4 +127,4 @@ async def _recognize(pixels: Array, boxes: Boxes, networks: Networks) -> list[tu
 def _page(boxes: Boxes, texts: list[str], text_scores: Array, size: tuple[int, int]) -> Page:
     height, width = size
     normalised = np.clip(boxes.points / np.array([width, height], np.float32), 0, 1)
-    return Page(normalised.reshape(-1, 8).astype(np.float32), boxes.scores, texts, text_scores, size)
+    return Page(normalised.reshape(-1, 8).astype(np.float32), boxes.scores, texts, text_scores, size, boxes.left_out)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from rapidocr_onnxruntime.ch_ppocr_det import TextDetector
 from rapidocr_onnxruntime.ch_ppocr_det.utils import DBPostProcess
+
+from immich_pipelines.ocr_corners import clipped, in_order
 
 Array = npt.NDArray[Any]
 
@@ -21,13 +23,20 @@ MAX_DETECTION_PIXELS: Final = 8_000_000
 """Bound on what the detector gets to see: 11 times the usual 992x736. Only panoramas beyond 14:1 are scaled down
 further than stock would; a file of 100,000x1,000 pixels, which the decoder allows, would otherwise take 7 GB."""
 
+MAX_BOXES: Final = 3000
+"""Bound on the contours that are looked at, the largest ones. Stock takes 1,000, those that lie lowest."""
+
 
 @dataclass(frozen=True)
 class Boxes:
-    """Text boxes of one page: ``points`` float32 [N, 4, 2] in pixels (TL, TR, BR, BL), ``scores`` float32 [N]."""
+    """Text boxes of one page: ``points`` float32 [N, 4, 2] in pixels (TL, TR, BR, BL), ``scores`` float32 [N].
+
+    ``left_out``: how many more there may be, on a page of more than `MAX_BOXES`.
+    """
 
     points: Array
     scores: Array
+    left_out: int = 0
 
     @staticmethod
     def none() -> Boxes:
@@ -58,34 +67,58 @@ def detector_input(page: Array, size: tuple[int, int]) -> Array:
     return blob
 
 
-class _Clipper(TextDetector):  # type: ignore[misc] # no types are published
-    """RapidOCR's order of corners and clipping, without the session that its constructor opens from a file."""
+class _Contours(DBPostProcess):  # type: ignore[misc] # no types are published
+    """RapidOCR's DB post-processing with stock's constants, but for what it does on a page of very many contours.
 
-    def __init__(self) -> None:
-        # Deliberately not super().__init__().
-        pass
+    RapidOCR's own takes the first thousand that OpenCV finds, which are those at the bottom of the page.
+    """
 
+    def __init__(self, min_score: float) -> None:
+        super().__init__(thresh=0.3, box_thresh=min_score, unclip_ratio=1.6, use_dilation=True, score_mode="fast")
+        self.left_out = 0
 
-_CLIPPER: Final = _Clipper()
+    def boxes_from_bitmap(
+        self, pred: Array, bitmap: Array, dest_width: int, dest_height: int
+    ) -> tuple[list[Array], list[float]]:
+        """Return the corners of each box, [4, 2] in pixels of the page, and its score."""
+        size, page = np.array(bitmap.shape[::-1], np.float32), np.array([dest_width, dest_height], np.float32)
+        boxes, scores = [], []
+        for contour in self._largest(bitmap):
+            shrunk, side = self.get_mini_boxes(contour)
+            if side < self.min_size or (score := self.box_score_fast(pred, shrunk)) < self.box_thresh:
+                continue
+            box, side = self.get_mini_boxes(self.unclip(shrunk))
+            if side >= self.min_size + 2:
+                boxes.append(np.clip(np.round(box / size * page), 0, page))
+                scores.append(score)
+        return boxes, scores
+
+    def _largest(self, bitmap: Array) -> Sequence[Array]:
+        contours, _ = cv2.findContours(bitmap * np.uint8(255), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        if len(contours) <= MAX_BOXES:
+            return contours
+        sizes = np.array([cv2.boundingRect(contour)[2:] for contour in contours])
+        order = np.argsort(-sizes.prod(axis=1), kind="stable")
+        # A speck is no box, whether it is looked at or not.
+        self.left_out = int((sizes[order[MAX_BOXES:]].min(axis=1) > self.min_size).sum())
+        return [contours[index] for index in sorted(order[:MAX_BOXES])]
 
 
 def find_boxes(probabilities: Array, page_size: tuple[int, int], min_score: float) -> Boxes:
     """Return the text boxes in *probabilities* (float32 [1, 1, H, W]), in pixels of the page [height, width].
 
-    RapidOCR's DB post-processing with stock's constants; boxes scored under *min_score* are left out. Every score
-    stays with its own box. The order is that of the contours.
+    RapidOCR's DB post-processing with stock's constants, but for the bound; boxes scored under *min_score* are left
+    out. Every score stays with its own box. The order is that of the contours.
     """
-    postprocess = DBPostProcess(
-        thresh=0.3, box_thresh=min_score, max_candidates=1000, unclip_ratio=1.6, use_dilation=True, score_mode="fast"
-    )
+    postprocess = _Contours(min_score)
     found, scores = postprocess(probabilities, page_size)
     points, kept = [], []
     # RapidOCR's own filter drops boxes and forgets their scores, which shifts all later ones.
     for box, score in zip(found, scores, strict=True):
-        corners = _CLIPPER.clip_det_res(_CLIPPER.order_points_clockwise(box), *page_size)
+        corners = clipped(in_order(box), *page_size)
         if int(np.linalg.norm(corners[0] - corners[1])) > 3 and int(np.linalg.norm(corners[0] - corners[3])) > 3:
             points.append(corners)
             kept.append(score)
     if not points:
         return Boxes.none()
-    return Boxes(np.asarray(points, np.float32), np.asarray(kept, np.float32))
+    return Boxes(np.asarray(points, np.float32), np.asarray(kept, np.float32), postprocess.left_out)

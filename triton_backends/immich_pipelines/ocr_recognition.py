@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rapidocr_onnxruntime.ch_ppocr_rec.utils import CTCLabelDecode
 
-from immich_pipelines.ocr_order import VERTICAL
+from immich_pipelines.ocr_layout import VERTICAL
 
 Array = npt.NDArray[Any]
 

@@ -51,6 +51,11 @@ class TritonPythonModel:
             networks = self._networks.get(job.detector, job.recognizer)
             page = await read(job.image, job.knobs, networks, max_pixels=job.max_pixels, decode=self._images.decode)
             outputs = _tensors(page)
+            if page.left_out:
+                pb_utils.Logger.log_warn(
+                    f"ocr: a page of {page.size[1]}x{page.size[0]} pixels has more boxes than are read; the "
+                    f"{page.left_out} smallest are left out"
+                )
         except BaseException as error:  # noqa: BLE001 - whatever fails becomes the answer of this request alone
             reply.fail(error)
         else:
