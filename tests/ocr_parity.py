@@ -32,7 +32,7 @@ class Readers:
     @classmethod
     def of(cls, version: str) -> Readers:
         """Return those of *version*; the export has been compared with the original when it was made."""
-        return cls(_networks(ocr_exports.build(version)), RapidOcrReference(version))
+        return cls(networks(ocr_exports.build(version)), RapidOcrReference(version))
 
     def read(self, name: str) -> Page:
         """Return what the pipeline reads on the example image *name*."""
@@ -60,7 +60,8 @@ def plain(text: str) -> str:
     return text.replace(" ", "").replace("￥", "¥")
 
 
-def _networks(models: Path) -> Networks:
+def networks(models: Path) -> Networks:
+    """Return the networks in the repository *models*, in f32."""
     runtime = importlib.import_module("onnxruntime")
     detector, recognizer = (
         runtime.InferenceSession(str(models / name / "1" / "model.onnx"), providers=["CPUExecutionProvider"])

@@ -31,7 +31,7 @@ def found(*boxes: Array, side: int = 1280) -> ocr_detection.Boxes:
     """Give what is found in a probability map of these boxes."""
     probabilities = np.zeros((1, 1, side, side), np.float32)
     for box in boxes:
-        cv2.fillConvexPoly(probabilities[0, 0], box.round().astype(np.int32), 0.9)
+        cv2.fillConvexPoly(probabilities[0, 0], box.round().astype(np.int32), [0.9])
     return find_boxes(probabilities, (side, side), 0.5)
 
 

@@ -162,7 +162,7 @@ def vertical_page(random: Random) -> list[Corners]:
 
 def pieces(random: Random) -> list[int]:
     """Give the lengths of a column's pieces in characters, 0 for a comma; one of them at least is long."""
-    found = random.choice((0, 1, 1, 2, 3, 5, 8), random.integers(1, 5)).tolist()
+    found: list[int] = random.choice((0, 1, 1, 2, 3, 5, 8), random.integers(1, 5)).tolist()
     found[random.integers(len(found))] = int(random.integers(3, 9))
     return found
 

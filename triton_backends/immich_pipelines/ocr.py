@@ -7,8 +7,9 @@ session object.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from immich_pipelines.errors import BadInput
 from immich_pipelines.ocr_detection import Boxes, detection_size, detector_input, find_boxes
 from immich_pipelines.ocr_order import reading_order
 from immich_pipelines.ocr_recognition import Batch, Decoder, batches, cut_line
+from immich_pipelines.ocr_turned import Text, read_turned
 
 Array = npt.NDArray[Any]
 
@@ -86,12 +88,17 @@ async def read(
     boxes = await detect(pixels, knobs, networks.detect)
     if not knobs.recognition:
         return _page(boxes, [], np.zeros(0, np.float32), size)
-    found = await _recognize(pixels, boxes, networks)
-    kept = [i for i, (text, score) in enumerate(found) if text.strip() and score > knobs.recognition_min_score]
+    minimum = knobs.recognition_min_score
+    lines = [cut_line(pixels, box) for box in boxes.points]
+    read_lines = partial(_recognize, networks=networks)
+    page = await read_turned(pixels, boxes.points, lines, await read_lines(lines), minimum, read_lines)
+    kept = [index for index, (text, score) in enumerate(page.texts) if text.strip() and score > minimum]
+    if page.quarters:
+        kept = [kept[index] for index in reading_order(boxes.points[kept], page.quarters)]
     return _page(
         Boxes(boxes.points[kept], boxes.scores[kept], boxes.left_out),
-        [found[i][0] for i in kept],
-        np.array([found[i][1] for i in kept], np.float32),
+        [page.texts[index][0] for index in kept],
+        np.array([page.texts[index][1] for index in kept], np.float32),
         size,
     )
 
@@ -108,8 +115,8 @@ async def detect(pixels: Array, knobs: Knobs, network: Detector) -> Boxes:
     return Boxes(boxes.points[order], boxes.scores[order], boxes.left_out)
 
 
-async def _recognize(pixels: Array, boxes: Boxes, networks: Networks) -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = [("", 0.0)] * len(boxes.points)
+async def _recognize(lines: Sequence[Array], networks: Networks) -> list[Text]:
+    found: list[Text] = [("", 0.0)] * len(lines)
     # Several calls at once keep every copy of the network busy; not all at once, which would fill the shared memory.
     slots = asyncio.Semaphore(networks.max_calls)
 
@@ -119,7 +126,6 @@ async def _recognize(pixels: Array, boxes: Boxes, networks: Networks) -> list[tu
         for line, result in zip(batch.lines, networks.decode(indices, scores), strict=True):
             found[line] = result
 
-    lines = [cut_line(pixels, box) for box in boxes.points]
     await asyncio.gather(*(one(batch) for batch in batches(lines, networks.max_batch)))
     return found
 

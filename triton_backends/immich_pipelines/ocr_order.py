@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from immich_pipelines.ocr_columns import blocks
+from immich_pipelines.ocr_corners import turned
 from immich_pipelines.ocr_layout import Layout, straightened
 
 Array = npt.NDArray[Any]
@@ -22,15 +23,19 @@ STACKED: Final = 0.3
 """What has more than this part of its height within a larger line's stands beside that one, above or below others."""
 
 
-def reading_order(points: Array) -> list[int]:
+def reading_order(points: Array, quarters: int = 0) -> list[int]:
     """Return the indices of *points* (float [N, 4, 2]: TL, TR, BR, BL, any unit) in reading order.
 
     The page is turned by the skew of its lines first, so that a slightly rotated photo reads like a straight one.
     Boxes of one row, which may differ in height, go from left to right; a block of vertical writing is read as
-    `ocr_columns.blocks` says.
+    `ocr_columns.blocks` says. *quarters*: how many times the text itself is turned clockwise by a quarter, 2 on a page
+    that stands on its head.
     """
     if len(points) < 2:
         return list(range(len(points)))
+    for _ in range(quarters):
+        # The page turns counter-clockwise, to where its text is upright.
+        points = turned(np.stack([points[..., 1], -points[..., 0]], axis=-1), 1)
     page = straightened(points)
     columns = blocks(page)
     rest = np.setdiff1d(np.arange(len(points)), [index for block in columns for index in block])
