@@ -148,7 +148,8 @@ class Running:
             with contextlib.suppress(OSError):
                 if self._mark.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                     mine.append(pid)
-        return sorted(mine, key=lambda pid: processes.parent(pid) in mine)
+        # By age: processes that decode images have no parent here either, and may have got lower numbers.
+        return sorted(mine, key=lambda pid: (processes.parent(pid) in mine, processes.started(pid)))
 
     def main(self) -> int:
         """Return the first process: what a signal of ``docker stop`` goes to. Raises ProcessLookupError."""
