@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from places import PROJECT
 
-from image import pip_mounts
+from image import container, pip_mounts
+from immich_triton.server import processes
 
 
 def test_pips_configuration_is_translated(tmp_path: Path) -> None:
@@ -69,6 +70,19 @@ def test_the_image_holds_what_the_commands_in_the_dockerfile_need() -> None:
     for script in re.findall(r'"(scripts/[a-z_]+\.py)"', dockerfile):
         assert (PROJECT / script).is_file(), script
     assert ignored.index("!scripts") < ignored.index("scripts/lab")
+
+
+def test_the_main_process_is_the_oldest_without_a_parent_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Process ids have begun anew: an orphan, as those that decode images are, has a lower one than the supervisor."""
+    stats = {32_700: (1, 10), 7: (1, 30), 8: (32_700, 20)}  # parent, start
+    monkeypatch.setattr(processes, "pids", lambda: iter(sorted(stats)))
+    monkeypatch.setattr(processes, "parent", lambda pid: stats[pid][0])
+    monkeypatch.setattr(processes, "started", lambda pid: stats[pid][1])
+    monkeypatch.setattr(Path, "read_bytes", lambda _path: b"A=1\0IMAGE_PROOF=mine\0")
+    running = object.__new__(container.Running)
+    running._mark = "IMAGE_PROOF=mine"
+    assert running.pids() == [32_700, 7, 8]
+    assert running.main() == 32_700
 
 
 def ci_run(folder: Path, *, user: int, image: int) -> subprocess.CompletedProcess[str]:

@@ -52,7 +52,14 @@ def exported() -> set[str]:
 
 
 def test_promtool_accepts_the_configuration_and_the_rules() -> None:
-    assert f"{len(ALERTS)} rules found" in promtool("check", "config", MONITORING / "prometheus.yml")
+    for configuration in ("prometheus.yml", "prometheus-compose.yml"):
+        assert f"{len(ALERTS)} rules found" in promtool("check", "config", MONITORING / configuration)
+
+
+def test_both_configurations_call_the_jobs_what_rules_and_dashboard_call_them() -> None:
+    for configuration in ("prometheus.yml", "prometheus-compose.yml"):
+        text = (MONITORING / configuration).read_text(encoding="utf-8")
+        assert re.findall(r"job_name: (\S+)", text) == ["immich-triton", "triton"]
 
 
 def test_every_alert_fires_when_it_should_and_not_else() -> None:

@@ -255,6 +255,14 @@ def test_what_the_gateway_says_is_seen_at_once(launch: Launch, monkeypatch: pyte
     assert "Triton answers ocr PP-OCRv5_mobile" in instance.program.console  # mitmproxy's own log
 
 
+def test_metrics_can_be_for_other_machines_while_triton_is_not(launch: Launch) -> None:
+    instance = launch("--metrics-host", "0.0.0.0")
+    instance.program.wait_until(instance.up)
+    command = Path(f"/proc/{instance.triton_pid}/cmdline").read_text().split("\0")
+    assert {"--http-address=127.0.0.1", "--metrics-address=0.0.0.0"} < {*command}
+    assert re.search(r"metrics +http://0\.0\.0\.0:\d+/metrics", instance.program.console)
+
+
 def test_metrics_can_be_left_out(launch: Launch) -> None:
     instance = launch("--metrics-port", "")
     instance.program.wait_until(instance.up)

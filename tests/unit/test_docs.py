@@ -12,6 +12,7 @@ from places import PROJECT
 
 REFERENCE = (PROJECT / "docs/reference.md").read_text(encoding="utf-8")
 PAGES = [
+    *PROJECT.glob("deploy/**/*.md"),
     *PROJECT.glob("*.md"),
     *PROJECT.glob("docs/**/*.md"),
     *PROJECT.glob("monitoring/*.md"),

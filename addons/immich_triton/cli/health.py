@@ -2,7 +2,8 @@
 """Tell whether a running gateway is ready: 0 when every route can be answered, else 1 and the reason.
 
 The container's health check, and one for any supervisor. It asks for /readyz where the running gateway serves it. /ping
-would not do: with a path token that is a 404.
+would not do: with a path token that is a 404. With --url it asks that address instead, of a gateway or a site that was
+started without immich-triton run.
 """
 
 from __future__ import annotations
@@ -33,11 +34,18 @@ def main(arguments: list[str] | None = None) -> int:
         help="the run's folder for logs and pid files (default: .run/<port>)",
     )
     parser.add_argument(
+        "--url",
+        metavar="URL",
+        help="the address to ask, whatever runs there; ready is 200. Of a gateway http://127.0.0.1:9464/readyz, of the "
+        "site in front of the Immich server http://127.0.0.1:2284/api/server/ping (default: by the run's folder)",
+    )
+    parser.add_argument(
         "--timeout", type=float, default=5.0, metavar="SECONDS", help="how long it may take (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     try:
-        print(ask(metrics_address(options.run_dir), options.timeout))
+        asked = options.url or readiness(metrics_address(options.run_dir))
+        print(get(asked, options.timeout))
     except UnhealthyError as error:
         print(f"unhealthy: {error}", file=sys.stderr)
         return 1
@@ -58,17 +66,26 @@ def metrics_address(run_dir: Path) -> str:
     return address
 
 
-def ask(address: str, timeout: float) -> str:
-    """Return the answer of /readyz when it is 200. Raises `UnhealthyError`."""
+def readiness(address: str) -> str:
+    """Return the URL of /readyz at the metrics' *address*, as this machine reaches it."""
     host, _, port = address.rpartition(":")
     host = reachable(host.strip("[]"))
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/readyz"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/readyz"
+
+
+def ask(address: str, timeout: float) -> str:
+    """Return the answer of /readyz at the metrics' *address* when it is 200. Raises `UnhealthyError`."""
+    return get(readiness(address), timeout)
+
+
+def get(url: str, timeout: float) -> str:
+    """Return what *url* answers when that is a 200. Raises `UnhealthyError`."""
     try:
         with loopback.OPENER.open(url, timeout=timeout) as answer:
-            return str(answer.read().decode())
+            return str(answer.read(65_536).decode("utf-8", "replace"))
     except urllib.error.HTTPError as error:
-        raise UnhealthyError(error.read().decode("utf-8", "replace")) from error
-    except OSError as error:
+        raise UnhealthyError(error.read(65_536).decode("utf-8", "replace")) from error
+    except (OSError, ValueError) as error:
         raise UnhealthyError(f"{url} does not answer: {error}") from error
 
 

@@ -81,6 +81,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             metrics_port=options.triton_metrics_port,
             run_dir=run_dir / "triton",
             only_routed=True,
+            metrics_host=options.metrics_host,
             port_remedy="choose others: immich-triton run --triton-http-port N --triton-metrics-port N",
         ),
         lambda text: print(f"triton: {text}", flush=True),
@@ -92,6 +93,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             host=options.host,
             port=options.port,
             metrics_port=options.metrics_port,
+            metrics_host=options.metrics_host,
             triton_url=triton.settings.url,
             models=models,
             run_dir=run_dir,
@@ -199,7 +201,7 @@ def _summary(gateway: GatewaySettings, triton: TritonProcess, routes: RouteTable
         f"  metrics          http://{gateway.metrics}/metrics, health at /healthz and /readyz"
         if gateway.metrics
         else "  metrics          none",
-        f"  Triton           {triton.settings.url}, metrics http://127.0.0.1:{triton.settings.metrics_port}/metrics",
+        f"  Triton           {triton.settings.url}, metrics {triton.settings.metrics_url}",
         *(
             f"  routed           {line}"
             for line in routes.describe() or ["nothing: immich-triton export ocr (clip, faces) makes models"]
@@ -242,7 +244,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         type=lambda text: int(text) if text else None,
         default=9464,
         metavar="N",
-        help="port of the gateway's metrics, on loopback; '' for none (default: %(default)s)",
+        help="port of the gateway's metrics; '' for none (default: %(default)s)",
+    )
+    text(
+        "--metrics-host",
+        default="127.0.0.1",
+        metavar="HOST",
+        help="address on which the gateway's metrics and Triton's listen; 0.0.0.0 for a Prometheus elsewhere. They ask "
+        "for no password: mind the firewall (default: %(default)s)",
     )
     text("--triton-http-port", type=int, default=8000, metavar="N", help="Triton's port (default: %(default)s)")
     text("--triton-metrics-port", type=int, default=8002, metavar="N", help="its metrics' port (default: %(default)s)")

@@ -27,8 +27,11 @@ DATA: Final = home("XDG_DATA_HOME", ".local/share") if INSTALLED else PROJECT
 MODELS: Final = DATA / "triton_models"
 """The model repository, unless another is named."""
 
-RUN: Final = home("XDG_STATE_HOME", ".local/state") / "run" if INSTALLED else PROJECT / ".run"
+KEPT_APART: Final = INSTALLED or not os.access(PROJECT, os.W_OK)
+"""Whether nothing may be written beside the code: an installed wheel, or a clone of somebody else, as in the image."""
+
+RUN: Final = home("XDG_STATE_HOME", ".local/state") / "run" if KEPT_APART else PROJECT / ".run"
 """Logs and process ids of what was started."""
 
-CACHE: Final = home("XDG_CACHE_HOME", ".cache") if INSTALLED else PROJECT / ".cache"
+CACHE: Final = home("XDG_CACHE_HOME", ".cache") if KEPT_APART else PROJECT / ".cache"
 """What was downloaded and can be downloaded again."""

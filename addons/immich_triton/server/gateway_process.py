@@ -47,6 +47,7 @@ class GatewaySettings:
     run_dir: Path
     options: Sequence[str] = ()
     web: WebInterface | None = None
+    metrics_host: str = "127.0.0.1"
 
     @property
     def ports(self) -> list[Port]:
@@ -65,7 +66,8 @@ class GatewaySettings:
     @property
     def metrics(self) -> str:
         """Where the metrics are served, ``HOST:PORT``; empty when nowhere."""
-        own = f"127.0.0.1:{self.metrics_port}" if self.metrics_port else ""
+        host = f"[{self.metrics_host}]" if ":" in self.metrics_host else self.metrics_host
+        own = f"{host}:{self.metrics_port}" if self.metrics_port else ""
         return given(self.options, "immich_metrics_listen", own)
 
     @property

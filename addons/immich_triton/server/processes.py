@@ -38,7 +38,7 @@ def listener(port: int) -> int | None:
                 if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
                     inodes.add(f"socket:[{fields[9]}]")
     holders = [pid for pid in pids() if inodes & set(_links(pid))]
-    return min(holders, default=None, key=_started)
+    return min(holders, default=None, key=started)
 
 
 def tree(root: int) -> list[int]:
@@ -82,6 +82,11 @@ def session(pid: int) -> int | None:
     return _stat(pid, 3)
 
 
+def started(pid: int) -> int:
+    """Return when a process was started, in ticks since the boot; 0 when it has ended. Process ids begin anew."""
+    return _stat(pid, 19) or 0
+
+
 def state(pid: int) -> str | None:
     """Return the kernel's letter for what a process does (``T`` stopped, ``Z`` a zombie, see proc(5)); None if gone."""
     fields = _fields(pid)
@@ -123,10 +128,6 @@ def _links(pid: int) -> Iterable[str]:
         for descriptor in (PROC / str(pid) / "fd").iterdir():
             with contextlib.suppress(OSError):
                 yield str(descriptor.readlink())
-
-
-def _started(pid: int) -> int:
-    return _stat(pid, 19) or 0
 
 
 def _stat(pid: int, index: int) -> int | None:

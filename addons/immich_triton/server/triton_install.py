@@ -102,6 +102,7 @@ def command(
     http_port: int,
     metrics_port: int,
     key: str,
+    metrics_host: str,
     shm_prefix: str,
     exit_seconds: int,
 ) -> list[str]:
@@ -123,7 +124,7 @@ def command(
         *door,
         "--http-port",
         str(http_port),
-        f"--metrics-address={host}",
+        f"--metrics-address={metrics_host}",
         f"--metrics-port={metrics_port}",
         "--allow-grpc=false",
         "--allow-metrics=true",

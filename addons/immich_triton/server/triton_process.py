@@ -185,6 +185,7 @@ class TritonProcess:
             http_port=settings.http_port,
             metrics_port=settings.metrics_port,
             key=settings.key,
+            metrics_host=settings.metrics_host or settings.host,
             shm_prefix=settings.shm_prefix,
             exit_seconds=EXIT_SECONDS,
         )

@@ -17,7 +17,7 @@ class TritonSettings:
     ``run_dir`` belongs to one server: its log, pid file and backend directory. ``hang_seconds``: a server that answers
     nothing for so long, not even whether it is live, is ended and started again. ``hung_seconds``: a model's process
     that is stopped for so long is ended and its model loaded again. ``leave_seconds``: what served the model before
-    then has so long for requests in flight.
+    then has so long for requests in flight. ``metrics_host``: where the metrics listen, as the server does when empty.
     """
 
     models: Path
@@ -28,6 +28,7 @@ class TritonSettings:
     onnxruntime_backend: Path = ONNXRUNTIME_BACKEND
     only_routed: bool = False
     host: str = "127.0.0.1"
+    metrics_host: str = ""
     key: str = field(default="", repr=False)
     hang_seconds: float = 60.0
     hung_seconds: float = 10.0
@@ -40,11 +41,16 @@ class TritonSettings:
         return f"http://{reachable(self.host)}:{self.http_port}"
 
     @property
+    def metrics_url(self) -> str:
+        """The address of Triton's metrics."""
+        return f"http://{reachable(self.metrics_host or self.host)}:{self.metrics_port}/metrics"
+
+    @property
     def ports(self) -> list[Port]:
         """What it listens on."""
         return [
             Port(self.http_port, "Triton", self.port_remedy, self.host),
-            Port(self.metrics_port, "Triton's metrics", self.port_remedy, self.host),
+            Port(self.metrics_port, "Triton's metrics", self.port_remedy, self.metrics_host or self.host),
         ]
 
     @property

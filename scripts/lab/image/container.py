@@ -12,7 +12,8 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,11 @@ class Image:
     def entry(self) -> list[str]:
         """The entry point, without the default arguments (CMD)."""
         return list(self._config["Entrypoint"])
+
+    @property
+    def command(self) -> list[str]:
+        """The default arguments."""
+        return list(self._config["Cmd"])
 
     @property
     def health(self) -> list[str]:
@@ -78,6 +84,15 @@ class Container:
         """Remove it."""
         buildah("rm", self._name)
 
+    def written(self, since: float, but: Sequence[str]) -> list[str]:
+        """Return the files, by their path inside, that were written after *since* outside the folders *but*."""
+        root = Path(buildah("mount", self._name))
+        try:
+            spared = {root / folder.lstrip("/") for folder in but}
+            return [f"/{path.relative_to(root)}" for path in _newer(root, since, spared)]
+        finally:
+            buildah("unmount", self._name)
+
     def inside(self, command: Sequence[str], options: Sequence[str] = ()) -> list[str]:
         """Return the command line that runs *command* in it, with more *options* of ``buildah run``."""
         return _command("run", "--isolation=chroot", "--network=host", *options, self._name, "--", *command)
@@ -86,6 +101,16 @@ class Container:
         """Run a command to its end, as ``docker exec`` and health checks do; its outputs come back as one."""
         line = self.inside(command)
         return subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+
+def _newer(folder: Path, since: float, spared: AbstractSet[Path]) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path in spared:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _newer(path, since, spared)
+        elif path.lstat().st_mtime > since:
+            yield path
 
 
 class Running:
@@ -123,7 +148,8 @@ class Running:
             with contextlib.suppress(OSError):
                 if self._mark.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                     mine.append(pid)
-        return sorted(mine, key=lambda pid: processes.parent(pid) in mine)
+        # By age: processes that decode images have no parent here either, and may have got lower numbers.
+        return sorted(mine, key=lambda pid: (processes.parent(pid) in mine, processes.started(pid)))
 
     def main(self) -> int:
         """Return the first process: what a signal of ``docker stop`` goes to. Raises ProcessLookupError."""

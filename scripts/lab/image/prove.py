@@ -4,7 +4,8 @@
 Twice over the same volumes, the models volume empty at first: the entry command answers OCR as the image's own user,
 the health command says ready, and a SIGTERM (``docker stop``) lets requests in flight finish and ends with 0. The
 second time under an init, as docker-compose.yml asks for: it passes the signal on, and reaps what a killed Triton
-leaves.
+leaves. With --gateway an image of the gateway alone is proven too, over a Triton of this machine with the models made
+meanwhile: ready, OCR, and the same end.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ import requests
 HERE: Final = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)  # scripts/lab, where this folder is the package `image`
 
+from harness.program import Program  # noqa: E402
 from image.container import Container, Image  # noqa: E402
-from image.trial import AT_ONCE, INIT, USER_ID, Failed, Trial  # noqa: E402
+from image.trial import AT_ONCE, INIT, USER_ID, Failed, GatewayTrial, Trial, free_ports  # noqa: E402
 
 TINI: Final = "tini-static"
 
@@ -38,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tag", help="the image, as given to build.sh")
+    parser.add_argument("--gateway", metavar="TAG", help="an image of the gateway alone, proven over the same models")
     options = parser.parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)  # an exception, on whose way out everything is stopped and removed
@@ -50,7 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
             # One container, as when it is stopped and started: what the first run left behind is there for the second.
             with Container(image) as container:
                 for init in (False, True):
-                    prove(Trial(image, container, mounts, log, init=init), init=init)
+                    name = "second start, with an init" if init else "first start, which makes the OCR models"
+                    prove(Trial(image, container, mounts, log, init=init), name, dies=init)
+            if options.gateway:
+                prove_gateway(Image(options.gateway), folder, mounts, log)
         except (Failed, requests.RequestException, OSError) as failure:
             print(log.read_text(errors="replace")[-20_000:], file=sys.stderr)
             print(f"image: {failure}", file=sys.stderr)
@@ -59,20 +65,37 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def prove(trial: Trial, *, init: bool) -> None:
+def prove_gateway(image: Image, folder: Path, mounts: list[str], log: Path) -> None:
+    """Start the gateway alone over a Triton of this machine. Raises `Failed`."""
+    say(f"{image.tag} has {image.size} and runs as {image.user}")
+    port, metrics_port = free_ports(2)
+    arguments = [f"--models={folder / 'models'}", f"--run-dir={folder / 'triton'}", "--only-routed"]
+    triton = Program.start(
+        "triton", [*arguments, f"--http-port={port}", f"--metrics-port={metrics_port}"], folder / "triton.log"
+    )
+    try:
+        with Container(image) as container:
+            over = GatewayTrial(image, container, mounts, log, init=True, triton_url=f"http://127.0.0.1:{port}")
+            prove(over, "the gateway alone", dies=False)
+    finally:
+        triton.stop()
+
+
+def prove(trial: Trial, name: str, *, dies: bool) -> None:
     """Make one start, and see everything that is asked of it. Raises `Failed`."""
     with trial.running:
         began = time.monotonic()
         trial.wait_until_healthy()
-        name = "second start, with an init" if init else "first start, which makes the OCR models"
         say(f"{name}: ready after {time.monotonic() - began:.0f} s")
         trial.belongs_to_the_user()
         trial.reads()
         say("OCR reads the receipt")
-        if init:
+        if dies:
             trial.survives_the_death_of_triton()
             say("Triton was killed: OCR goes on, and no zombie stays")
         say(f"SIGTERM with {AT_ONCE} requests in flight: all answered, exit code 0 after {trial.stops():.1f} s")
+        trial.writes_only_where_it_may()
+        say("nothing was written but into the volumes and /tmp")
 
 
 @contextlib.contextmanager

@@ -3,8 +3,12 @@
 # The storage is one of our own, so that the machine's images stay as they are and everything can be removed at once.
 # The driver vfs needs no kernel support, hence runs inside containers too; it keeps whole copies, 2 GB for each image.
 IMAGE_WORK=${IMAGE_WORK:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/immich-triton/image}
-BASE=docker.io/library/python:3.12-slim-bookworm
 TOOLS=(buildah debootstrap tini-static)
+
+# base_of VERSION: print the image of Python that the Dockerfile begins with.
+base_of() {
+    sed -n "s/^FROM \(python:${1//./\\.}\.[^ ]*\).*/docker.io\/library\/\1/p" deploy/docker/Dockerfile | head -n 1
+}
 
 # A signal waits for the command that runs, which Ctrl-C reaches too: only then is it time to clean up.
 trap 'exit 130' INT TERM

@@ -29,6 +29,8 @@ INIT: Final = "/sbin/docker-init"
 """Where Docker puts its init, which is tini."""
 AT_ONCE: Final = 8
 """Requests under way when the stop comes; at least half of them are in flight then, however fast the machine is."""
+WRITABLE: Final = ("/tmp", "/models", "/state", "/dev", "/proc", "/sys", "/run", "/etc/hosts", "/etc/resolv.conf")  # noqa: S108
+"""Where something may be written: /tmp and the volumes; the rest is what buildah itself puts there."""
 START_SECONDS: Final = 600.0
 """For the first start, which downloads and makes the models; generous, since other work may run on the machine."""
 STOP_SECONDS: Final = 270.0
@@ -43,24 +45,32 @@ class Trial:
     """One start of the image."""
 
     def __init__(self, image: Image, container: Container, options: Sequence[str], log: Path, *, init: bool) -> None:
-        self._port, self._metrics_port, triton_port, triton_metrics_port, nobody = free_ports(5)
+        self._port, self._metrics_port = free_ports(2)
         self._image = image
         self._container = container
-        command = [
-            *([INIT, "-s", "--"] if init else []),
-            *image.entry,
+        self._began = time.time()
+        command = [*([INIT, "-s", "--"] if init else []), *image.entry, *self.arguments()]
+        self.running = Running(container, command, options, log)
+
+    def arguments(self) -> list[str]:
+        """Return what follows the entry point."""
+        triton_port, triton_metrics_port, nobody = free_ports(3)
+        return [
             f"--upstream=http://127.0.0.1:{nobody}",  # what is ours needs no stock ML
             f"--port={self._port}",
             f"--metrics-port={self._metrics_port}",
             f"--triton-http-port={triton_port}",
             f"--triton-metrics-port={triton_metrics_port}",
         ]
-        self.running = Running(container, command, options, log)
+
+    def health(self) -> list[str]:
+        """Return the command of the health check."""
+        return self._image.health
 
     def wait_until_healthy(self) -> None:
         """Wait until the health command says so."""
         began = time.monotonic()
-        while (health := self._container.run(self._image.health)).returncode:
+        while (health := self._container.run(self.health())).returncode:
             self._runs()
             if time.monotonic() - began > START_SECONDS:
                 raise Failed(f"not healthy after {START_SECONDS:g} s: {health.stdout}")
@@ -80,6 +90,11 @@ class Trial:
                 (owners,) = re.findall(r"^Uid:\t(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
                 if {*owners.split()} != {str(USER_ID)}:
                     raise Failed(f"process {pid} runs as {owners}, not as {self._image.user} ({USER_ID})")
+
+    def writes_only_where_it_may(self) -> None:
+        """See that nothing was written but into volumes and /tmp: its file system may be read-only."""
+        if files := self._container.written(self._began, WRITABLE):
+            raise Failed(f"written outside of {', '.join(WRITABLE)}: {files[:10]}")
 
     def survives_the_death_of_triton(self) -> None:
         """Kill Triton; it is started again, and its orphans are reaped."""
@@ -124,6 +139,34 @@ class Trial:
             if time.monotonic() > deadline:
                 raise Failed(complaint)
             time.sleep(0.05)
+
+
+class GatewayTrial(Trial):
+    """One start of the gateway alone, over the Triton at *triton_url*."""
+
+    def __init__(
+        self, image: Image, container: Container, options: Sequence[str], log: Path, *, init: bool, triton_url: str
+    ) -> None:
+        self._triton_url = triton_url
+        super().__init__(image, container, options, log, init=init)
+
+    def arguments(self) -> list[str]:
+        """Return those of the image's own command, with the ports and addresses of here."""
+        here = {
+            ":3003": f":{free_ports(1)[0]}",
+            "immich-machine-learning": "127.0.0.1",
+            "0.0.0.0:9464": f"127.0.0.1:{self._metrics_port}",
+            "http://triton:8000": self._triton_url,
+        }
+        command = ["127.0.0.1" if word == "0.0.0.0" else word for word in self._image.command]  # noqa: S104 - of theirs
+        command[command.index("--listen-port") + 1] = str(self._port)
+        for theirs, ours in here.items():
+            command = [word.replace(theirs, ours) for word in command]
+        return command
+
+    def health(self) -> list[str]:
+        """Return the image's own, at the port of here."""
+        return [word.replace(":9464", f":{self._metrics_port}") for word in self._image.health]
 
 
 def free_ports(count: int) -> list[int]:

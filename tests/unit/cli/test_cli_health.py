@@ -75,3 +75,10 @@ def test_what_is_missing_is_passed_on() -> None:
 
 def test_an_address_for_all_is_asked_on_this_machine(url: str) -> None:
     assert health.ask(f"0.0.0.0:{url.rpartition(':')[2]}", 60) == "ready"
+
+
+def test_any_address_can_be_asked(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert health.main(["--url", f"{url}/readyz"]) == 0
+    assert health.main(["--url", f"{url}/nothing-there"]) == 1
+    assert health.main(["--url", "no address"]) == 1
+    assert "no address does not answer: " in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from pathlib import Path
 
 import places
@@ -17,6 +19,22 @@ def test_in_a_clone_everything_lies_below_its_top_folder() -> None:
     assert paths.MODELS == places.PROJECT / "triton_models"
     assert paths.RUN == places.PROJECT / ".run"
     assert paths.CACHE == places.PROJECT / ".cache"
+
+
+def test_a_clone_that_may_not_be_written_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != places.PROJECT and may(path, mode))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    try:
+        apart = importlib.reload(paths)
+        assert (apart.KEPT_APART, apart.INSTALLED) == (True, False)
+        assert Path("/var/cache/immich-triton") == apart.CACHE
+        assert Path("/state/immich-triton/run") == apart.RUN
+        assert places.PROJECT / "triton_models" == apart.MODELS
+    finally:
+        monkeypatch.undo()
+        importlib.reload(paths)
 
 
 @pytest.mark.parametrize("value", [None, ""])

@@ -63,6 +63,13 @@ def test_what_the_user_sets_is_not_set_twice() -> None:
     assert [(port.number, port.host) for port in own.ports] == [(3004, "0.0.0.0"), (9000, "::1")]
 
 
+@pytest.mark.parametrize(("host", "address"), [("0.0.0.0", "0.0.0.0:9464"), ("::", "[::]:9464")])
+def test_metrics_can_be_for_other_machines(host: str, address: str) -> None:
+    own = settings(metrics_host=host)
+    assert own.metrics == address
+    assert [(port.number, port.host) for port in own.ports] == [(3004, "0.0.0.0"), (9464, host)]
+
+
 def test_without_metrics_there_is_one_port() -> None:
     own = settings(metrics_port=None)
     assert (own.metrics, len(own.ports)) == ("", 1)

@@ -33,6 +33,12 @@ def test_both_ports_are_checked_where_it_listens() -> None:
     ]
 
 
+def test_metrics_can_be_for_other_machines_while_the_server_is_not() -> None:
+    own = replace(SETTINGS, metrics_host="0.0.0.0")
+    assert [(port.number, port.host) for port in own.ports] == [(8000, "127.0.0.1"), (8002, "0.0.0.0")]
+    assert own.metrics_url == "http://127.0.0.1:8002/metrics"
+
+
 def test_its_shared_memory_is_told_from_that_of_all_others() -> None:
     prefixes = {
         SETTINGS.shm_prefix,

@@ -100,3 +100,15 @@ def test_what_fails_in_it_is_an_error(log: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         environment.run("a.module")
     assert caught.value.returncode == 3
+
+
+def test_one_that_is_made_is_used_where_nothing_can_be_written(
+    cache: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = environment.ensure()
+
+    def refused(*_arguments: object) -> None:
+        raise PermissionError("Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refused)  # as root a folder's rights would not do
+    assert environment.ensure() == made
