@@ -1,6 +1,6 @@
 """A server that speaks Triton's HTTP protocol and misbehaves on demand; the real one cannot be made to.
 
-It answers the `ocr`, `clip_image` and `clip_text` pipelines with fixed tensors.
+It answers the `ocr`, `faces`, `clip_image` and `clip_text` pipelines with fixed tensors.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from aiohttp import web
 
 from immich_triton.ml.route_file import Route, write_route
 from immich_triton.triton.pipelines import Pipeline
+from immich_triton.triton.transport import MARK
 
 DIMENSION = 512
 VECTOR = np.full(DIMENSION, 1 / np.sqrt(DIMENSION), dtype=np.float32)
@@ -93,6 +94,8 @@ class StandInTriton:
             case "reset":
                 assert request.transport
                 request.transport.abort()
+            case "400":
+                return web.json_response({"error": f"{MARK}this is no image"}, status=400)
             case "500" | "503" | "403":
                 return web.json_response({"error": f"made to fail with {behaviour}"}, status=int(behaviour))
             case "older pipeline":
@@ -143,7 +146,7 @@ class StandInTriton:
 
 
 def tensors(pipeline: str) -> list[dict[str, Any]]:
-    """Return the outputs of a pipeline as JSON: one text line for OCR, a unit vector for CLIP."""
+    """Return the outputs of a pipeline as JSON: one text line for OCR, one face, a unit vector for CLIP."""
     size = {"name": "IMAGE_SIZE", "datatype": "INT32", "shape": [1, 2], "data": [48, 64]}
     if pipeline == "ocr":
         return [
@@ -151,6 +154,14 @@ def tensors(pipeline: str) -> list[dict[str, Any]]:
             {"name": "BOX_SCORES", "datatype": "FP32", "shape": [1, 1], "data": [0.9]},
             {"name": "TEXTS", "datatype": "BYTES", "shape": [1, 1], "data": ["text"]},
             {"name": "TEXT_SCORES", "datatype": "FP32", "shape": [1, 1], "data": [0.95]},
+            size,
+        ]
+    if pipeline == "faces":
+        return [
+            {"name": "BOXES", "datatype": "FP32", "shape": [1, 1, 4], "data": [10.4, 8.6, 30.4, 40.6]},
+            {"name": "SCORES", "datatype": "FP32", "shape": [1, 1], "data": [0.875]},
+            {"name": "EMBEDDINGS", "datatype": "FP32", "shape": [1, 1, 512], "data": [3.0, 4.0, *[0.0] * 510]},
+            {"name": "LANDMARKS", "datatype": "FP32", "shape": [1, 1, 5, 2], "data": [1.0] * 10},
             size,
         ]
     embedding = {"name": "EMBEDDING", "datatype": "FP32", "shape": [1, DIMENSION], "data": VECTOR.tolist()}

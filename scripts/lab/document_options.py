@@ -1,4 +1,4 @@
-"""Write the tables of options in docs/reference.md and docs/web.md from the code; --check only compares."""
+"""Write the tables of options in docs/reference.md, web.md and mt-photos.md from the code; --check only compares."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from immich_triton.cli.main import COMMANDS
 from immich_triton.core.options import Option
 from immich_triton.core.paths import PROJECT
 from immich_triton.ml import settings
+from immich_triton.mt_photos import settings as mt_photos_settings
 from immich_triton.web import settings as web_settings
 
 REFERENCE = PROJECT / "docs/reference.md"
 WEB = PROJECT / "docs/web.md"
+MT_PHOTOS = PROJECT / "docs/mt-photos.md"
 
 
 class _Captured(Exception):  # noqa: N818 - carries a parser, reports no error
@@ -124,6 +126,11 @@ def updated_web(text: str) -> str:
     return _renewed(text, {"web": options_table(web_settings.OPTIONS)})
 
 
+def updated_mt_photos(text: str) -> str:
+    """Return the text of docs/mt-photos.md with its generated block renewed. Raises ValueError like `updated_web`."""
+    return _renewed(text, {"mt-photos": options_table(mt_photos_settings.OPTIONS)})
+
+
 def _renewed(text: str, tables: Mapping[str, str]) -> str:
     for name, table in tables.items():
         begin, end = (
@@ -144,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when a table differs")
     options = parser.parse_args(arguments)
     different = False
-    for path, renew in ((REFERENCE, updated), (WEB, updated_web)):
+    for path, renew in ((REFERENCE, updated), (WEB, updated_web), (MT_PHOTOS, updated_mt_photos)):
         text = path.read_text(encoding="utf-8")
         if (fresh := renew(text)) == text:
             continue

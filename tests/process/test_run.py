@@ -274,3 +274,21 @@ def test_what_follows_from_other_settings_is_refused_with_the_way_to_do_it(launc
     instance = launch(f"--options=--set {option}")
     assert instance.program.process.wait(60) == 1
     assert f"error: {option.partition('=')[0]} cannot be set in --options: " in instance.program.console
+
+
+def test_mt_photos_is_answered_beside_the_gateway_and_each_survives_the_other(launch: Launch) -> None:
+    port, metrics_port = free_ports(2)
+    instance = launch("--mt-photos", "--mt-photos-port", port, "--mt-photos-metrics-port", metrics_port)
+    instance.program.wait_until(instance.up)
+    url = f"http://127.0.0.1:{port}"
+    assert f"MT-Photos asks   {url}, metrics http://127.0.0.1:{metrics_port}/metrics" in instance.program.console
+    answer = requests.post(f"{url}/check", headers={"api-key": "mt_photos_ai_extra"}, timeout=10)
+    assert answer.json()["result"] == "pass"
+    gateway = instance.gateway_pid
+    other = instance.run_dir / "mt_photos/gateway.pid"
+    os.kill(int(other.read_text()), signal.SIGKILL)
+    instance.program.wait_until(lambda: "mt-photos: answers again after" in instance.program.console)
+    assert requests.get(f"{url}/ping", timeout=10).text == "pong"
+    assert instance.gateway_pid == gateway
+    assert instance.program.stop() == 0
+    assert refuses(url)

@@ -23,6 +23,8 @@ MAKEFILE = (PROJECT / "Makefile").read_text(encoding="utf-8")
 
 def test_the_tables_of_options_are_those_of_the_code() -> None:
     assert document_options.updated(REFERENCE) == REFERENCE, "run: python scripts/lab/document_options.py"
+    page = (PROJECT / "docs/mt-photos.md").read_text(encoding="utf-8")
+    assert document_options.updated_mt_photos(page) == page, "run: python scripts/lab/document_options.py"
 
 
 @pytest.mark.parametrize(("name", "parser"), [*document_options.programs()], ids=lambda value: str(value)[:20])

@@ -15,11 +15,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import argon2  # mitmproxy's own dependency, for this very option
 
+from immich_triton.cli import run_mt_photos
 from immich_triton.core.command import COMMAND, environment
 from immich_triton.core.paths import MODELS, RUN
 from immich_triton.ml.route_file import RouteError
@@ -72,7 +74,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
     began = time.monotonic()
     models = options.models.resolve()
     more = shlex.split(options.options)
-    _refuse_what_is_ours(more)
+    _refuse_what_is_ours([*more, *shlex.split(options.mt_photos_options)])
     run_dir = (options.run_dir or RUN / str(options.port)).resolve()
     triton = TritonProcess(
         TritonSettings(
@@ -101,10 +103,13 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             web=WebInterface(options.inspect_port, argon2.PasswordHasher().hash(password)) if options.inspect else None,
         )
     )
+    mt_photos = run_mt_photos.process(options, triton.settings.url, models, run_dir)
+    gateways = [gateway, *([mt_photos] if mt_photos else [])]
     try:
         triton.reserve()
-        gateway.reserve()
-        preflight.check_ports([*triton.settings.ports, *gateway.settings.ports])
+        for each in gateways:
+            each.reserve()
+        preflight.check_ports([*triton.settings.ports, *(port for each in gateways for port in each.settings.ports)])
         if options.export:
             _export_if_needed(models, asked)
         for sentence in renew(models):
@@ -117,51 +122,66 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             _tick(triton, asked)
         # Before any model is loaded: whoever asks waits in the gateway for what he asked for, and no longer.
         care.start()
+        beside = [run_mt_photos.care(mt_photos)] if mt_photos else []
+        for other in beside:
+            other.start()
         while not triton.ready:
-            _tick(triton, asked, care)
-        unready = _wait_for(gateway, triton, asked, care)
+            _tick(triton, asked, care, *beside)
+        unready = _wait_for(gateway, triton, asked, care, *beside)
         _summary(gateway.settings, triton, routes, time.monotonic() - began)
         if gateway.settings.web:
             print(f"  mitmweb          http://127.0.0.1:{gateway.settings.web.port}/  password {password}", flush=True)
+        if mt_photos:
+            print(run_mt_photos.summary(mt_photos.settings), flush=True)
         if unready:
             print(f"warning: not every route is ready: {unready}", flush=True)
         while True:
-            _tick(triton, asked, care)
+            _tick(triton, asked, care, *beside)
     finally:
-        _stop(gateway, triton, asked)
+        _stop(gateways, triton, asked)
 
 
-def _tick(triton: TritonProcess, asked: StopSignals, care: GatewayCare | None = None) -> None:
+def _tick(triton: TritonProcess, asked: StopSignals, *cares: GatewayCare) -> None:
     if asked.wait(TICK):
         raise Stopped
     triton.poll()
-    if care is not None:
+    for care in cares:
         care.poll()
 
 
-def _wait_for(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals, care: GatewayCare) -> str | None:
+def _wait_for(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals, *cares: GatewayCare) -> str | None:
     """Wait until every route is ready. Returns what is missing when that does not happen in time."""
     deadline = time.monotonic() + READY_SECONDS
-    while ((unready := gateway.why_not_ready()) or not care.up) and time.monotonic() < deadline:
+    while ((unready := gateway.why_not_ready()) or not _all_up(cares)) and time.monotonic() < deadline:
         # A model that failed to load does not come by waiting.
-        if triton.failed and care.up:
+        if triton.failed and _all_up(cares):
             break
-        _tick(triton, asked, care)
+        _tick(triton, asked, *cares)
     return unready
 
 
-def _stop(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals) -> None:
-    """Stop the gateway first, so that requests in flight still get their answer, then Triton."""
+def _all_up(cares: Sequence[GatewayCare]) -> bool:
+    return all(care.up for care in cares)
+
+
+def _stop(gateways: Sequence[GatewayProcess], triton: TritonProcess, asked: StopSignals) -> None:
+    """Stop the gateways first, so that requests in flight still get their answer, then Triton."""
     signals, began, told = asked.count, time.monotonic(), False
-    gateway.terminate()
-    while gateway.running() and time.monotonic() - began < DRAIN_SECONDS and asked.count == signals:
+    for gateway in gateways:
+        gateway.terminate()
+    while (
+        any(gateway.running() for gateway in gateways)
+        and time.monotonic() - began < DRAIN_SECONDS
+        and asked.count == signals
+    ):
         time.sleep(TICK)
         if triton.was_ready:
             triton.poll()  # one that dies now is started again, for the last requests
         if not told and time.monotonic() - began > PATIENCE_SECONDS:
             print("waiting for requests in flight; Ctrl-C again ends them", flush=True)
             told = True
-    gateway.end()
+    for gateway in gateways:
+        gateway.end()
     triton.stop()
 
 
@@ -266,6 +286,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_false",
         help="do not make the OCR models when the model repository has none; OCR then passes through",
     )
+    run_mt_photos.add_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -68,6 +68,6 @@ class Ownership:
         return ProtocolError(
             503,
             f"{name} was answered by Triton before and {problem}; another model's vectors would spoil the search "
-            f"index. Restore the model, or rebuild the index (Smart Search, All) and run: "
+            f"index. Restore the model, or rebuild the index (in Immich: Smart Search, All) and run: "
             f"immich-triton ledger --state-dir {self._state_dir} forget {name}",
         )

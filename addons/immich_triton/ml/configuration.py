@@ -11,7 +11,7 @@ from mitmproxy.exceptions import OptionsError
 
 from immich_triton.ml.ledger import LedgerError
 from immich_triton.ml.route_file import RouteError
-from immich_triton.ml.settings import OPTIONS, Settings
+from immich_triton.ml.settings import Settings
 from immich_triton.proxy import guard, reverse_proxy
 
 if TYPE_CHECKING:
@@ -35,13 +35,15 @@ class NotUsableError(RuntimeError):
 class Configuration:
     """First in the list: nothing works before it."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, settings: type[Settings] = Settings) -> None:
+        """Declare the options of *settings*, a product's own that extend those of machine learning."""
         self._service = service
+        self._kind = settings
 
     def load(self, loader: Loader) -> None:
         """Put the guard in place, before anything can fail; declare the options."""
         guard.install(self._service.id)
-        reverse_proxy.prepare(loader, OPTIONS)
+        reverse_proxy.prepare(loader, self._kind.options())
         if guard.was_there_before():
             self._refuse_now()
 
@@ -64,7 +66,7 @@ class Configuration:
 
     def _check(self) -> None:
         refuse_bypasses(ctx.options.keys())
-        self._service.check(Settings.read(ctx.options))
+        self._service.check(self._kind.read(ctx.options))
 
     def _is_usable(self) -> bool:
         try:
@@ -77,9 +79,9 @@ class Configuration:
         """Check what has changed. Raises OptionsError, and then mitmproxy takes the change back."""
         refuse_bypasses(updated)
         reverse_proxy.correct(updated)
-        if updated & {one.name for one in OPTIONS}:
+        if updated & {one.name for one in self._kind.options()}:
             try:
-                self._service.configure(Settings.read(ctx.options))
+                self._service.configure(self._kind.read(ctx.options))
             except UNUSABLE as error:
                 raise OptionsError(f"immich-triton: {error}") from error
 

@@ -49,8 +49,8 @@ class Gateway:
         """Answer a ``/predict``, or release it when nothing in it is ours."""
         if kind_of(flow, self._service.id) != "predict" or flow.response or flow.error:
             return
-        story = _Story()
-        work = create_task(self._predict(flow, story), name="predict", keep_ref=True)
+        story = Story()
+        work = create_task(self.answer(flow, story), name="predict", keep_ref=True)
         tasks = self._work.of(flow.client_conn)
         if not flow.is_replay:  # whoever replays it waits, though the client that asked at first may just be leaving
             tasks.add(work)
@@ -59,7 +59,7 @@ class Gateway:
             response = await work
         except BaseException as error:  # noqa: BLE001 - mitmproxy forwards the flow of a hook that raises
             flow_state.FAULT.set(flow, type(error).__name__)
-            response, story.reason = failure(error)
+            response, story.reason = self.failure(error)
         finally:
             tasks.discard(work)
             if not tasks:
@@ -79,7 +79,11 @@ class Gateway:
         for work in self._work.get(client) or ():
             work.cancel("the client is gone")
 
-    async def _predict(self, flow: HTTPFlow, story: _Story) -> Response | None:
+    async def answer(self, flow: HTTPFlow, story: Story) -> Response | None:
+        """Return the answer to a prediction, None to release it; fill in *story*. Raises what `failure` takes.
+
+        Another product that asks the same Triton answers in its own words here, and in `failure`.
+        """
         settings = self._service.settings
         form = parse_form(content_type_of(flow.request), flow.request.raw_content or b"", max_parts=settings.max_parts)
         entries = parse_entries(form.entries)
@@ -101,6 +105,10 @@ class Gateway:
         if question.fell_back:
             flow_state.FELL_BACK.set(flow, True)
         return json_response(200, answer)
+
+    def failure(self, error: BaseException) -> tuple[Response, Reason]:
+        """Return the answer for whatever went wrong, and the word for it (`RequestDone.reason`)."""
+        return failure(error)
 
 
 def content_type_of(request: Request) -> str:
@@ -126,7 +134,7 @@ def make_exact(request: Request, form: Form, entries: Mapping[str, Any]) -> None
     request.raw_content = body
 
 
-class _Story:
+class Story:
     """What becomes of one request, for the observers."""
 
     def __init__(self) -> None:
@@ -138,6 +146,7 @@ class _Story:
         self.reason: Reason = "ok"
 
     def end(self, status: int) -> RequestDone:
+        """Return the whole of it, once the answer is known."""
         seconds = time.monotonic() - self.began
         return RequestDone(self.tasks, self.route, self.has_image, status, self.reason, seconds, self.timing)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from immich_triton.core.app import App
     from immich_triton.core.observer import Refusal
+    from immich_triton.proxy.flow_kind import FlowKind
     from immich_triton.proxy.settings import ProxySettings
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,10 @@ class Limits:
         except Flood:
             if one.stage is Stage.HEAD:
                 self._refuse(one, 431, f"The headers are larger than {AHEAD} bytes", "headers")
+            elif one.stage is Stage.BODY and one.flow and "transfer-encoding" in one.flow.request.headers:
+                most = self._app.settings.max_body
+                detail = f"The body, in chunks, has more than the {most} bytes of immich_max_body_mib"
+                self._refuse(one, 413, detail, "too_large")
             raise
 
     def client_disconnected(self, client: Client) -> None:
@@ -90,8 +95,8 @@ class Limits:
         one.begin(flow)
         if flow.error:
             return
-        length = int(flow.request.headers.get("content-length", "0"))
         kind = kind_of(flow, self._app.id)
+        length = self._length_of(flow, kind)
         if self._app.draining and kind != "ping":
             one.refused = True
             one.enter(Stage.BODY)
@@ -105,6 +110,12 @@ class Limits:
             await wire.answer_at_once(flow, error_response(413, "GET /ping has no body"))
         else:
             one.enter(Stage.BODY, None)
+
+    def _length_of(self, flow: HTTPFlow, kind: FlowKind | None) -> int:
+        """Return how many bytes the body has: of one in chunks as many as it may have, since it does not say."""
+        if kind == "predict" and "transfer-encoding" in flow.request.headers:
+            return self._app.settings.max_body
+        return int(flow.request.headers.get("content-length", "0"))
 
     async def _admit(self, flow: HTTPFlow, one: Progress, length: int) -> None:
         settings, budget = self._app.settings, progress.BUDGET

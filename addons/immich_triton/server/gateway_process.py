@@ -48,6 +48,7 @@ class GatewaySettings:
     options: Sequence[str] = ()
     web: WebInterface | None = None
     metrics_host: str = "127.0.0.1"
+    addon: Path = ADDON
 
     @property
     def ports(self) -> list[Port]:
@@ -71,16 +72,21 @@ class GatewaySettings:
         return given(self.options, "immich_metrics_listen", own)
 
     @property
-    def command(self) -> list[str]:
-        """The command line."""
-        own = {
+    def own_options(self) -> dict[str, str]:
+        """What follows from these settings, as mitmproxy options."""
+        return {
             "immich_triton_url": self.triton_url,
             "immich_models": str(self.models),
             "immich_metrics_listen": self.metrics,
         }
+
+    @property
+    def command(self) -> list[str]:
+        """The command line."""
+        own = self.own_options
         command = [
             str(Path(sys.executable).parent / ("mitmweb" if self.web else "mitmdump")),
-            f"--scripts={ADDON}",
+            f"--scripts={self.addon}",
             f"--mode=reverse:{self.upstream}",
             f"--listen-host={self.host}",
             f"--listen-port={self.port}",
@@ -160,7 +166,9 @@ class GatewayProcess:
     def _ping(self) -> tuple[int, str]:
         status, body, request_id = _get(reachable(self.settings.host), self.settings.port, "/ping")
         if request_id != PING_ID:
-            raise StartError(f"mitmproxy runs without {ADDON}, and would pass everything through; start again")
+            raise StartError(
+                f"mitmproxy runs without {self.settings.addon}, and would pass everything through; start again"
+            )
         return status, body
 
     def _why_not_healthy(self) -> str | None:

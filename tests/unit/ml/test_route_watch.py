@@ -14,7 +14,7 @@ from stand_in_triton import OCR_NAME, stand_in_triton, write_routes
 from immich_triton.core.errors import ProtocolError
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.ml import route_watch
-from immich_triton.ml.gateway import Gateway, _Story
+from immich_triton.ml.gateway import Gateway, Story
 from immich_triton.ml.route_file import RouteError
 from immich_triton.ml.route_watch import RouteWatch
 from immich_triton.ml.routes import RouteTable, load_routes
@@ -155,7 +155,7 @@ async def test_who_asks_at_the_start_waits_for_the_second_look(
             port=1,
         )
         flow = cast("Any", SimpleNamespace(request=request, metadata={}))
-        asked = asyncio.create_task(Gateway(service)._predict(flow, _Story()))
+        asked = asyncio.create_task(Gateway(service).answer(flow, Story()))
         await asyncio.sleep(0.05)
         assert not asked.done()
         (models / ".old").rename(models / "ocr_rec")

@@ -1,0 +1,66 @@
+"""``immich-triton run --mt-photos``: the process that it runs, and its ports."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from immich_triton.cli import run_mt_photos
+from immich_triton.server.gateway_process import GatewayProcess
+
+
+def process(*arguments: str) -> GatewayProcess | None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
+    run_mt_photos.add_options(parser)
+    options = parser.parse_args(arguments)
+    return run_mt_photos.process(options, "http://127.0.0.1:8000", Path("/models"), Path("/run"))
+
+
+def command(*arguments: str) -> list[str]:
+    made = process("--mt-photos", *arguments)
+    assert made is not None
+    return made.settings.command
+
+
+def test_it_runs_only_when_it_is_asked_for() -> None:
+    assert process() is None
+
+
+def test_it_runs_the_addon_beside_the_gateway_over_the_same_triton_and_models() -> None:
+    line = command()
+    assert f"--scripts={run_mt_photos.ADDON}" in line
+    assert run_mt_photos.ADDON.is_file()
+    assert {"--listen-port=8060", "--set=immich_triton_url=http://127.0.0.1:8000"} <= set(line)
+    assert {"--set=immich_models=/models", "--set=immich_metrics_listen=127.0.0.1:9465"} <= set(line)
+    assert not [part for part in line if "mt_photos_" in part and part.startswith("--set")]
+
+
+def test_the_encoder_and_the_place_of_the_key_are_handed_on() -> None:
+    line = command("--mt-photos-clip", "small_visual", "--mt-photos-key", "env:KEY")
+    assert {"--set=mt_photos_clip=small_visual", "--set=mt_photos_key=env:KEY"} <= set(line)
+
+
+def test_what_the_options_say_counts() -> None:
+    line = command("--mt-photos-clip", "small_visual", "--mt-photos-options=--set mt_photos_clip=other")
+    assert "--set=mt_photos_clip=small_visual" not in line
+    assert line[-2:] == ["--set", "mt_photos_clip=other"]
+
+
+def test_a_port_that_is_taken_is_told_with_the_option_to_choose_another() -> None:
+    made = process("--mt-photos", "--mt-photos-port", "18060")
+    assert made is not None
+    assert [(port.number, port.remedy.rpartition("run ")[2]) for port in made.settings.ports] == [
+        (18060, "--mt-photos-port N"),
+        (9465, "--mt-photos-metrics-port N"),
+    ]
+    without = process("--mt-photos", "--mt-photos-metrics-port", "")
+    assert without is not None
+    assert len(without.settings.ports) == 1
+
+
+def test_the_summary_says_where_it_is() -> None:
+    made = process("--mt-photos", "--host", "::1")
+    assert made is not None
+    line = run_mt_photos.summary(made.settings)
+    assert line == "  MT-Photos asks   http://[::1]:8060, metrics http://127.0.0.1:9465/metrics"
