@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from immich_pipelines import shapes
 from immich_triton.core.paths import CACHE as CACHE_FOLDER
 from immich_triton.core.paths import MODELS
 from immich_triton.export import gpu_parameters, onnx_graph
@@ -120,7 +119,7 @@ def record(version: str, names: Sequence[str], placements: Sequence[Placement]) 
     code = hashlib.sha256()
     modules = [__file__, ocr_models.__file__, onnx_graph.__file__, dbnet_head.__file__]
     if any(placement.gpu for placement in placements):
-        modules += [gpu_parameters.__file__, shapes.__file__]
+        modules += gpu_parameters.SOURCES
     for module in modules:
         code.update(Path(str(module)).read_bytes())
     return {

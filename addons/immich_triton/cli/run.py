@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import argon2  # mitmproxy's own dependency, for this very option
 
+from immich_triton.cli import run_gpu
 from immich_triton.core.command import COMMAND, environment
 from immich_triton.core.paths import MODELS, RUN
 from immich_triton.ml.route_file import RouteError
@@ -74,6 +75,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
     more = shlex.split(options.options)
     _refuse_what_is_ours(more)
     run_dir = (options.run_dir or RUN / str(options.port)).resolve()
+    cards = run_gpu.cards() if options.gpu else []
     triton = TritonProcess(
         TritonSettings(
             models=models,
@@ -104,7 +106,9 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
         gateway.reserve()
         preflight.check_ports([*triton.settings.ports, *gateway.settings.ports])
         if options.export:
-            _export_if_needed(models, asked)
+            _export_if_needed(models, asked, gpu=options.gpu)
+        for sentence in run_gpu.check(cards, models) if cards else ():
+            print(f"warning: {sentence}", flush=True)
         for sentence in renew(models):
             print(f"models: {sentence}", flush=True)
         routes = load_routes(models)
@@ -119,6 +123,8 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             _tick(triton, asked, care)
         unready = _wait_for(gateway, triton, asked, care)
         _summary(gateway.settings, triton, routes, time.monotonic() - began)
+        for line in run_gpu.summary(cards, models) if cards else ():
+            print(line, flush=True)
         if gateway.settings.web:
             print(f"  mitmweb          http://127.0.0.1:{gateway.settings.web.port}/  password {password}", flush=True)
         if unready:
@@ -163,11 +169,13 @@ def _stop(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals) ->
     triton.stop()
 
 
-def _export_if_needed(models: Path, asked: StopSignals) -> None:
-    if models.is_dir() and any(route.task == "ocr" for route in load_routes(models).routes):
+def _export_if_needed(models: Path, asked: StopSignals, *, gpu: bool) -> None:
+    there = models.is_dir() and any(route.task == "ocr" for route in load_routes(models).routes)
+    if there and not (gpu and run_gpu.ocr_on_cpu(models)):
         return
     print(f"making the OCR models in {models}", flush=True)
-    with subprocess.Popen([*COMMAND, "export", "ocr", "--models", str(models)], env=environment()) as export:
+    more = run_gpu.export_arguments(models) if gpu else []
+    with subprocess.Popen([*COMMAND, "export", "ocr", "--models", str(models), *more], env=environment()) as export:
         while export.poll() is None:
             if asked.wait(TICK):
                 export.terminate()
@@ -257,6 +265,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_false",
         help="do not make the OCR models when the model repository has none; OCR then passes through",
     )
+    run_gpu.add_option(parser)
     return parser.parse_args(arguments)
 
 

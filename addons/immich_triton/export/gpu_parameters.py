@@ -8,6 +8,9 @@ from typing import Final
 from immich_pipelines import shapes as shape_table
 from immich_pipelines.shapes import Shape
 
+SOURCES: Final = (__file__, str(shape_table.__file__))
+"""The code that determines what is written."""
+
 MIB: Final = 1 << 20
 
 WORKSPACE: Final = {
