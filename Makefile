@@ -12,6 +12,7 @@ TRITON_METRICS_PORT ?= 8002
 MODELS ?= triton_models
 OPTIONS ?=
 WEB ?=
+GPU ?=
 WEB_PORT ?= 8081
 IMMICH ?=
 # Where this machine reaches the gateway that make run started.
@@ -35,10 +36,16 @@ setup: $(VENV)/.installed  ## create .venv with Python 3.12 and install everythi
 
 # By way of the environment, so that it may hold quotes.
 run: export OPTIONS := $(OPTIONS)
-run: setup  ## start Triton and the gateway: UPSTREAM, PORT, HOST, METRICS_PORT, TRITON_HTTP_PORT, TRITON_METRICS_PORT, MODELS, OPTIONS, WEB=1
+run: setup $(if $(filter-out 0,$(GPU)),$(VENV)/.installed-gpu)  ## start Triton and the gateway: UPSTREAM, PORT, HOST, METRICS_PORT, TRITON_HTTP_PORT, TRITON_METRICS_PORT, MODELS, OPTIONS, WEB=1, GPU=1
 	@exec $(BIN)/immich-triton run --upstream "$(UPSTREAM)" --host "$(HOST)" --port "$(PORT)" --metrics-port "$(METRICS_PORT)" \
 		--triton-http-port "$(TRITON_HTTP_PORT)" --triton-metrics-port "$(TRITON_METRICS_PORT)" \
-		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--inspect --inspect-port "$(WEB_PORT)")
+		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--inspect --inspect-port "$(WEB_PORT)") \
+		$(if $(filter-out 0,$(GPU)),--gpu)
+
+# In an environment of its own, among the user's data: ONNX Runtime for GPUs and that for CPUs are the same module.
+$(VENV)/.installed-gpu: requirements-gpu.lock $(VENV)/.installed
+	@$(BIN)/immich-triton setup --gpu
+	@touch $@
 
 doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2283 with IMMICH_API_KEY in the environment for Immich's settings too, TRITON_KEY=file:…
 	@$(BIN)/immich-triton doctor --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \

@@ -13,6 +13,8 @@ from google.protobuf import json_format, text_format
 from onnxruntime_backend.settings import DOCUMENTED_PARAMETERS, OWN_PARAMETERS, ConfigError, read_settings
 from tritonclient.grpc import model_config_pb2
 
+from immich_pipelines.shapes import parse
+
 FIELDS: Final = {
     "name",
     "backend",
@@ -83,6 +85,8 @@ def _onnx(config: Any) -> Iterator[str]:
     if optimization.execution_accelerators.cpu_execution_accelerator:
         # A config with `openvino` there failed to load in NGC 25.02 (onnxruntime_backend issue 300).
         yield "cpu_execution_accelerator does not load everywhere; use the parameter embedded_accelerator"
+    if any(group.kind == group.KIND_GPU for group in config.instance_group):
+        yield from _on_gpu(config)
     data = json_format.MessageToDict(config, preserving_proto_field_name=True)
     kinds = {"GPU" if group.kind == group.KIND_GPU else "CPU" for group in config.instance_group}
     for kind in sorted(kinds):
@@ -91,6 +95,26 @@ def _onnx(config: Any) -> Iterator[str]:
             read_settings(data, kind=kind, warn=warnings.append)
         except ConfigError as error:
             yield str(error)
+
+
+def _on_gpu(config: Any) -> Iterator[str]:
+    values = {key: value.string_value for key, value in config.parameters.items()}
+    if any(group.kind != group.KIND_GPU or group.count != 1 for group in config.instance_group):
+        yield "one process on each GPU and no other: each holds all sessions"
+    if values.get("cudnn_conv_algo_search") != "1":
+        yield "cudnn_conv_algo_search must be 1: 2 computes in a fallback, 0 searches for every shape"
+    if int(values.get("gpu_mem_limit", "0")) <= 0:
+        yield "gpu_mem_limit is missing: nothing would bound the memory"
+    try:
+        shapes = parse(values.get("shapes", ""))
+    except ValueError as error:
+        yield f"a session that sees two shapes prepares its kernels anew: {error}"
+        return
+    if max(shape[0] for shape in shapes) != config.max_batch_size:
+        yield "the largest batch of the shapes must be max_batch_size"
+    dims = list(config.input[0].dims)
+    if any(size not in (-1, given) for shape in shapes for size, given in zip(dims, shape[1:], strict=True)):
+        yield "a shape does not fit the dims of the input"
 
 
 def _pipeline(config: Any) -> Iterator[str]:

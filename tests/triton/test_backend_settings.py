@@ -67,24 +67,40 @@ def test_openvino_can_also_be_named_as_the_cpp_backend_does() -> None:
     assert read(config=accelerator("cpu_execution_accelerator", "openvino")).engine == "openvino"
 
 
-def test_a_gpu_gets_settings_for_changing_shapes() -> None:
+def test_a_gpu_gets_the_search_that_is_fast_and_an_arena_that_grows_as_needed() -> None:
     result = read(kind="GPU", device_id=1)
 
     assert result.device_id == 1
-    assert result.cuda == {"cudnn_conv_algo_search": "DEFAULT", "arena_extend_strategy": "kSameAsRequested"}
+    assert result.cuda == {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+
+
+@pytest.mark.parametrize("kind", ["CPU", "GPU"])
+def test_shapes_are_read_for_both(kind: str) -> None:
+    config = {"max_batch_size": 4}
+    result = read(kind, config=config, shapes="1x3x8x8 4x3x8x8", shared_arena="0")
+    assert result.shapes == ((1, 3, 8, 8), (4, 3, 8, 8))
+    assert not result.shared_arena
+    assert read(kind, config=config).shapes == ()
+
+
+def test_shapes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ConfigError, match="parameter 'shapes': 'big' is no shape; shapes look like 8x3x48x320"):
+        read(config={"max_batch_size": 4}, shapes="big")
+    with pytest.raises(ConfigError, match="'shapes' needs a model that takes batches: set max_batch_size"):
+        read(shapes="1x3")
 
 
 def test_cuda_settings_of_the_config_win() -> None:
     result = read(
         kind="GPU",
         config=accelerator("gpu_execution_accelerator", "cuda", cudnn_conv_use_max_workspace="0"),
-        cudnn_conv_algo_search="1",
+        cudnn_conv_algo_search="0",
         arena_extend_strategy="0",
         gpu_mem_limit="1000",
     )
 
     assert result.cuda == {
-        "cudnn_conv_algo_search": "HEURISTIC",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
         "arena_extend_strategy": "kNextPowerOfTwo",
         "gpu_mem_limit": "1000",
         "cudnn_conv_use_max_workspace": "0",

@@ -39,10 +39,10 @@ def test_every_config_in_the_repository_follows_the_rules(path: Path) -> None:
 
 @pytest.mark.parametrize("gpu", [False, True])
 def test_ocr_configs_follow_the_rules(gpu: bool) -> None:
-    placement = Placement(instances=2, threads=1, gpu=gpu)
+    placement = Placement(instances=1 if gpu else 2, threads=1, gpu=gpu)
 
-    assert check_config(ocr_models.detector_config("PP-OCR", placement)) == []
-    assert check_config(ocr_models.recognizer_config("PP-OCR", placement)) == []
+    assert check_config(ocr_models.detector_config("PP-OCR", placement, 1000)) == []
+    assert check_config(ocr_models.recognizer_config("PP-OCR", placement, 1000)) == []
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -97,6 +97,26 @@ def test_each_rule_is_enforced(old: str, new: str, problem: str) -> None:
     assert old in GOOD
 
     assert problem in "\n".join(check_config(GOOD.replace(old, new)))
+
+
+ON_GPU = ocr_models.detector_config("PP-OCR", Placement(1, 0, gpu=True), 1000)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("KIND_GPU count: 1", "KIND_GPU count: 2", "one process on each GPU"),
+        ('key: "shapes"', 'key: "nice"', "prepares its kernels anew"),
+        ("4x3x736x736", "8x3x736x736", "must be max_batch_size"),
+        ("4x3x736x736", "4x1x736x736", "does not fit the dims"),
+        ('search" value { string_value: "1"', 'search" value { string_value: "2"', "must be 1"),
+        ('key: "gpu_mem_limit"', 'key: "intra_op_thread_count"', "gpu_mem_limit is missing"),
+    ],
+)
+def test_rules_of_networks_on_a_gpu(old: str, new: str, problem: str) -> None:
+    assert check_config(ON_GPU) == []
+    assert old in ON_GPU
+    assert problem in "\n".join(check_config(ON_GPU.replace(old, new)))
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from immich_pipelines.decode import MAX_PIXELS, Decode, decode_rgb
 from immich_pipelines.errors import BadInput
-from immich_pipelines.ocr_detection import Boxes, detection_size, detector_input, find_boxes
+from immich_pipelines.ocr_detection import Boxes, find_boxes, on_canvas, placement
 from immich_pipelines.ocr_order import reading_order
-from immich_pipelines.ocr_recognition import Batch, Decoder, batches, cut_line
+from immich_pipelines.ocr_recognition import WIDTHS, Batch, Decoder, batches, cut_line
 from immich_pipelines.ocr_turned import Text, read_turned
+from immich_pipelines.shapes import Size
 
 Array = npt.NDArray[Any]
 
@@ -52,13 +53,19 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Networks:
-    """The two networks, the dictionary of the second, and how many lines it takes at a time and at once."""
+    """The two networks, the dictionary of the second, and how many lines it takes at a time and at once.
+
+    *canvases*: the sizes of a page that the detector has sessions for; none: it takes every size. *widths*: to which a
+    line may be padded.
+    """
 
     detect: Detector
     recognize: Recognizer
     decode: Decoder
     max_batch: int = 2
     max_calls: int = 4
+    canvases: Sequence[Size] = ()
+    widths: Sequence[int] = WIDTHS
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ async def read(
     # In a thread: the other images of the batch go on meanwhile.
     pixels = await asyncio.to_thread(decode, data, max_pixels=max_pixels)
     size = pixels.shape[0], pixels.shape[1]
-    boxes = await detect(pixels, knobs, networks.detect)
+    boxes = await detect(pixels, knobs, networks.detect, networks.canvases)
     if not knobs.recognition:
         return _page(boxes, [], np.zeros(0, np.float32), size)
     minimum = knobs.recognition_min_score
@@ -103,13 +110,14 @@ async def read(
     )
 
 
-async def detect(pixels: Array, knobs: Knobs, network: Detector) -> Boxes:
+async def detect(pixels: Array, knobs: Knobs, network: Detector, canvases: Sequence[Size] = ()) -> Boxes:
     """Return the text boxes of *pixels* (uint8 [height, width, 3], RGB), in pixels and in reading order."""
     height, width = pixels.shape[:2]
-    size = detection_size(height, width, knobs.max_resolution)
-    if size is None:
+    place = placement(height, width, knobs.max_resolution, canvases)
+    if place is None:
         return Boxes.none()
-    probabilities = await network(detector_input(pixels, size))
+    probabilities = await network(on_canvas(pixels, place))
+    probabilities = probabilities[:, :, : place.page[0], : place.page[1]]
     boxes = find_boxes(probabilities, (height, width), knobs.detection_min_score)
     order = reading_order(boxes.points)
     return Boxes(boxes.points[order], boxes.scores[order], boxes.left_out)
@@ -126,7 +134,7 @@ async def _recognize(lines: Sequence[Array], networks: Networks) -> list[Text]:
         for line, result in zip(batch.lines, networks.decode(indices, scores), strict=True):
             found[line] = result
 
-    await asyncio.gather(*(one(batch) for batch in batches(lines, networks.max_batch)))
+    await asyncio.gather(*(one(batch) for batch in batches(lines, networks.max_batch, networks.widths)))
     return found
 
 

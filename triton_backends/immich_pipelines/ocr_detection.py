@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rapidocr_onnxruntime.ch_ppocr_det.utils import DBPostProcess
 
 from immich_pipelines.ocr_corners import clipped, in_order
+from immich_pipelines.shapes import Fit, Size, fit
 
 Array = npt.NDArray[Any]
 
@@ -51,9 +52,39 @@ def detection_size(height: int, width: int, max_resolution: int) -> tuple[int, i
     """
     if min(height, width) < MIN_SIDE:
         return None
+    height, width = _scaled(height, width, max_resolution)
+    return max(32, round(height / 32) * 32), max(32, round(width / 32) * 32)
+
+
+def _scaled(height: int, width: int, max_resolution: int) -> Size:
     ratio = min(1.0, max_resolution / min(height, width))
     ratio = min(ratio, math.sqrt(MAX_DETECTION_PIXELS / (height * width)))
-    return max(32, round(int(height * ratio) / 32) * 32), max(32, round(int(width * ratio) / 32) * 32)
+    return int(height * ratio), int(width * ratio)
+
+
+def placement(height: int, width: int, max_resolution: int, canvases: Sequence[Size]) -> Fit | None:
+    """Return how a page goes to the detector: on one of *canvases* where it fits one, else in its `detection_size`.
+
+    None when the page is too small to hold text.
+    """
+    size = detection_size(height, width, max_resolution)
+    if size is None:
+        return None
+    scaled_height, scaled_width = _scaled(height, width, max_resolution)
+    return fit(max(1, scaled_height), max(1, scaled_width), canvases) or Fit(size, size)
+
+
+def on_canvas(page: Array, place: Fit) -> Array:
+    """Return the input of the detector, float32 [1, 3, H, W], with *page* (see `detector_input`) where *place* says.
+
+    The rest is 0 after normalisation, a medium grey.
+    """
+    blob = detector_input(page, place.page)
+    if not place.padded:
+        return blob
+    canvas = np.zeros((1, 3, *place.canvas), np.float32)
+    canvas[:, :, : place.page[0], : place.page[1]] = blob
+    return canvas
 
 
 def detector_input(page: Array, size: tuple[int, int]) -> Array:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy.typing as npt
 import onnx
 
+from immich_pipelines import shapes
 from immich_pipelines.bls import call_async
 from immich_pipelines.errors import BadInput
 from immich_pipelines.ocr import Networks
-from immich_pipelines.ocr_recognition import Decoder
+from immich_pipelines.ocr_recognition import Decoder, with_longer
 
 Array = npt.NDArray[Any]
 
@@ -34,12 +35,20 @@ class NetworkPair:
         for name in (detector, recognizer):
             if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("."):
                 raise BadInput(f"{name!r} is no model name")
+        config = self._config(recognizer)
         return Networks(
             partial(_detect, detector),
             partial(_recognize, recognizer),
             self._decoder(recognizer),
-            max_batch=_max_batch(self._models / recognizer / "config.pbtxt"),
+            max_batch=_max_batch(config),
+            canvases=shapes.canvases(shapes.in_config(self._config(detector))),
+            widths=with_longer(shapes.widths(shapes.in_config(config))),
         )
+
+    def _config(self, network: str) -> str:
+        path = self._models / network / "config.pbtxt"
+        # Whether the network is there at all is for Triton to say.
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def _decoder(self, recognizer: str) -> Decoder:
         path = max(
@@ -54,9 +63,9 @@ class NetworkPair:
         return known[1]
 
 
-def _max_batch(config: Path) -> int:
+def _max_batch(config: str) -> int:
     """Return how many lines the recogniser takes at once."""
-    found = re.search(r"^max_batch_size:\s*(\d+)", config.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(r"^max_batch_size:\s*(\d+)", config, re.MULTILINE)
     return int(found[1]) if found else 1
 
 

@@ -75,15 +75,20 @@ def _region(page: Array, box: Array) -> tuple[Array, Array]:
     return part, inside
 
 
-def batches(lines: Sequence[Array], max_batch: int) -> Iterator[Batch]:
+def with_longer(widths: Sequence[int]) -> tuple[int, ...]:
+    """Return *widths*, smallest first, and those of `WIDTHS` for a line that is longer than all of them."""
+    return (*widths, *(width for width in WIDTHS if not widths or width > widths[-1]))
+
+
+def batches(lines: Sequence[Array], max_batch: int, widths: Sequence[int] = WIDTHS) -> Iterator[Batch]:
     """Group the RGB *lines* (uint8 [48, width, 3]) into batches of equal width, the widest first.
 
-    A line is padded at its right to the next of `WIDTHS`, with 0 after normalisation, as RapidOCR does. RapidOCR pads
+    A line is padded at its right to the next of *widths*, with 0 after normalisation, as RapidOCR does. RapidOCR pads
     a batch to its widest line, and every line to 320: on a page of short lines half the work.
     """
     groups: dict[int, list[int]] = {}
     for index, line in enumerate(lines):
-        groups.setdefault(next(width for width in WIDTHS if width >= line.shape[1]), []).append(index)
+        groups.setdefault(next(width for width in widths if width >= line.shape[1]), []).append(index)
     for width in sorted(groups, reverse=True):
         members = groups[width]
         for start in range(0, len(members), max_batch):

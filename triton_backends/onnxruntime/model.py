@@ -60,20 +60,20 @@ class TritonPythonModel:
 
 
 def _load(name: str, config: dict[str, Any], args: dict[str, str]) -> Engine:
+    def warn(text: str) -> None:
+        pb_utils.Logger.log_warn(f"model {name}: {text}")
+
     settings = read_settings(
-        config,
-        kind=args["model_instance_kind"],
-        device_id=int(args["model_instance_device_id"]),
-        warn=lambda text: pb_utils.Logger.log_warn(f"model {name}: {text}"),
+        config, kind=args["model_instance_kind"], device_id=int(args["model_instance_device_id"]), warn=warn
     )
     # Before any thread starts: threads inherit it.
     os.nice(settings.nice)
-    engine = load_engine(model_file(Path(pb_utils.get_model_dir()), config), settings)
+    engine = load_engine(model_file(Path(pb_utils.get_model_dir()), config), settings, warn=warn)
     check(config, engine.inputs, engine.outputs)
     where = "CPU" if settings.device_id is None else f"GPU {settings.device_id}"
     pb_utils.Logger.log_info(
         f"model {name}: served by the embedded Python-based backend with {settings.engine} on {where}, "
-        f"{settings.intra_op_threads} threads"
+        f"{settings.intra_op_threads} threads" + (f", {len(settings.shapes)} shapes" if settings.shapes else "")
     )
     return engine
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -73,8 +75,15 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(path: Path, settings: Settings) -> Engine:
-    """Load the ONNX file *path*. Raises `ConfigError` when the settings cannot be met."""
+def load_engine(path: Path, settings: Settings, *, warn: Callable[[str], None] = lambda _text: None) -> Engine:
+    """Load the ONNX file *path*; what is not as the settings ask, and no reason to stop, goes to *warn*.
+
+    Raises `ConfigError` when the settings cannot be met.
+    """
+    if settings.shapes:
+        from onnxruntime_backend.shaped_engine import load
+
+        return load(path, settings, warn)
     if settings.engine == "openvino":
         from onnxruntime_backend.openvino_engine import OpenVinoEngine
 
@@ -82,7 +91,8 @@ def load_engine(path: Path, settings: Settings) -> Engine:
     return OnnxRuntimeEngine(path, settings)
 
 
-def _runtime() -> Any:
+def runtime_module() -> Any:
+    """Return the module onnxruntime. Raises `ConfigError` without it."""
     # By name, and looked into: without the package, this backend's own folder triton_backends/onnxruntime is imported.
     try:
         runtime = importlib.import_module("onnxruntime")
@@ -94,18 +104,27 @@ def _runtime() -> Any:
 
 
 class OnnxRuntimeEngine:
-    """An ONNX Runtime session on the CPU or on one CUDA device."""
+    """An ONNX Runtime session on the CPU or on one CUDA device.
 
-    def __init__(self, path: Path, settings: Settings) -> None:
-        runtime = _runtime()
+    *sizes* fixes dimensions that the file names and leaves open; the session refuses all others then, and is prepared
+    for these.
+    """
+
+    def __init__(self, path: Path, settings: Settings, sizes: Mapping[str, int] = MappingProxyType({})) -> None:
+        runtime = runtime_module()
+        if settings.device_id is not None:
+            _find_cuda(runtime)
+        options = _session_options(runtime, settings)
+        for name, size in sizes.items():
+            options.add_free_dimension_override_by_name(name, size)
         self._session = runtime.InferenceSession(
-            str(path), sess_options=_session_options(runtime, settings), providers=_providers(runtime, settings)
+            str(path), sess_options=options, providers=_providers(runtime, settings)
         )
         if settings.device_id is not None and "CUDAExecutionProvider" not in self._session.get_providers():
             # ONNX Runtime only logs it and goes on with the CPU.
             raise ConfigError(
-                f"ONNX Runtime could not use GPU {settings.device_id} (CUDA or cuDNN missing?); "
-                "set instance_group { kind: KIND_CPU }"
+                f"ONNX Runtime could not use GPU {settings.device_id} (immich-triton doctor looks for the reason: "
+                "driver, CUDA, cuDNN); set instance_group { kind: KIND_CPU } to have this model on the CPU"
             )
         self._run_options = runtime.RunOptions()
         for key, value in settings.run_entries.items():
@@ -133,9 +152,28 @@ class OnnxRuntimeEngine:
         self._session = None
 
 
+def _find_cuda(runtime: Any) -> None:
+    """Load the CUDA and cuDNN that lie among the packages, whatever LD_LIBRARY_PATH says.
+
+    Triton gives its own to the processes of the models, where these are not.
+    """
+    if hasattr(runtime, "preload_dlls"):
+        # The empty name: the packages' folders, and not those of a torch that somebody has imported.
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, even where all is well
+            runtime.preload_dlls(directory="")
+
+
+def open_dimensions(path: Path) -> dict[str, list[str | int | None]]:
+    """Return the dimensions of each input of the ONNX file *path*: sizes, names of open ones, None without a name."""
+    runtime = runtime_module()
+    options = _session_options(runtime, Settings(level="disabled", intra_op_threads=1))
+    session = runtime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
+    return {node.name: list(node.shape) for node in session.get_inputs()}
+
+
 def describe(path: Path) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Return the inputs and outputs of the ONNX file *path* as ONNX Runtime sees them, without optimising it."""
-    runtime = _runtime()
+    runtime = runtime_module()
     options = _session_options(runtime, Settings(level="disabled", intra_op_threads=1))
     return _tensors(runtime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"]))
 
@@ -171,8 +209,8 @@ def _providers(runtime: Any, settings: Settings) -> list[Any]:
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in runtime.get_available_providers():
         raise ConfigError(
-            f"the config asks for GPU {settings.device_id}, but the installed onnxruntime has no CUDA support; "
-            "install onnxruntime-gpu or set instance_group { kind: KIND_CPU }"
+            f"the config asks for GPU {settings.device_id}, but the installed onnxruntime has no CUDA support: run "
+            "immich-triton setup --gpu and immich-triton run --gpu, or export again without --gpu"
         )
     return [("CUDAExecutionProvider", {**settings.cuda, "device_id": str(settings.device_id)}), "CPUExecutionProvider"]
 

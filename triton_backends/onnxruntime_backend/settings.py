@@ -13,6 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
+from immich_pipelines import shapes as shape_table
+from immich_pipelines.shapes import Shape
+
 Value = TypeVar("Value")
 
 DOCUMENTED_PARAMETERS: Final = frozenset(
@@ -39,6 +42,9 @@ OWN_PARAMETERS: Final = MappingProxyType(
         "shape_cache": "prepared kernels that OpenVINO keeps, one for each operator and shape; default 64",
         "allow_spinning": "`1`: idle ONNX Runtime threads spin instead of sleeping; default `0`",
         "nice": "niceness added to each process of the model (0 to 19); default 0",
+        shape_table.PARAMETER: "`1x3x736x992 4x3x736x992 …`: a session for each of these shapes of the one input, "
+        "batch size first; default: one session for all shapes",
+        "shared_arena": "`0`: with `shapes`, an arena for each session instead of one for all; default `1`",
     }
 )
 """``parameters`` keys that only this backend knows. The C++ backend ignores what it does not know."""
@@ -76,6 +82,10 @@ class Settings:
     session_entries: Mapping[str, str] = field(default_factory=dict)
     run_entries: Mapping[str, str] = field(default_factory=dict)
     cuda: Mapping[str, str] = field(default_factory=dict)
+    shapes: tuple[Shape, ...] = ()
+    """A session for each of them; none: one session takes every shape."""
+    shared_arena: bool = True
+    """Whether these sessions take their memory from one arena."""
 
 
 def read_settings(
@@ -121,14 +131,30 @@ def read_settings(
         session_entries=session_entries,
         run_entries=run_entries,
         cuda=_cuda_options(parameters, accelerators) if gpu else {},
+        shapes=_shapes(parameters, config),
+        shared_arena=parameters.flag("shared_arena", True),
     )
 
 
+def _shapes(parameters: _Parameters, config: Mapping[str, Any]) -> tuple[Shape, ...]:
+    if (value := parameters.text(shape_table.PARAMETER)) is None:
+        return ()
+    try:
+        shapes = shape_table.parse(value)
+    except ValueError as error:
+        raise ConfigError(f"parameter '{shape_table.PARAMETER}': {error}") from error
+    if not int(config.get("max_batch_size", 0)):
+        raise ConfigError(
+            f"parameter '{shape_table.PARAMETER}' needs a model that takes batches: set max_batch_size, or remove it"
+        )
+    return shapes
+
+
 def _cuda_options(parameters: _Parameters, accelerators: Mapping[str, Any]) -> dict[str, str]:
-    # The C++ backend's defaults, EXHAUSTIVE and kNextPowerOfTwo, search anew for every new shape and double the VRAM
-    # at each step: with dynamic shapes slower than a CPU. A config that wants them can still say so.
+    # DEFAULT is 20 to 200 times slower than the other two: it computes in a fallback. EXHAUSTIVE, the C++ backend's
+    # default, is no faster than HEURISTIC, and tries everything first. kNextPowerOfTwo doubles the VRAM at each step.
     options = {
-        "cudnn_conv_algo_search": parameters.choice("cudnn_conv_algo_search", _CONV_SEARCH, "DEFAULT"),
+        "cudnn_conv_algo_search": parameters.choice("cudnn_conv_algo_search", _CONV_SEARCH, "HEURISTIC"),
         "arena_extend_strategy": parameters.choice("arena_extend_strategy", _ARENA_STRATEGY, "kSameAsRequested"),
     }
     for key in ("gpu_mem_limit", "do_copy_in_default_stream"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from immich_triton.cli import diagnosis
+from immich_triton.cli import diagnosis, gpu_diagnosis
 from immich_triton.cli.findings import Finding, note, show
 from immich_triton.core.direct_requests import on_loopback
 from immich_triton.core.paths import MODELS
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     tables: list[RouteTable] = []
     seen: list[Finding] = show("Machine", diagnosis.machine(), console)
+    seen += show("Graphics card", gpu_diagnosis.graphics(options.models), console)
     seen += show(f"Models in {options.models}", diagnosis.models(options.models, tables), console)
     table = tables[0] if tables else RouteTable()
     seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, triton_key), console)

@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16"),
-        default="fp32",
-        help="of the weights in the exported model (default: %(default)s)",
+        help="of the weights in the exported model (default: that of an earlier export of this model, whose "
+        "vectors are in the index; else fp16 with --gpu and fp32 without)",
     )
     parser.add_argument("--models", type=Path, default=MODELS, metavar="DIR", help="model repository to write into")
     source = parser.add_mutually_exclusive_group()
@@ -82,13 +82,15 @@ def _export(model: ClipModel, names: list[str], options: argparse.Namespace) -> 
     untrained = options.random_weights is not None
     source = None if untrained else _weights(model, options.weights, options.weights_url)
     identity = f"random {options.random_weights}" if source is None else source["sha256"]
-    fingerprint = _fingerprint(f"{model.name} {options.precision} {identity}")
+    precision = options.precision or clip_repository.exported_precision(options.models, model)
+    precision = precision or ("fp16" if options.gpu else "fp32")
+    fingerprint = _fingerprint(f"{model.name} {precision} {identity}")
     # On the file system of the target: the encoders may be too large for /tmp.
     with workshop(options.models, "export-clip") as folder:
         job = Job(
             model=model.name,
             folder=str(folder),
-            precision=options.precision,
+            precision=precision,
             fingerprint=fingerprint,
             weights=None if source is None else source["file"],
             seed=options.random_weights or 0,
@@ -105,7 +107,7 @@ def _export(model: ClipModel, names: list[str], options: argparse.Namespace) -> 
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         record = {
             "model": model.name,
-            "precision": options.precision,
+            "precision": precision,
             "names": names,
             "untrained": untrained,
             "weights": source

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from immich_triton.core.paths import CACHE as CACHE_FOLDER
 from immich_triton.core.paths import MODELS
-from immich_triton.export import onnx_graph
+from immich_triton.export import gpu_parameters, onnx_graph
 from immich_triton.export.ocr import dbnet_head
 from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
@@ -93,8 +93,13 @@ def export(
         characters = ocr_models.build_recognizer(files[recognizer], files[dictionary] if dictionary else None, rec_file)
         with console.status("comparing the recogniser with the original"):
             console.print(f"  recogniser: {ocr_proof.prove_recognizer(files[recognizer], rec_file, characters)}")
-        det_config = ocr_models.detector_config(chosen.detector.title, placements[0])
-        rec_config = ocr_models.recognizer_config(chosen.recognizer.title, placements[1])
+        det_config, rec_config = (
+            config(title, placement, file.stat().st_size)
+            for config, title, placement, file in (
+                (ocr_models.detector_config, chosen.detector.title, placements[0], det_file),
+                (ocr_models.recognizer_config, chosen.recognizer.title, placements[1], rec_file),
+            )
+        )
         (det_folder / "config.pbtxt").write_text(det_config, encoding="utf-8")
         (rec_folder / "config.pbtxt").write_text(rec_config, encoding="utf-8")
         write_route(rec_folder, _route(names, sha256(det_file, rec_file)))
@@ -112,7 +117,10 @@ def _route(names: Sequence[str], weights: str) -> Route:
 def record(version: str, names: Sequence[str], placements: Sequence[Placement]) -> dict[str, Any]:
     """Return all that determines what an export writes; equal records mean equal exports."""
     code = hashlib.sha256()
-    for module in (__file__, ocr_models.__file__, onnx_graph.__file__, dbnet_head.__file__):
+    modules = [__file__, ocr_models.__file__, onnx_graph.__file__, dbnet_head.__file__]
+    if any(placement.gpu for placement in placements):
+        modules += gpu_parameters.SOURCES
+    for module in modules:
         code.update(Path(str(module)).read_bytes())
     return {
         "version": version,

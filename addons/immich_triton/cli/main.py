@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from immich_triton import __version__
-from immich_triton.cli import environment
+from immich_triton.cli import environment, gpu_environment
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"immich-triton: there is no command {' '.join(given[:2])!r}\n\n{help_text()}", file=sys.stderr)
         return 2
     command = COMMANDS[name]
-    if (missing := environment.enter(command.needs, given)) is not None:
+    missing = gpu_environment.enter(given) if gpu_environment.wanted(name, rest) else None
+    if (missing := missing or environment.enter(command.needs, given)) is not None:
         print(f"immich-triton {name}: {missing}", file=sys.stderr)
         return 2
     sys.argv[0] = f"immich-triton {name}"  # what argparse calls the program

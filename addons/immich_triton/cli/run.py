@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import argon2  # mitmproxy's own dependency, for this very option
 
-from immich_triton.cli import run_mt_photos
+from immich_triton.cli import run_gpu, run_mt_photos
 from immich_triton.core.command import COMMAND, environment
 from immich_triton.core.paths import MODELS, RUN
 from immich_triton.ml.route_file import RouteError
@@ -76,6 +76,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
     more = shlex.split(options.options)
     _refuse_what_is_ours([*more, *shlex.split(options.mt_photos_options)])
     run_dir = (options.run_dir or RUN / str(options.port)).resolve()
+    cards = run_gpu.cards() if options.gpu else []
     triton = TritonProcess(
         TritonSettings(
             models=models,
@@ -111,7 +112,9 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             each.reserve()
         preflight.check_ports([*triton.settings.ports, *(port for each in gateways for port in each.settings.ports)])
         if options.export:
-            _export_if_needed(models, asked)
+            _export_if_needed(models, asked, gpu=options.gpu)
+        for sentence in run_gpu.check(cards, models) if cards else ():
+            print(f"warning: {sentence}", flush=True)
         for sentence in renew(models):
             print(f"models: {sentence}", flush=True)
         routes = load_routes(models)
@@ -129,6 +132,8 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             _tick(triton, asked, care, *beside)
         unready = _wait_for(gateway, triton, asked, care, *beside)
         _summary(gateway.settings, triton, routes, time.monotonic() - began)
+        for line in run_gpu.summary(cards, models) if cards else ():
+            print(line, flush=True)
         if gateway.settings.web:
             print(f"  mitmweb          http://127.0.0.1:{gateway.settings.web.port}/  password {password}", flush=True)
         if mt_photos:
@@ -185,11 +190,13 @@ def _stop(gateways: Sequence[GatewayProcess], triton: TritonProcess, asked: Stop
     triton.stop()
 
 
-def _export_if_needed(models: Path, asked: StopSignals) -> None:
-    if models.is_dir() and any(route.task == "ocr" for route in load_routes(models).routes):
+def _export_if_needed(models: Path, asked: StopSignals, *, gpu: bool) -> None:
+    there = models.is_dir() and any(route.task == "ocr" for route in load_routes(models).routes)
+    if there and not (gpu and run_gpu.ocr_on_cpu(models)):
         return
     print(f"making the OCR models in {models}", flush=True)
-    with subprocess.Popen([*COMMAND, "export", "ocr", "--models", str(models)], env=environment()) as export:
+    more = run_gpu.export_arguments(models) if gpu else []
+    with subprocess.Popen([*COMMAND, "export", "ocr", "--models", str(models), *more], env=environment()) as export:
         while export.poll() is None:
             if asked.wait(TICK):
                 export.terminate()
@@ -287,6 +294,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="do not make the OCR models when the model repository has none; OCR then passes through",
     )
     run_mt_photos.add_options(parser)
+    run_gpu.add_option(parser)
     return parser.parse_args(arguments)
 
 

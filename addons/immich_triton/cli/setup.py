@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if options.environment is None:
         remove_others(target)
-    print("setup: done" if options.environment else "setup: done; go on with: immich-triton run", flush=True)
+    more = " --gpu" if options.gpu else ""
+    print("setup: done" if options.environment else f"setup: done; go on with: immich-triton run{more}", flush=True)
     return 0
 
 

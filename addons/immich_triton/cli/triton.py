@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from immich_triton.cli import run_gpu
 from immich_triton.core.paths import MODELS, RUN
 from immich_triton.core.secrets import secret
 from immich_triton.server.preflight import StartError
@@ -45,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     triton = TritonProcess(settings, _say)
     with StopSignals() as asked:
         try:
+            if options.gpu:
+                for sentence in run_gpu.before_start(settings.models):
+                    _say(sentence)
             for sentence in renew(settings.models):
                 _say(sentence)
             triton.start()
@@ -112,6 +116,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="another implementation of the onnxruntime backend, such as a folder with a libtriton_onnxruntime.so that "
         "was built for this Triton (default: triton_backends/onnxruntime)",
     )
+    run_gpu.add_option(parser)
     return parser.parse_args(arguments)
 
 

@@ -9,12 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from immich_pipelines import shapes as shape_table
 from immich_triton.export.clip.models import CONTEXT_LENGTH, ClipModel
+from immich_triton.export.gpu_parameters import COMMENT, gpu_parameters, lines
 from immich_triton.export.repository import install_pipelines, new_model
 from immich_triton.immich.clip_names import dimension_of, names_of
 from immich_triton.immich.model_names import clean_name
 from immich_triton.ml.route_file import Route, RouteError, read_route, route_files, write_route
 from immich_triton.triton.pipelines import Pipeline
+from immich_triton.triton.weights import RECORD
 
 PIPELINES: Final = ("clip_image", "clip_text")
 _KINDS: Final = {False: "KIND_CPU", True: "KIND_GPU"}
@@ -46,11 +49,6 @@ parameters { key: "allow_spinning", value: { string_value: "0" } }
 _NICE: Final = """\
 # Indexing yields to search queries: a person is waiting for those.
 parameters { key: "nice", value: { string_value: "10" } }
-"""
-_GPU: Final = """\
-# No search among algorithms for every new batch size, and no doubling of the VRAM at each step.
-parameters { key: "cudnn_conv_algo_search", value: { string_value: "2" } }
-parameters { key: "arena_extend_strategy", value: { string_value: "1" } }
 """
 
 
@@ -87,6 +85,15 @@ def _routes(models: Path, without: str) -> Iterator[tuple[Path, Route]]:
                 yield path.parent, read_route(path)
 
 
+def exported_precision(models: Path, model: ClipModel) -> str | None:
+    """Return the precision of the weights of *model* that the repository *models* holds; None when it holds none."""
+    try:
+        record = json.loads((models / model.visual / RECORD).read_text(encoding="utf-8"))
+        return str(record["precision"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def write(
     models: Path,
     model: ClipModel,
@@ -107,9 +114,13 @@ def write(
         for folder, kind in ((visual, "visual"), (textual, "textual")):
             # The version folder is there already, empty.
             shutil.copytree(exported / kind, folder, dirs_exist_ok=True)
-            (folder / "export.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        (visual / "config.pbtxt").write_text(_visual_config(model, precision, gpu=gpu), encoding="utf-8")
-        (textual / "config.pbtxt").write_text(_textual_config(model, precision, gpu=gpu), encoding="utf-8")
+            (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (visual / "config.pbtxt").write_text(
+            _visual_config(model, precision, _on_gpu("clip_visual", model, visual) if gpu else ""), encoding="utf-8"
+        )
+        (textual / "config.pbtxt").write_text(
+            _textual_config(model, precision, _on_gpu("clip_textual", model, textual) if gpu else ""), encoding="utf-8"
+        )
         write_route(
             visual,
             Route(
@@ -126,7 +137,19 @@ def write(
         )
 
 
-def _visual_config(model: ClipModel, precision: str, *, gpu: bool) -> str:
+def _on_gpu(kind: str, model: ClipModel, folder: Path) -> str:
+    """Return the parameters of the encoder in *folder* on a GPU."""
+    shapes = (
+        shape_table.of_batches(shape_table.CLIP_VISUAL, (3, model.image_size, model.image_size))
+        if kind == "clip_visual"
+        else shape_table.of_batches(shape_table.CLIP_TEXTUAL, (CONTEXT_LENGTH,))
+    )
+    # Large weights lie in a file beside the model.
+    weights = sum(path.stat().st_size for path in (folder / "1").iterdir())
+    return COMMENT + lines(gpu_parameters(kind, shapes, weights))
+
+
+def _visual_config(model: ClipModel, precision: str, on_gpu: str) -> str:
     return _CONFIG.format(
         model=model.name,
         tower="image",
@@ -138,12 +161,12 @@ def _visual_config(model: ClipModel, precision: str, *, gpu: bool) -> str:
         type="TYPE_FP32",
         dims=f"3, {model.image_size}, {model.image_size}",
         dimension=model.dimension,
-        kind=_KINDS[gpu],
-        parameters=_GPU if gpu else _CPU + _NICE,
+        kind=_KINDS[bool(on_gpu)],
+        parameters=on_gpu or _CPU + _NICE,
     )
 
 
-def _textual_config(model: ClipModel, precision: str, *, gpu: bool) -> str:
+def _textual_config(model: ClipModel, precision: str, on_gpu: str) -> str:
     return _CONFIG.format(
         model=model.name,
         tower="text",
@@ -155,6 +178,6 @@ def _textual_config(model: ClipModel, precision: str, *, gpu: bool) -> str:
         type="TYPE_INT64",
         dims=CONTEXT_LENGTH,
         dimension=model.dimension,
-        kind=_KINDS[gpu],
-        parameters=_GPU if gpu else _CPU,
+        kind=_KINDS[bool(on_gpu)],
+        parameters=on_gpu or _CPU,
     )

@@ -10,9 +10,12 @@ from pathlib import Path
 import onnx
 
 from immich_pipelines import faces_detection, faces_recognition
+from immich_pipelines import shapes as shape_table
+from immich_pipelines.shapes import Shape
 from immich_triton.core import versions
 from immich_triton.export.faces import graphs as faces_graphs
 from immich_triton.export.faces.check import Differences, Originals, compare
+from immich_triton.export.gpu_parameters import COMMENT, gpu_parameters, lines
 from immich_triton.export.repository import install_pipelines, new_model, sha256
 from immich_triton.ml.route_file import Route, write_route
 from immich_triton.triton.pipelines import Pipeline
@@ -40,11 +43,6 @@ parameters { key: "embedded_accelerator", value: { string_value: "openvino" } }
 parameters { key: "nice", value: { string_value: "10" } }
 """
 _ONE_PER_GPU = "One copy on every GPU."
-_GPU = """\
-# No search among algorithms for every new batch size, and no doubling of the VRAM at each step.
-parameters { key: "cudnn_conv_algo_search", value: { string_value: "2" } }
-parameters { key: "arena_extend_strategy", value: { string_value: "1" } }
-"""
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,10 @@ class _Part:
     side: int
     max_batch: int
     outputs: Mapping[str, Sequence[int]]
+    shapes: Sequence[Shape]
+    """On a GPU."""
+    kind: str
+    """As `gpu_parameters` calls it."""
     copies: int
     """On a CPU; on a GPU there is one."""
     why: str
@@ -88,6 +90,8 @@ def export(
         faces_detection.SIDE,
         faces_detection.MAX_BATCH,
         faces_detection.OUTPUTS,
+        shape_table.of_batches(shape_table.FACE_DETECTOR, (faces_detection.SIDE, faces_detection.SIDE, 3)),
+        "face_detector",
         copies=2,
         why="A copy for each process of the pipeline: while one waits for a layer's slower thread, the other has work.",
     )
@@ -98,6 +102,8 @@ def export(
         faces_recognition.SIDE,
         faces_recognition.MAX_BATCH,
         {faces_recognition.OUTPUT: (faces_recognition.DIMENSION,)},
+        shape_table.of_batches(shape_table.FACE_RECOGNIZER, (faces_recognition.SIDE, faces_recognition.SIDE, 3)),
+        "face_recognizer",
         copies=1,
         why="One copy: the faces of all images that wait go through it together; on a CPU it uses all cores by itself.",
     )
@@ -108,7 +114,8 @@ def export(
         onnx.save(faces_graphs.recognizer(onnx.load(recognizer), mean=mean, std=std), rec_file)
         differences = compare(originals, det_file, rec_file)
         for folder, part in ((det_folder, detection), (rec_folder, recognition)):
-            (folder / "config.pbtxt").write_text(_config(pack, part, gpu=gpu), encoding="utf-8")
+            weights = (folder / "1/model.onnx").stat().st_size
+            (folder / "config.pbtxt").write_text(_config(pack, part, weights, gpu=gpu), encoding="utf-8")
             record = {"pack": pack, **source, **_record(part, differences)}
             (folder / "export.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         write_route(rec_folder, _route(names, detection, recognition))
@@ -141,7 +148,7 @@ def _record(part: _Part, differences: Differences) -> dict[str, object]:
     }
 
 
-def _config(pack: str, part: _Part, *, gpu: bool) -> str:
+def _config(pack: str, part: _Part, weights: int, *, gpu: bool) -> str:
     outputs = ",\n".join(
         f'  {{ name: "{name}", data_type: TYPE_FP32, dims: [ {", ".join(map(str, shape))} ] }}'
         for name, shape in part.outputs.items()
@@ -157,5 +164,5 @@ def _config(pack: str, part: _Part, *, gpu: bool) -> str:
         why=_ONE_PER_GPU if gpu else part.why,
         count=1 if gpu else part.copies,
         kind="KIND_GPU" if gpu else "KIND_CPU",
-        parameters=_GPU if gpu else _CPU,
+        parameters=COMMENT + lines(gpu_parameters(part.kind, part.shapes, weights)) if gpu else _CPU,
     )

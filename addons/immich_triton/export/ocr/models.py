@@ -11,7 +11,9 @@ from typing import Final
 import onnx
 from onnxruntime_backend.settings import available_cpus
 
+from immich_pipelines import shapes as shape_table
 from immich_triton.export import onnx_graph
+from immich_triton.export.gpu_parameters import gpu_parameters
 from immich_triton.export.ocr import dbnet_head
 
 DETECTOR: Final = "ocr_det"
@@ -90,8 +92,8 @@ def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> lis
     return characters
 
 
-def detector_config(title: str, placement: Placement) -> str:
-    """Return the ``config.pbtxt`` of the text detector."""
+def detector_config(title: str, placement: Placement, weights: int) -> str:
+    """Return the ``config.pbtxt`` of the text detector, whose file has *weights* bytes."""
     return _config(
         DETECTOR,
         f"{title}, text detection (DBNet).\n"
@@ -101,12 +103,13 @@ def detector_config(title: str, placement: Placement) -> str:
         {"text": ("TYPE_FP32", "[ 1, -1, -1 ]")},
         placement,
         # A CPU is no faster on two pages at a time, only fuller: 200 MB a page, while another copy has nothing to do.
-        max_batch=8 if placement.gpu else 1,
+        max_batch=max(shape[0] for shape in shape_table.detector_shapes()) if placement.gpu else 1,
+        on_gpu=gpu_parameters("ocr_detector", shape_table.detector_shapes(), weights),
     )
 
 
-def recognizer_config(title: str, placement: Placement) -> str:
-    """Return the ``config.pbtxt`` of the recogniser."""
+def recognizer_config(title: str, placement: Placement, weights: int) -> str:
+    """Return the ``config.pbtxt`` of the recogniser, whose file has *weights* bytes."""
     return _config(
         RECOGNIZER,
         f"{title}, text recognition (SVTR, CTC), one line of text an image.\n"
@@ -118,17 +121,11 @@ def recognizer_config(title: str, placement: Placement) -> str:
         placement,
         # The pipeline sends as many lines at once. On a CPU a batch is no faster either, but for the calls that it
         # saves; and OpenVINO prepares kernels for every batch size and width.
-        max_batch=32 if placement.gpu else 2,
+        max_batch=max(shape[0] for shape in shape_table.recognizer_shapes()) if placement.gpu else 2,
+        on_gpu=gpu_parameters("ocr_recognizer", shape_table.recognizer_shapes(), weights),
         # Some 70 shapes of 100 operators each: all of them stay prepared.
         cpu_parameters={"shape_cache": "20000"},
     )
-
-
-_GPU_PARAMETERS: Final = {
-    # Photos have many sizes: an exhaustive search for each is slower than the CPU, doubling arenas fill the VRAM.
-    "cudnn_conv_algo_search": "2",
-    "arena_extend_strategy": "1",
-}
 
 
 def _config(
@@ -139,10 +136,11 @@ def _config(
     placement: Placement,
     *,
     max_batch: int,
+    on_gpu: Mapping[str, str],
     cpu_parameters: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     parameters = (
-        _GPU_PARAMETERS
+        on_gpu
         if placement.gpu
         else {
             # Only the embedded backend knows these keys but the third; Triton's C++ backend ignores them.

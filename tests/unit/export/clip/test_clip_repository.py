@@ -10,7 +10,7 @@ import pytest
 from triton.config_rules import check_config
 
 from immich_triton.export.clip.models import CLIP_MODELS
-from immich_triton.export.clip.repository import PIPELINES, ClipNameError, check_names, write
+from immich_triton.export.clip.repository import PIPELINES, ClipNameError, check_names, exported_precision, write
 from immich_triton.ml.route_file import Route, write_route
 from immich_triton.ml.routes import load_routes
 from immich_triton.triton.pipelines import Pipeline
@@ -82,3 +82,12 @@ def test_a_name_answers_for_one_model(exported: Path, tmp_path: Path) -> None:
         check_names(MODEL, ["RN101__openai"], models)
     (other / "route.toml").write_text("not valid")
     assert check_names(MODEL, ["RN101__openai"], models), "one that is not valid answers nobody"
+
+
+def test_the_precision_of_an_earlier_export_is_known(exported: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    assert exported_precision(models, MODEL) is None
+    write(models, MODEL, exported, [MODEL.immich_name], {**RECORD, "precision": "fp16"})
+    assert exported_precision(models, MODEL) == "fp16"
+    (models / MODEL.visual / "export.json").write_text("[]")
+    assert exported_precision(models, MODEL) is None

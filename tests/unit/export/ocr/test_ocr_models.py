@@ -78,9 +78,9 @@ def test_a_network_may_bring_its_own_dictionary_and_it_must_fit(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("config", [detector_config, recognizer_config])
-def test_configs_suit_both_servers(config: Callable[[str, Placement], str]) -> None:
-    cpu = config("PP-OCR", Placement(4, 2, precision="f32"))
-    gpu = config("PP-OCR", Placement(1, 0, gpu=True))
+def test_configs_suit_both_servers(config: Callable[[str, Placement, int], str]) -> None:
+    cpu = config("PP-OCR", Placement(4, 2, precision="f32"), 1000)
+    gpu = config("PP-OCR", Placement(1, 0, gpu=True), 1000)
     for text in (cpu, gpu):
         assert check_config(text) == []
         assert text.startswith("# PP-OCR, text ")

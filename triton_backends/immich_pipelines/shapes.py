@@ -1,0 +1,153 @@
+"""The shape table: which input shapes each network runs in where every session sees one shape only, as on a GPU.
+
+ONNX Runtime on CUDA prepares its kernels anew whenever the shape of the input differs from that of the run before
+(microsoft/onnxruntime issue 23006), the batch size included. So an export for a GPU writes a list of shapes into the
+config of each network (parameter `PARAMETER`); the backend makes a session for each, and pads batches to the next size;
+the OCR pipeline chooses among the canvases and widths of its networks' lists. A config without the parameter takes
+every shape as it comes: on a CPU all is as without this table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from types import MappingProxyType
+from typing import Final
+
+Shape = tuple[int, ...]
+"""Of a network's one input: batch size first, then what an item measures."""
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+PARAMETER: Final = "shapes"
+"""The key in a ``config.pbtxt``; its value looks like ``1x3x736x992 4x3x736x992``."""
+
+MOST_SESSIONS: Final = 40
+"""In all networks of a repository together: each session holds the weights once more, and is prepared at the start."""
+
+MOST_STRETCH: Final = 0.03
+"""By how much a side of a page may grow or shrink to fill a canvas. Rounding to multiples of 32 does as much."""
+
+CANVASES: Final[Mapping[Size, Sequence[int]]] = MappingProxyType(
+    {
+        # The shorter side is 736, Immich's default, and the aspect ratio that of most photos: 1:1, 4:3, 3:2, 16:9.
+        (736, 736): (1, 4),
+        (736, 992): (1, 4),
+        (992, 736): (1, 4),
+        (736, 1088): (1, 4),
+        (1088, 736): (1, 4),
+        (736, 1312): (1, 4),
+        (1312, 736): (1, 4),
+        # The screens of telephones, 19.5:9 and 20:9. One at a time: these bound the memory.
+        (736, 1600): (1,),
+        (1600, 736): (1,),
+    }
+)
+"""Sizes of a page for the text detector, with the batch sizes of each."""
+
+LINE_HEIGHT: Final = 48
+LINES: Final[Mapping[int, Sequence[int]]] = MappingProxyType(
+    # RapidOCR, and so stock, pads every line to 320 at least. The longer a line, the fewer a page has of it.
+    {320: (8, 32), 480: (8, 32), 640: (8, 32), 960: (8,), 1440: (8,), 2240: (4,)}
+)
+"""Widths of a line for the recogniser, with the batch sizes of each."""
+
+FACE_DETECTOR: Final = (1, 8)
+FACE_RECOGNIZER: Final = (1, 8, 32)
+CLIP_VISUAL: Final = (1, 8)
+CLIP_TEXTUAL: Final = (1, 32)
+"""Batch sizes of the networks whose items have one size anyway."""
+
+
+def detector_shapes() -> list[Shape]:
+    """Return the shapes of the text detector."""
+    return [(batch, 3, *size) for size, batches in CANVASES.items() for batch in batches]
+
+
+def recognizer_shapes() -> list[Shape]:
+    """Return the shapes of the recogniser of text lines."""
+    return [(batch, 3, LINE_HEIGHT, width) for width, batches in LINES.items() for batch in batches]
+
+
+def of_batches(batches: Iterable[int], item: Sequence[int]) -> list[Shape]:
+    """Return the shapes of a network whose items all measure *item*."""
+    return [(batch, *size) for batch, size in product(batches, [tuple(item)])]
+
+
+def text(shapes: Iterable[Shape]) -> str:
+    """Return *shapes* as the value of `PARAMETER`."""
+    return " ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def parse(value: str) -> tuple[Shape, ...]:
+    """Read the value of `PARAMETER`. Raises ValueError, with the piece that is wrong."""
+    shapes = []
+    for piece in value.split():
+        if not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5})+", piece):
+            raise ValueError(
+                f"'{piece}' is no shape; shapes look like 8x3x48x320, the batch size first, with spaces between them"
+            )
+        shapes.append(tuple(map(int, piece.split("x"))))
+    if len(set(shapes)) < len(shapes) or len({len(shape) for shape in shapes}) != 1:
+        raise ValueError(f"'{value}' must name at least one shape, none twice, and all with as many dimensions")
+    return tuple(shapes)
+
+
+def in_config(config: str) -> tuple[Shape, ...]:
+    """Return the shapes that the text of a ``config.pbtxt`` states; none where it leaves them open.
+
+    Raises ValueError when the list is wrong.
+    """
+    found = re.search(
+        rf'^[^#\n]*key:\s*"{PARAMETER}",?\s*value:?\s*\{{\s*string_value:\s*"([^"]*)"', config, re.MULTILINE
+    )
+    return parse(found[1]) if found else ()
+
+
+def canvases(shapes: Iterable[Shape]) -> list[Size]:
+    """Return the page sizes among a text detector's *shapes*, the smallest first."""
+    sizes = {(height, width) for _, _, height, width in shapes}
+    return sorted(sizes, key=lambda size: (size[0] * size[1], size))
+
+
+def widths(shapes: Iterable[Shape]) -> list[int]:
+    """Return the line widths among a recogniser's *shapes*, the smallest first."""
+    return sorted({shape[-1] for shape in shapes})
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a page lies on a canvas: scaled to *page*, at the top left of *canvas*; both are height and width."""
+
+    canvas: Size
+    page: Size
+
+    @property
+    def padded(self) -> bool:
+        """Tell whether the canvas is larger than the page."""
+        return self.canvas != self.page
+
+
+def fit(height: float, width: float, sizes: Sequence[Size]) -> Fit | None:
+    """Choose a canvas out of *sizes* for a page of *height* x *width*: one that it fills, else one that it fits on.
+
+    A side that lacks or exceeds at most `MOST_STRETCH` is stretched to the canvas; the rest stays empty. Returns None
+    when the page is larger than every canvas.
+    """
+    found = [Fit(size, (_side(height, size[0]), _side(width, size[1]))) for size in sizes]
+    fitting = [each for each in found if each.page[0] <= each.canvas[0] and each.page[1] <= each.canvas[1]]
+
+    def waste(each: Fit) -> tuple[int, float]:
+        stretch = abs(each.page[0] / height - 1) + abs(each.page[1] / width - 1)
+        return each.canvas[0] * each.canvas[1], stretch
+
+    # What is filled has no empty parts that the network would look at.
+    return min((each for each in fitting if not each.padded), key=waste, default=None) or min(
+        fitting, key=waste, default=None
+    )
+
+
+def _side(wanted: float, canvas: int) -> int:
+    return canvas if abs(canvas / wanted - 1) <= MOST_STRETCH else max(1, round(wanted))
