@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import secrets
 import shlex
 import socket
@@ -27,6 +28,8 @@ from immich_triton.ml.routes import RouteTable, load_routes
 from immich_triton.server import preflight
 from immich_triton.server.gateway_care import GatewayCare
 from immich_triton.server.gateway_process import GatewayProcess, GatewaySettings, WebInterface, given
+from immich_triton.server.idle import Idle
+from immich_triton.server.idle_socket import IdleSocket
 from immich_triton.server.preflight import StartError
 from immich_triton.server.renewal import renew
 from immich_triton.server.stop_signals import StopSignals
@@ -43,6 +46,7 @@ TICK = 0.1
 OURS = {
     "immich_triton_url": "immich-triton run starts a Triton of its own. For one elsewhere run the gateway alone: "
     "mitmdump -s addons/immich_ml.py --mode reverse:http://127.0.0.1:3003 -p 3004 --set immich_triton_url=…",
+    "immich_supervisor": "that is immich-triton run itself; --idle-unload 0 keeps the models loaded",
     "immich_models": "choose the model repository with immich-triton run --models DIR",
 }
 """mitmproxy options that follow from other settings, and what to do instead."""
@@ -74,6 +78,8 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
     more = shlex.split(options.options)
     _refuse_what_is_ours(more)
     run_dir = (options.run_dir or RUN / str(options.port)).resolve()
+    idle = Idle(options.idle_unload)
+    door = IdleSocket(run_dir, idle) if options.idle_unload else None
     triton = TritonProcess(
         TritonSettings(
             models=models,
@@ -84,6 +90,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             port_remedy="choose others: immich-triton run --triton-http-port N --triton-metrics-port N",
         ),
         lambda text: print(f"triton: {text}", flush=True),
+        idle,
     )
     password = secrets.token_urlsafe(12)
     gateway = GatewayProcess(
@@ -97,6 +104,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             run_dir=run_dir,
             options=more,
             web=WebInterface(options.inspect_port, argon2.PasswordHasher().hash(password)) if options.inspect else None,
+            supervisor=door.path if door else None,
         )
     )
     try:
@@ -113,10 +121,12 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
         care = GatewayCare(gateway, lambda text: print(f"gateway: {text}", flush=True))
         while not triton.live:
             _tick(triton, asked)
+        if door:
+            door.open()
         # Before any model is loaded: whoever asks waits in the gateway for what he asked for, and no longer.
         care.start()
         while not triton.ready:
-            _tick(triton, asked, care)
+            _tick(triton, asked, care, door)
         unready = _wait_for(gateway, triton, asked, care)
         _summary(gateway.settings, triton, routes, time.monotonic() - began)
         if gateway.settings.web:
@@ -124,17 +134,23 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
         if unready:
             print(f"warning: not every route is ready: {unready}", flush=True)
         while True:
-            _tick(triton, asked, care)
+            _tick(triton, asked, care, door)
     finally:
         _stop(gateway, triton, asked)
+        if door:
+            door.close()
 
 
-def _tick(triton: TritonProcess, asked: StopSignals, care: GatewayCare | None = None) -> None:
+def _tick(
+    triton: TritonProcess, asked: StopSignals, care: GatewayCare | None = None, door: IdleSocket | None = None
+) -> None:
     if asked.wait(TICK):
         raise Stopped
     triton.poll()
     if care is not None:
         care.poll()
+    if door is not None:
+        door.poll()
 
 
 def _wait_for(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals, care: GatewayCare) -> str | None:
@@ -180,6 +196,13 @@ def _refuse_what_is_ours(more: list[str]) -> None:
     for name, remedy in OURS.items():
         if given(more, name, None) is not None:
             raise StartError(f"{name} cannot be set in --options: {remedy}")
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 <= minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"minutes, 0 or more, not {text}")
+    return minutes
 
 
 def _upstream(text: str) -> str:
@@ -247,6 +270,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     text("--triton-http-port", type=int, default=8000, metavar="N", help="Triton's port (default: %(default)s)")
     text("--triton-metrics-port", type=int, default=8002, metavar="N", help="its metrics' port (default: %(default)s)")
     text("--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)")
+    text(
+        "--idle-unload",
+        type=_minutes,
+        default=10.0,
+        metavar="MINUTES",
+        help="unload the models of a route, its pipelines too, when nobody asked for it in so many minutes; the next "
+        "request waits until they are loaded again; 0: never (default: 10)",
+    )
     text("--options", default="", metavar="TEXT", help="more mitmproxy options, e.g. '--set immich_deadline=30'")
     text("--inspect", action="store_true", help="run mitmweb instead of mitmdump, to watch requests in a browser")
     text("--inspect-port", type=int, default=8081, metavar="N", help="port of mitmweb's pages (default: %(default)s)")

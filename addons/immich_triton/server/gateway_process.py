@@ -35,7 +35,7 @@ class WebInterface:
 class GatewaySettings:
     """What to run. ``options`` are more arguments for mitmproxy; an option that they set is left to them.
 
-    ``metrics_port`` is None when nobody wants metrics.
+    ``metrics_port`` is None when nobody wants metrics; ``supervisor`` is the socket of `IdleSocket`, None without.
     """
 
     upstream: str
@@ -47,6 +47,7 @@ class GatewaySettings:
     run_dir: Path
     options: Sequence[str] = ()
     web: WebInterface | None = None
+    supervisor: Path | None = None
 
     @property
     def ports(self) -> list[Port]:
@@ -75,6 +76,7 @@ class GatewaySettings:
             "immich_triton_url": self.triton_url,
             "immich_models": str(self.models),
             "immich_metrics_listen": self.metrics,
+            **({"immich_supervisor": str(self.supervisor)} if self.supervisor else {}),
         }
         command = [
             str(Path(sys.executable).parent / ("mitmweb" if self.web else "mitmdump")),
