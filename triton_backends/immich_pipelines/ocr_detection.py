@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from rapidocr_onnxruntime.ch_ppocr_det import TextDetector
-from rapidocr_onnxruntime.ch_ppocr_det.utils import DBPostProcess
+
+from immich_pipelines.parts import part
+
+DBPostProcess = part("rapidocr_onnxruntime.ch_ppocr_det.utils").DBPostProcess
 
 Array = npt.NDArray[Any]
 

@@ -31,7 +31,7 @@ def test_what_is_said_is_what_is_read() -> None:
     ],
 )
 def test_anything_else_is_no_answer(line: bytes) -> None:
-    with pytest.raises(ValueError, match="no states|Expecting|recursion"):
+    with pytest.raises(ValueError, match=r"no states|Expecting|recursion"):
         States.decode(line)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.program import eventually
 from immich_triton.core.model_states import NAME, States
 from immich_triton.ml import supervisor as module
 from immich_triton.ml.supervisor import Supervisor
@@ -53,8 +55,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 async def until_used(site: Site, more_than: int = 0) -> None:
     async with asyncio.timeout(60):
-        while site.used <= more_than:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: site.used > more_than)
 
 
 async def test_many_requests_wait_for_one_that_wakes(site: Site) -> None:
@@ -75,7 +76,7 @@ async def test_many_requests_wait_for_one_that_wakes(site: Site) -> None:
             assert began == []
             site.idle.loaded(model)
     assert len(began) == 20
-    assert sorted(sum(woke, [])) == sorted(MODELS)
+    assert sorted(itertools.chain(*woke)) == sorted(MODELS)
     supervisor.close()
 
 
