@@ -23,6 +23,7 @@ from immich_triton.ml.classify import classify
 from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.gateway import Gateway
 from immich_triton.ml.service import Service
+from immich_triton.ml.supervisor import Supervisor
 from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
 from immich_triton.proxy.passthrough import PassThrough
 
@@ -107,7 +108,7 @@ def proxied(stock: StockPipe, directory: Path) -> Iterator[ProxiedStock]:
         assert service._routes
         service._routes.look_again()  # the second look, for which every request of the start waits
         one = ProxiedStock(service, stock, runner)
-        service._triton = mock.Mock(infer=infer)
+        service._clients = mock.Mock(infer=infer), Supervisor(None)
         with (
             mock.patch.object(upstream, "predict", one.predict),
             mock.patch("immich_triton.proxy.wire.close_upstream"),

@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
-from insightface.model_zoo.scrfd import SCRFD
+
+from immich_pipelines.parts import part
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -107,7 +108,7 @@ def letterbox(image: Pixels) -> tuple[Pixels, float]:
     return canvas, new_height / height
 
 
-class _Decoder(SCRFD):  # type: ignore[misc]  # the package has no types
+class _Decoder(part("insightface.model_zoo.scrfd").SCRFD):  # type: ignore[misc]  # the package has no types
     """InsightFace's decoding of anchors, on outputs that are there already."""
 
     def __init__(self) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from insightface.utils import face_align
 
 from immich_pipelines.faces_detection import Floats, Pixels, Session
+from immich_pipelines.parts import part
+
+face_align = part("insightface.utils.face_align")
 
 SIDE: Final = 112
 """Width and height in pixels of an aligned face."""

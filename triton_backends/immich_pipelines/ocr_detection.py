@@ -10,10 +10,12 @@ from typing import Any, Final
 import cv2
 import numpy as np
 import numpy.typing as npt
-from rapidocr_onnxruntime.ch_ppocr_det.utils import DBPostProcess
 
 from immich_pipelines.ocr_corners import clipped, in_order
+from immich_pipelines.parts import part
 from immich_pipelines.shapes import Fit, Size, fit
+
+_DBPostProcess: Any = part("rapidocr_onnxruntime.ch_ppocr_det.utils").DBPostProcess
 
 Array = npt.NDArray[Any]
 
@@ -98,7 +100,7 @@ def detector_input(page: Array, size: tuple[int, int]) -> Array:
     return blob
 
 
-class _Contours(DBPostProcess):  # type: ignore[misc] # no types are published
+class _Contours(_DBPostProcess):  # type: ignore[misc] # no types are published
     """RapidOCR's DB post-processing with stock's constants, but for what it does on a page of very many contours.
 
     RapidOCR's own takes the first thousand that OpenCV finds, which are those at the bottom of the page.

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import onnx
 
 from immich_pipelines import shapes
 from immich_pipelines.bls import call_async
 from immich_pipelines.errors import BadInput
 from immich_pipelines.ocr import Networks
 from immich_pipelines.ocr_recognition import Decoder, with_longer
+from immich_pipelines.onnx_metadata import metadata
 
 Array = npt.NDArray[Any]
 
@@ -80,8 +80,7 @@ async def _recognize(model: str, images: Array) -> tuple[Array, Array]:
 
 
 def _dictionary(path: Path) -> str:
-    model = onnx.load(path, load_external_data=False)
-    for entry in model.metadata_props:
-        if entry.key == "character":
-            return str(entry.value)
-    raise ValueError(f"{path} carries no metadata `character`; run immich-triton export ocr")
+    try:
+        return metadata(path)["character"]
+    except KeyError:
+        raise ValueError(f"{path} carries no metadata `character`; run immich-triton export ocr") from None

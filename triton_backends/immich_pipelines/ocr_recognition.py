@@ -11,9 +11,11 @@ from typing import Any, Final
 import cv2
 import numpy as np
 import numpy.typing as npt
-from rapidocr_onnxruntime.ch_ppocr_rec.utils import CTCLabelDecode
 
 from immich_pipelines.ocr_layout import VERTICAL
+from immich_pipelines.parts import part
+
+CTCLabelDecode = part("rapidocr_onnxruntime.ch_ppocr_rec.utils").CTCLabelDecode
 
 Array = npt.NDArray[Any]
 

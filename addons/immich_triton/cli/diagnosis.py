@@ -13,8 +13,9 @@ from urllib.parse import urljoin
 import requests
 
 from immich_triton.cli.findings import Finding, error, note, ok, warning
-from immich_triton.core import bounded_http
+from immich_triton.core import bounded_http, model_states
 from immich_triton.core.bounded_http import Reply
+from immich_triton.core.model_states import State
 from immich_triton.immich.api import Immich, ImmichError
 from immich_triton.immich.clip_names import dimension_of, names_of
 from immich_triton.immich.ml_client import cause, shown
@@ -103,8 +104,20 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
             yield note(f"{TASKS[task]} is not routed: it stays with the stock ML ({script} would change that)")
 
 
-def triton(url: str, table: RouteTable, key: str = "") -> Iterator[Finding]:
-    """Check that Triton runs and has every model that the routes need ready. *key* is for one that asks for it."""
+def asleep(run_dir: Path) -> Mapping[str, State]:
+    """Return the states of the models whose supervisor runs in *run_dir*; none where nobody says any."""
+    try:
+        return model_states.ask(run_dir / model_states.NAME).models
+    except (OSError, ValueError):
+        return {}
+
+
+def triton(url: str, table: RouteTable, key: str = "", states: Mapping[str, State] | None = None) -> Iterator[Finding]:
+    """Check that Triton runs and has every model that the routes need ready. *key* is for one that asks for it.
+
+    *states* is what its supervisor says of them, see `asleep`.
+    """
+    known = states or {}
     start = (
         "start it with immich-triton run, or say where it is: --triton URL (option immich_triton_url of the gateway)"
     )
@@ -135,6 +148,9 @@ def triton(url: str, table: RouteTable, key: str = "") -> Iterator[Finding]:
             return  # it would be the same with each of them, and take as long
         if ready:
             yield ok(f"{model} is ready")
+        elif known.get(model) in model_states.RESTING:
+            doing = "asleep, until somebody asks" if known[model] == "asleep" else "being loaded: somebody asks for it"
+            yield ok(f"{model} is {doing} (--idle-unload)")
         else:
             why = "Triton does not say why" if reasons is None else reasons.get(model, "Triton does not know it")
             yield error(f"{model} is not ready: {why}", "see Triton's log; does it serve the repository checked above?")

@@ -16,7 +16,7 @@ from rich.console import Console
 from immich_triton.cli import diagnosis, gpu_diagnosis
 from immich_triton.cli.findings import Finding, note, show
 from immich_triton.core.direct_requests import on_loopback
-from immich_triton.core.paths import MODELS
+from immich_triton.core.paths import MODELS, RUN
 from immich_triton.core.secrets import secret
 from immich_triton.immich import api_key
 from immich_triton.immich.api import Immich
@@ -37,6 +37,14 @@ def parser() -> argparse.ArgumentParser:
         help="where the key of a Triton that asks for one stands: file:PATH or env:NAME, as in immich_triton_key",
     )
     text("--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)")
+    text(
+        "--run-dir",
+        type=Path,
+        default=RUN / "3004",
+        metavar="DIR",
+        help="the run's folder for logs and pid files, where its supervisor says which models sleep "
+        "(default: .run/<port>)",
+    )
     text(
         "--state-dir",
         type=Path,
@@ -64,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seen += show("Graphics card", gpu_diagnosis.graphics(options.models), console)
     seen += show(f"Models in {options.models}", diagnosis.models(options.models, tables), console)
     table = tables[0] if tables else RouteTable()
-    seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, triton_key), console)
+    states = diagnosis.asleep(options.run_dir)
+    seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, triton_key, states), console)
     seen += show("Gateway", diagnosis.gateway(options.url.rstrip("/")), console)
     if options.immich:
         server = Immich(options.immich, immich_key, trust_env=not on_loopback(options.immich))

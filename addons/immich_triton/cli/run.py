@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import secrets
 import shlex
 import socket
@@ -29,6 +30,8 @@ from immich_triton.ml.routes import RouteTable, load_routes
 from immich_triton.server import preflight
 from immich_triton.server.gateway_care import GatewayCare
 from immich_triton.server.gateway_process import GatewayProcess, GatewaySettings, WebInterface, given
+from immich_triton.server.idle import Idle
+from immich_triton.server.idle_socket import IdleSocket
 from immich_triton.server.preflight import StartError
 from immich_triton.server.renewal import renew
 from immich_triton.server.stop_signals import StopSignals
@@ -45,6 +48,7 @@ TICK = 0.1
 OURS = {
     "immich_triton_url": "immich-triton run starts a Triton of its own. For one elsewhere run the gateway alone: "
     "mitmdump -s addons/immich_ml.py --mode reverse:http://127.0.0.1:3003 -p 3004 --set immich_triton_url=…",
+    "immich_supervisor": "that is immich-triton run itself; --idle-unload 0 keeps the models loaded",
     "immich_models": "choose the model repository with immich-triton run --models DIR",
 }
 """mitmproxy options that follow from other settings, and what to do instead."""
@@ -77,6 +81,8 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
     _refuse_what_is_ours([*more, *shlex.split(options.mt_photos_options)])
     run_dir = (options.run_dir or RUN / str(options.port)).resolve()
     cards = run_gpu.cards() if options.gpu else []
+    idle = Idle(options.idle_unload)
+    doors = [IdleSocket(run_dir, idle)] if options.idle_unload else []
     triton = TritonProcess(
         TritonSettings(
             models=models,
@@ -88,6 +94,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             port_remedy="choose others: immich-triton run --triton-http-port N --triton-metrics-port N",
         ),
         lambda text: print(f"triton: {text}", flush=True),
+        idle,
     )
     password = secrets.token_urlsafe(12)
     gateway = GatewayProcess(
@@ -102,6 +109,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
             run_dir=run_dir,
             options=more,
             web=WebInterface(options.inspect_port, argon2.PasswordHasher().hash(password)) if options.inspect else None,
+            supervisor=doors[0].path if doors else None,
         )
     )
     mt_photos = run_mt_photos.process(options, triton.settings.url, models, run_dir)
@@ -123,14 +131,16 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
         care = GatewayCare(gateway, lambda text: print(f"gateway: {text}", flush=True))
         while not triton.live:
             _tick(triton, asked)
+        for door in doors:
+            door.open()
         # Before any model is loaded: whoever asks waits in the gateway for what he asked for, and no longer.
         care.start()
         beside = [run_mt_photos.care(mt_photos)] if mt_photos else []
         for other in beside:
             other.start()
         while not triton.ready:
-            _tick(triton, asked, care, *beside)
-        unready = _wait_for(gateway, triton, asked, care, *beside)
+            _tick(triton, asked, care, *beside, *doors)
+        unready = _wait_for(gateway, triton, asked, [care, *beside], doors)
         _summary(gateway.settings, triton, routes, time.monotonic() - began)
         for line in run_gpu.summary(cards, models) if cards else ():
             print(line, flush=True)
@@ -141,27 +151,35 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
         if unready:
             print(f"warning: not every route is ready: {unready}", flush=True)
         while True:
-            _tick(triton, asked, care, *beside)
+            _tick(triton, asked, care, *beside, *doors)
     finally:
         _stop(gateways, triton, asked)
+        for door in doors:
+            door.close()
 
 
-def _tick(triton: TritonProcess, asked: StopSignals, *cares: GatewayCare) -> None:
+def _tick(triton: TritonProcess, asked: StopSignals, *others: GatewayCare | IdleSocket) -> None:
     if asked.wait(TICK):
         raise Stopped
     triton.poll()
-    for care in cares:
-        care.poll()
+    for other in others:
+        other.poll()
 
 
-def _wait_for(gateway: GatewayProcess, triton: TritonProcess, asked: StopSignals, *cares: GatewayCare) -> str | None:
+def _wait_for(
+    gateway: GatewayProcess,
+    triton: TritonProcess,
+    asked: StopSignals,
+    cares: Sequence[GatewayCare],
+    doors: Sequence[IdleSocket],
+) -> str | None:
     """Wait until every route is ready. Returns what is missing when that does not happen in time."""
     deadline = time.monotonic() + READY_SECONDS
     while ((unready := gateway.why_not_ready()) or not _all_up(cares)) and time.monotonic() < deadline:
         # A model that failed to load does not come by waiting.
         if triton.failed and _all_up(cares):
             break
-        _tick(triton, asked, *cares)
+        _tick(triton, asked, *cares, *doors)
     return unready
 
 
@@ -209,6 +227,13 @@ def _refuse_what_is_ours(more: list[str]) -> None:
     for name, remedy in OURS.items():
         if given(more, name, None) is not None:
             raise StartError(f"{name} cannot be set in --options: {remedy}")
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 <= minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"minutes, 0 or more, not {text}")
+    return minutes
 
 
 def _upstream(text: str) -> str:
@@ -283,6 +308,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     text("--triton-http-port", type=int, default=8000, metavar="N", help="Triton's port (default: %(default)s)")
     text("--triton-metrics-port", type=int, default=8002, metavar="N", help="its metrics' port (default: %(default)s)")
     text("--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)")
+    text(
+        "--idle-unload",
+        type=_minutes,
+        default=10.0,
+        metavar="MINUTES",
+        help="unload the models of a route, its pipelines too, when nobody asked for it in so many minutes; the next "
+        "request waits until they are loaded again; 0: never (default: 10)",
+    )
     text("--options", default="", metavar="TEXT", help="more mitmproxy options, e.g. '--set immich_deadline=30'")
     text("--inspect", action="store_true", help="run mitmweb instead of mitmdump, to watch requests in a browser")
     text("--inspect-port", type=int, default=8081, metavar="N", help="port of mitmweb's pages (default: %(default)s)")

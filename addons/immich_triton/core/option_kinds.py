@@ -147,6 +147,19 @@ class Folder(Kind[Path]):
         return Path(value).expanduser()
 
 
+class SocketFile(Kind[Path | None]):
+    """A socket in the file system; empty means none. Whether anybody listens is looked at where it is used."""
+
+    @property
+    @override
+    def allowed(self) -> str:
+        return "path or empty"
+
+    @override
+    def read(self, name: str, value: str) -> Path | None:
+        return Path(value).expanduser() if value else None
+
+
 @dataclass(frozen=True)
 class Url(Kind[str]):
     """The address of a server, read without a slash at the end; empty means none, where it is *optional*."""

@@ -114,14 +114,17 @@ async def _ask(service: Service, part: Part, question: Question) -> dict[str, An
 
 
 async def _ask_triton(service: Service, part: Part, call: Call, question: Question, *, patient: bool) -> dict[str, Any]:
+    since = time.monotonic()
     try:
-        tensors = await service.triton.infer(
-            call,
-            question.left,
-            priority=Priority.IMAGE if call.tensor == "IMAGE" else Priority.QUERY,
-            patient=patient,
-            timing=question.timing,
-        )
+        async with service.supervisor.in_use(part.route.folder, call.pipeline.all_models, question.left):
+            question.timing.waited += time.monotonic() - since
+            tensors = await service.triton.infer(
+                call,
+                question.left,
+                priority=Priority.IMAGE if call.tensor == "IMAGE" else Priority.QUERY,
+                patient=patient,
+                timing=question.timing,
+            )
         fragment = TASKS[part.route.task].fragment(part.route, part.entries, tensors)
     except WrongWeights as error:
         service.doubts.add(call.pipeline, error)

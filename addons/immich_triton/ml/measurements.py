@@ -7,7 +7,7 @@ of a request ever becomes a label, so that no client can fill the memory of Prom
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING, Final, get_args, override
+from typing import TYPE_CHECKING, Final, Literal, get_args, override
 
 from prometheus_client import (
     CollectorRegistry,
@@ -50,6 +50,9 @@ REFUSALS: Final[dict[Refusal, int]] = {
     "too_slow": 408,
 }
 """Reasons to answer unread, with the status that goes with them."""
+
+ModelState = Literal["ready", "asleep", "loading", "failed"]
+"""How a routed model is. Without a supervisor to ask, what is not ready has failed."""
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 240, 300)
 OVERHEAD_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
@@ -118,6 +121,8 @@ class Measurements(Observer):
         self._half_open = self._gauge("breaker_half_open", text, "pipeline", "models")
         self._triton_up = self._gauge("triton_up", "1 while Triton answers, else 0.")
         self._model_ready = self._gauge("model_ready", "1 while a routed model is ready in Triton, else 0.", "model")
+        text = "1 for the state that a routed model is in, 0 for the others: ready, asleep, loading, failed."
+        self._model_state = self._gauge("model_state", text, "model", "state")
         self._routed = self._gauge("routed_names", "Model names answered by Triton.", "task")
 
     def _begin_at_zero(self) -> None:
@@ -223,18 +228,23 @@ class Measurements(Observer):
         """Count an answer to Immich's ping."""
         self._pings.labels(status).inc()
 
-    def look_at_triton(self, *, up: bool, ready: dict[str, bool], breakers: Iterable[tuple[Pipeline, State]]) -> None:
+    def look_at_triton(
+        self, *, up: bool, models: dict[str, ModelState], breakers: Iterable[tuple[Pipeline, State]]
+    ) -> None:
         """Take the state of now; what is not named any more disappears. *breakers* tells how each of them stands."""
         self._triton_up.set(up)
         self._model_ready.clear()
-        for model, is_ready in ready.items():
-            self._model_ready.labels(model).set(is_ready)
+        self._model_state.clear()
+        for model, now in models.items():
+            self._model_ready.labels(model).set(now == "ready")
+            for state in get_args(ModelState):
+                self._model_state.labels(model, state).set(state == now)
         self._breaker.clear()
         self._half_open.clear()
-        for pipeline, state in breakers:
+        for pipeline, stands in breakers:
             labels = (pipeline.name, " ".join(pipeline.models))
-            self._breaker.labels(*labels).set(state != "closed")
-            self._half_open.labels(*labels).set(state == "half_open")
+            self._breaker.labels(*labels).set(stands != "closed")
+            self._half_open.labels(*labels).set(stands == "half_open")
             # As in `_begin_at_zero`, for what only the routes name.
             self._breaker_opened.labels(pipeline.name)
             for kind in get_args(FaultKind):

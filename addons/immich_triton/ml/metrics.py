@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Client
     from mitmproxy.http import HTTPFlow
 
+    from immich_triton.core.model_states import State
     from immich_triton.core.option_kinds import Address
+    from immich_triton.ml.measurements import ModelState
     from immich_triton.ml.service import Service
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,13 @@ logger = logging.getLogger(__name__)
 
 WITHIN: Final = 0.8
 """Seconds Triton has to answer; Prometheus gives up after 10, Kubernetes' probes after 1."""
+
+
+def state_of(said: State | None, *, ready: bool) -> ModelState:
+    """Return a model's state for the metrics, from what the supervisor *said*, if any, and whether Triton has it."""
+    if ready:
+        return "ready"
+    return "asleep" if said == "asleep" else "loading" if said in ("waking", "loading") else "failed"
 
 
 class Metrics:
@@ -156,10 +165,11 @@ class Metrics:
             return
         pipelines = {pipeline.all_models: pipeline for pipeline in table.pipelines()}
         models = list(dict.fromkeys(model for pipeline in pipelines.values() for model in pipeline.all_models))
-        up, unready = await asyncio.gather(triton.is_live(within=WITHIN), triton.not_ready(models, within=WITHIN))
+        states = await self._service.supervisor.states()
+        up, unready = await asyncio.gather(triton.is_live(within=WITHIN), triton.not_loaded(models, within=WITHIN))
         self._measurements.look_at_triton(
             up=up,
-            ready={model: model not in unready for model in models},
+            models={model: state_of(states.models.get(model), ready=model not in unready) for model in models},
             breakers=[(pipeline, triton.breaker(pipeline).state) for pipeline in pipelines.values()],
         )
         names: dict[str, int] = {}

@@ -42,6 +42,11 @@ class Route:
     untrained: bool = False
     source: Path = Path(FILE)
 
+    @property
+    def folder(self) -> str:
+        """The name of its folder in the model repository, by which the supervisor of an embedded Triton knows it."""
+        return self.source.parent.name
+
     def pipeline(self, type_: str) -> Pipeline:
         """Return the pipeline that answers *type_*; a valid route has one for every type of its task."""
         return next(pipeline for pipeline in self.pipelines if type_ in pipeline.types)

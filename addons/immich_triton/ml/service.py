@@ -15,6 +15,7 @@ from immich_triton.ml.fingerprints import Doubts
 from immich_triton.ml.route_watch import RouteWatch, read_table
 from immich_triton.ml.routes import RouteTable
 from immich_triton.ml.settings import Settings
+from immich_triton.ml.supervisor import Supervisor
 from immich_triton.proxy.progress import BUDGET
 from immich_triton.triton.client import TritonClient
 
@@ -29,8 +30,8 @@ DOUBT_INTERVAL = 2.0
 DOUBT_DEADLINE = 10.0
 """Seconds that it has for the answer."""
 
-CLIENT_SETTINGS = ("triton_url", "triton_timeout", "triton_key", "max_at_triton")
-"""The settings that the client of Triton is made from."""
+CLIENT_SETTINGS = ("triton_url", "triton_timeout", "triton_key", "max_at_triton", "supervisor")
+"""The settings that the client of Triton, and that of its supervisor, is made from."""
 
 
 class Service(App[Settings]):
@@ -40,7 +41,7 @@ class Service(App[Settings]):
         super().__init__()
         self._routes: RouteWatch | None = None
         self._ownership: Ownership | None = None
-        self._triton: TritonClient | None = None
+        self._clients: tuple[TritonClient, Supervisor] | None = None
         self.doubts = Doubts()
         self._watching: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[Any]] = set()
@@ -58,15 +59,26 @@ class Service(App[Settings]):
     @property
     def triton(self) -> TritonClient:
         """The client; made on first use, inside the running event loop."""
-        if self._triton is None:
-            self._triton = TritonClient(
+        return self._connect()[0]
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """Who knows which routes sleep; made together with the client."""
+        return self._connect()[1]
+
+    def _connect(self) -> tuple[TritonClient, Supervisor]:
+        if self._clients is None:
+            supervisor = Supervisor(self.settings.supervisor, lambda models: triton.renewed(models))
+            triton = TritonClient(
                 self.settings.triton_url,
                 timeout=self.settings.triton_timeout,
                 key=self.settings.triton_key,
                 max_at_triton=self.settings.max_at_triton,
                 observer=self.observers,
+                explain=supervisor.explain,
             )
-        return self._triton
+            self._clients = triton, supervisor
+        return self._clients
 
     @staticmethod
     def check(settings: Settings) -> None:
@@ -109,7 +121,10 @@ class Service(App[Settings]):
                 await self.doubts.ask_again(self.table.routes, self._ask_shortly)
 
     async def _ask_shortly(self, call: Call) -> Mapping[str, Any]:
-        return await self.triton.infer(call, DOUBT_DEADLINE, patient=False)
+        # Held awake until it is settled: asleep, a pipeline that answers with other weights would look well.
+        route = next((route.folder for route in self.table.routes if call.pipeline in route.pipelines), "")
+        async with self.supervisor.in_use(route, call.pipeline.all_models, DOUBT_DEADLINE):
+            return await self.triton.infer(call, DOUBT_DEADLINE, patient=False)
 
     async def why_not_ready(self, *, within: float) -> dict[str, str]:
         """Return what is missing for any route, with the reason, in at most *within* seconds.
@@ -137,13 +152,14 @@ class Service(App[Settings]):
         self._retire_triton()
 
     def _retire_triton(self) -> None:
-        if self._triton is not None:
-            client, self._triton = self._triton, None
+        if self._clients is not None:
+            clients, self._clients = self._clients, None
             # Not tracked: it has to outlive the gateway.
-            create_task(self._close(client, set(self._requests)), name="close a client of Triton", keep_ref=True)
+            create_task(self._close(*clients, set(self._requests)), name="close a client of Triton", keep_ref=True)
 
     @staticmethod
-    async def _close(client: TritonClient, requests: set[asyncio.Task[Any]]) -> None:
+    async def _close(client: TritonClient, supervisor: Supervisor, requests: set[asyncio.Task[Any]]) -> None:
         if requests:
             await asyncio.wait(requests)
+        supervisor.close()
         await client.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, override
 
-from immich_triton.core.option_kinds import Flag, Folder, Integer, Kind, Number, Secret, Url
+from immich_triton.core.option_kinds import Flag, Folder, Integer, Kind, Number, Secret, SocketFile, Url
 from immich_triton.core.options import option
 from immich_triton.proxy.settings import ProxySettings
 
@@ -62,6 +62,13 @@ class Settings(ProxySettings):
         "Where the key for a Triton on another machine stands: file:PATH or env:NAME. It is sent in the header "
         "x-triton-key with every request; start Triton with "
         "--http-restricted-api=inference,model-repository:x-triton-key=KEY.",
+    )
+    supervisor: Path | None = option(
+        "immich_supervisor",
+        SocketFile(),
+        "",
+        "Socket of the supervisor that unloads models which nobody asks for, and loads them again for a request. "
+        "`immich-triton run` sets it. Empty for any other Triton: a model that is not loaded is a fault there.",
     )
     models: Path = option(
         "immich_models",

@@ -35,7 +35,7 @@ class WebInterface:
 class GatewaySettings:
     """What to run. ``options`` are more arguments for mitmproxy; an option that they set is left to them.
 
-    ``metrics_port`` is None when nobody wants metrics.
+    ``metrics_port`` is None when nobody wants metrics; ``supervisor`` is the socket of `IdleSocket`, None without.
     """
 
     upstream: str
@@ -49,6 +49,7 @@ class GatewaySettings:
     web: WebInterface | None = None
     metrics_host: str = "127.0.0.1"
     addon: Path = ADDON
+    supervisor: Path | None = None
 
     @property
     def ports(self) -> list[Port]:
@@ -78,6 +79,7 @@ class GatewaySettings:
             "immich_triton_url": self.triton_url,
             "immich_models": str(self.models),
             "immich_metrics_listen": self.metrics,
+            **({"immich_supervisor": str(self.supervisor)} if self.supervisor else {}),
         }
 
     @property

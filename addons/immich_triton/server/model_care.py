@@ -1,7 +1,7 @@
 """What a running Triton does not do by itself.
 
 Load the models in a useful order, replace a model's dead or hanging process and end what it leaves behind, notice new
-and changed models.
+and changed models, unload those that nobody asks for and load them again when somebody does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from immich_triton.server.idle import Idle
 from immich_triton.server.triton_control import ModelControl, Outcome
 from immich_triton.server.triton_models import RepositoryWatch
 from immich_triton.server.triton_stubs import Stub, StubWatch
@@ -51,6 +52,7 @@ class Caretaker:
         say: Callable[[str], None],
         leave_seconds: float,
         clock: Callable[[], float],
+        idle: Idle | None = None,
     ) -> None:
         self.starting: set[str] = set()
         self.errors: dict[str, str] = {}
@@ -60,6 +62,7 @@ class Caretaker:
         self._say = say
         self._leave_seconds = leave_seconds
         self._clock = clock
+        self._idle = idle or Idle(0)
         self._dead: set[Stub] = set()
         self._former: dict[str, set[Stub]] = {}
         self._leaving: dict[Stub, float] = {}
@@ -82,6 +85,7 @@ class Caretaker:
         now = self._clock()
         for outcome in self._control.outcomes():
             self._take(outcome, now)
+        self._wake()
         if now < self._next:
             return
         self._next = now + LOOK_SECONDS
@@ -94,6 +98,8 @@ class Caretaker:
             if now >= lost.due and self._control.ask(model, "load"):
                 lost.due = math.inf
         self._follow_the_files()
+        self._idle.follow(self._repository.routes())
+        self._put_to_sleep(healthy)
 
     def complain(self, instance: str) -> None:
         """Take note that Triton called the process of an instance unhealthy."""
@@ -113,9 +119,17 @@ class Caretaker:
             self.starting.remove(model)
             if outcome.error:
                 self.errors[model] = outcome.error
+        if "load" not in outcome.actions:
+            if outcome.error:
+                self._say(f"model {model} could not be unloaded: {outcome.error}")
+            return
         if not outcome.error:
             self._lost.pop(model, None)
-        elif model in self._lost:
+            if (seconds := self._idle.loaded(model)) is not None:
+                self._say(f"model {model} is awake after {seconds:.1f} s")
+        elif self._idle.load_failed(model, outcome.error):
+            self._lost.setdefault(model, _Lost())
+        if outcome.error and model in self._lost:
             pause = self._lost[model].failed(now)
             self._say(f"model {model} could not be loaded again; next attempt in {pause:g} s")
 
@@ -132,7 +146,7 @@ class Caretaker:
         self._dead -= self._leaving.keys() | set().union(*self._former.values())
         for model in sorted({stub.model for stub in self._dead}):
             dead = {stub for stub in self._dead if stub.model == model}
-            if healthy(model):
+            if healthy(model) and not self._idle.sleeps(model):
                 # All that serves the model now is replaced. Triton waits for the requests that the dead one never
                 # answers before it ends the others, that is for ever: so a lack of memory would cost more memory.
                 former = self._stubs.of(model) | dead
@@ -156,9 +170,35 @@ class Caretaker:
         self._changes |= self._repository.changes()
         for model, action in sorted(self._changes.items()):
             former = self._stubs.of(model)
+            if action == "load" and self._idle.puts_off(model):
+                del self._changes[model]
+                self._say(f"the files of model {model} changed; it sleeps, and will be loaded with them")
+                continue
             if not self._control.ask(model, action):
                 continue  # something is being done to it, perhaps with the old files: at the next look
             del self._changes[model]
             if action == "unload":
+                self._idle.forget(model)
                 self._former[model] = former
             self._say(f"the files of model {model} {'changed' if action == 'load' else 'are gone'}; {action}ing it")
+
+    def _put_to_sleep(self, healthy: Callable[[str], bool]) -> None:
+        def is_well(model: str) -> bool:
+            troubled = model in self.starting or model in self._lost or model in self._changes
+            return healthy(model) and not troubled and not self._control.is_busy(model)
+
+        for nap in self._idle.naps(is_well):
+            models = ", ".join(nap.models) or "nothing that others do not need"
+            self._say(f"nobody asked for {nap.route} in {self._idle.seconds / 60:g} minutes; unloading {models}")
+            for model in nap.models:
+                former = self._stubs.of(model)
+                if self._control.ask(model, "unload"):
+                    self._former[model] = former
+
+    def _wake(self) -> None:
+        for route in self._idle.woken():
+            self._say(f"somebody asks for {route}; loading its models again")
+        if tired := self._idle.to_load():
+            for model in self._repository.in_order(tired):
+                if not self._control.is_busy(model):
+                    self._control.ask(model, "load")

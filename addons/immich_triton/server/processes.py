@@ -60,7 +60,7 @@ def memory(root: int) -> Memory:
     The processes that decode images for Triton are no descendants of it, but belong to its session.
     """
     members = {*tree(root), *(pid for pid in pids() if session(pid) == root)}
-    totals = [sizes for pid in members if (sizes := _rollup(pid))]
+    totals = [sizes for pid in members if (sizes := rollup(pid))]
     if not totals:
         raise ProcessLookupError(f"process {root} is gone, or belongs to another user")
     rss, pss, anonymous = map(sum, zip(*totals, strict=True))
@@ -114,7 +114,8 @@ def kill_tree(root: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _rollup(pid: int) -> tuple[int, int, int] | None:
+def rollup(pid: int) -> tuple[int, int, int] | None:
+    """Return what a process holds, see `Memory`: RSS, PSS, anonymous; None when it is gone, or another user's."""
     try:
         text = (PROC / str(pid) / "smaps_rollup").read_text()
     except OSError:  # ended meanwhile

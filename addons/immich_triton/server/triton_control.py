@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from immich_triton.core import loopback
@@ -32,11 +32,15 @@ at once (29 s beside 33 s on a busy machine), and the first search answered afte
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request: *error* is empty when all of it could be done; *unloaded*: whether that part was."""
+    """What became of a request: *error* is empty when all of it could be done; *unloaded*: whether that part was.
+
+    *actions* is what was asked.
+    """
 
     model: str
     error: str
     unloaded: bool
+    actions: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, order=True)
@@ -75,6 +79,10 @@ class ModelControl:
         self._work.put(_Task(0 if urgent else 1, next(self._numbers), model, actions))
         return True
 
+    def is_busy(self, model: str) -> bool:
+        """Tell whether something is being done to *model*."""
+        return model in self._pending
+
     def outcomes(self) -> Iterator[Outcome]:
         """Yield what was done since the last call."""
         while not self._done.empty():
@@ -99,7 +107,7 @@ class ModelControl:
                     done.append(action)
             except Exception as problem:  # noqa: BLE001 - whatever it was, the thread has to be there for the next model
                 error = _reason(problem)
-            self._done.put(Outcome(task.model, error, unloaded="unload" in done))
+            self._done.put(Outcome(task.model, error, unloaded="unload" in done, actions=task.actions))
 
     def _request(self, model: str, action: str) -> None:
         address = self._url + triton_wire.control(model, action)

@@ -27,7 +27,15 @@ def wanted_models(models: Path, *, only_routed: bool) -> set[str]:
 
 def routed_pipelines(models: Path) -> set[str]:
     """Return the pipelines that a ``route.toml`` names. Whether a route is valid is the gateway's business."""
-    return {pipeline for pipeline, _ in _routed(models)}
+    return {pipeline for _, pipeline, _ in _routed(models)}
+
+
+def routes_of(models: Path) -> dict[str, tuple[str, ...]]:
+    """Return for each route, by the name of its folder, what Triton needs for it: pipelines and their networks."""
+    routes: dict[str, tuple[str, ...]] = {}
+    for route, pipeline, networks in _routed(models):
+        routes[route] = tuple(dict.fromkeys((*routes.get(route, ()), *sorted(networks), pipeline)))
+    return routes
 
 
 def loading_order(models: Path, wanted: Iterable[str]) -> list[str]:
@@ -37,7 +45,7 @@ def loading_order(models: Path, wanted: Iterable[str]) -> list[str]:
     whether its networks are there or not, and asks for none while it loads.
     """
     networks: dict[str, set[str]] = {}
-    for pipeline, named in _routed(models):
+    for _, pipeline, named in _routed(models):
         networks.setdefault(pipeline, set()).update(named)
     urgent = [name for name in URGENCY if name in networks] + sorted(networks.keys() - set(URGENCY))
     order = [model for pipeline in urgent for model in (*sorted(networks[pipeline]), pipeline)]
@@ -45,12 +53,13 @@ def loading_order(models: Path, wanted: Iterable[str]) -> list[str]:
     return [model for model in dict.fromkeys([*order, *sorted(left)]) if model in left]
 
 
-def _routed(models: Path) -> Iterator[tuple[str, set[str]]]:
-    """Yield each pipeline that a route names, with the networks that the route says it calls."""
+def _routed(models: Path) -> Iterator[tuple[str, str, set[str]]]:
+    """Yield each pipeline that a route names after the route, with the networks that the route says it calls."""
     for path in sorted(models.glob("[!.]*/route.toml")):
         try:
             pipelines = tomllib.loads(path.read_text(encoding="utf-8"))["pipelines"]
-            yield from [(str(one["name"]), set(map(str, one.get("models", ())))) for one in pipelines]
+            route = path.parent.name
+            yield from [(route, str(one["name"]), set(map(str, one.get("models", ())))) for one in pipelines]
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             continue
 
@@ -79,6 +88,7 @@ class RepositoryWatch:
         self._only_routed = only_routed
         self._before: dict[str, Fingerprint] = {}
         self._known = self._before = self._look()
+        self._routes = self._routes_before = routes_of(models)
 
     def changes(self) -> dict[str, str]:
         """Return ``load`` or ``unload`` for each model concerned; to be called once a second or so.
@@ -93,6 +103,18 @@ class RepositoryWatch:
         actions |= {name: "load" for name, files in now.items() if self._known.get(name) != files}
         self._known = now
         return actions
+
+    def routes(self) -> dict[str, tuple[str, ...]]:
+        """Return the routes, see `routes_of`; like `changes`, once two looks saw the same ones."""
+        now, before = routes_of(self._models), self._routes_before
+        self._routes_before = now
+        if now == before:
+            self._routes = now
+        return self._routes
+
+    def in_order(self, models: Iterable[str]) -> list[str]:
+        """Return *models* in the order in which to load them."""
+        return loading_order(self._models, models)
 
     def _look(self) -> dict[str, Fingerprint]:
         try:

@@ -15,6 +15,7 @@ from immich_triton.core import loopback
 from immich_triton.core.loopback import is_loopback
 from immich_triton.server import die_with_parent, preflight, triton_install, triton_log
 from immich_triton.server.back_off import BackOff
+from immich_triton.server.idle import Idle
 from immich_triton.server.model_care import Caretaker
 from immich_triton.server.own_time import OwnTime
 from immich_triton.server.pid_file import PidFile, kill_session
@@ -38,11 +39,12 @@ class TritonProcess:
 
     ``say`` gets one line at a time for the terminal: progress, models that failed with their reason, warnings, deaths.
     ``live`` tells whether the server answers, which it does before any model is loaded; ``ready`` whether every model
-    was loaded or has failed, ``was_ready`` whether that was ever so.
+    was loaded or has failed, ``was_ready`` whether that was ever so. *idle* decides what sleeps; nothing by itself.
     """
 
-    def __init__(self, settings: TritonSettings, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: TritonSettings, say: Callable[[str], None], idle: Idle | None = None) -> None:
         self.settings = settings
+        self._idle = idle or Idle(0)
         self.live = False
         self.ready = False
         self.was_ready = False
@@ -130,6 +132,7 @@ class TritonProcess:
             self.kill()
         if self.live and self._caretaker is not None:
             self._caretaker.poll(self._healthy)
+            self._idle.report(loading=self._caretaker.starting, failed=self._report.failed)
             if not self.ready and not self._caretaker.starting:
                 self._read_log()
                 self._became_ready(self._caretaker.errors)
@@ -177,7 +180,9 @@ class TritonProcess:
         settings = self.settings
         # Before the look at the files: what changes in between is loaded twice rather than not at all.
         repository = RepositoryWatch(settings.models, only_routed=settings.only_routed)
-        self._order = loading_order(settings.models, wanted_models(settings.models, only_routed=settings.only_routed))
+        self._idle.follow(repository.routes())
+        order = loading_order(settings.models, wanted_models(settings.models, only_routed=settings.only_routed))
+        self._order = self._idle.begin(order)
         command = triton_install.command(
             settings.models,
             settings.run_dir / "backends",
@@ -204,7 +209,9 @@ class TritonProcess:
         self._pid_file.write(self._process.pid)
         stubs = StubWatch(self._process.pid, settings.models, settings.hung_seconds, self._clock)
         control = ModelControl(settings.url, settings.key)
-        self._caretaker = Caretaker(stubs, repository, control, self._say, settings.leave_seconds, self._clock)
+        self._caretaker = Caretaker(
+            stubs, repository, control, self._say, settings.leave_seconds, self._clock, self._idle
+        )
 
     def _healthy(self, model: str) -> bool:
         return model in self._report.loaded and model not in self._report.failed

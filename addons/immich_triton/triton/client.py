@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from immich_triton.core.observer import Observer, Timing
@@ -41,18 +41,34 @@ __all__ = [
 ]
 
 
+Explain = Callable[[dict[str, str]], Awaitable[dict[str, str]]]
+"""Takes what Triton calls not ready, with the reason, and returns what of it is a fault, perhaps with a better one."""
+
+
+async def _as_it_is(unready: dict[str, str]) -> dict[str, str]:
+    return unready
+
+
 class TritonClient:
     """Calls pipelines at *url*.
 
     *timeout*, in seconds, is how long one call may be worked on before Triton is asked whether its models are still
     ready. *key* is sent with every request. *max_at_triton* bounds the calls of a pipeline that are at Triton at the
-    same time; 0 takes the bound from the pipeline's config.
+    same time; 0 takes the bound from the pipeline's config. *explain* knows which models are not loaded on purpose.
     """
 
     def __init__(
-        self, url: str, *, timeout: float, key: str = "", max_at_triton: int = 0, observer: Observer | None = None
+        self,
+        url: str,
+        *,
+        timeout: float,
+        key: str = "",
+        max_at_triton: int = 0,
+        observer: Observer | None = None,
+        explain: Explain = _as_it_is,
     ) -> None:
         self.url = url
+        self._explain = explain
         self._transport = Transport(url, key=key)
         self._timeout = timeout
         self._max_at_triton = max_at_triton
@@ -157,7 +173,7 @@ class TritonClient:
     async def _probe(self, models: Iterable[str]) -> dict[str, str]:
         """Return what is not ready among *models*, and remember who was away."""
         models = list(models)
-        unready = await self.not_ready(models, within=PROBE_TIMEOUT)
+        unready = await self.not_loaded(models, within=PROBE_TIMEOUT)
         if unready and not await self.is_live(within=PROBE_TIMEOUT):
             if any(reason.startswith(UNREACHABLE) for reason in unready.values()):
                 self._generations.missed(SERVER)
@@ -168,7 +184,14 @@ class TritonClient:
             for model in (model for model, reason in unready.items() if reason == NOT_READY):
                 self._generations.missed(model)
             self._generations.seen([model for model in models if model not in unready])
-        return unready
+        return await self._explain(unready) if unready else unready
+
+    def renewed(self, models: Iterable[str]) -> None:
+        """Take note that *models* were loaded again, on purpose: their processes are new."""
+        models = list(models)
+        for model in models:
+            self._generations.missed(model)
+        self._generations.seen(models)
 
     def waiting(self, pipelines: Iterable[Pipeline]) -> dict[str, str]:
         """Return the pipelines whose breaker is not closed, with the reason."""
@@ -181,7 +204,12 @@ class TritonClient:
         return await self._transport.is_live(within)
 
     async def not_ready(self, models: Iterable[str], *, within: float) -> dict[str, str]:
-        """Return what is not ready among *models*, with the reason; takes at most *within* seconds."""
+        """Return what is not ready among *models* and should be, with the reason; Triton has *within* seconds."""
+        unready = await self.not_loaded(models, within=within)
+        return await self._explain(unready) if unready else unready
+
+    async def not_loaded(self, models: Iterable[str], *, within: float) -> dict[str, str]:
+        """Return what Triton calls not ready among *models*, with the reason; takes at most *within* seconds."""
         names = list(dict.fromkeys(models))
         if not names:  # nothing is routed: nobody needs Triton
             return {}

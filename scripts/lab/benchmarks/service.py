@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,11 @@ class Gateway:
         return listener_of(self.url)
 
     @property
+    def port(self) -> int:
+        """The gateway's port, after which its run directory is named."""
+        return urlsplit(self.url).port or 80
+
+    @property
     def triton_pid(self) -> int | None:
         """Triton's process, found by its port."""
         return listener_of(self.triton)
@@ -56,10 +61,10 @@ def attached(url: str, triton: str, metrics: str, models: Path) -> Gateway:
 
 
 @contextlib.contextmanager
-def own(models: Path, options: str, log: Path) -> Iterator[Gateway]:
+def own(models: Path, options: str, log: Path, more: Sequence[object] = ()) -> Iterator[Gateway]:
     """Run ``immich-triton run`` over *models* on free ports while the block lasts; what it prints goes to *log*.
 
-    *options* are more options for mitmproxy. Raises `BenchError` when it does not get ready.
+    *options* are more options for mitmproxy, *more* further arguments. Raises `BenchError` when it does not get ready.
     """
     port, own_metrics_port, http_port, metrics_port = free_ports(4)
     # Not the user's ledger of owned CLIP names: what is measured may be a test model.
@@ -71,7 +76,7 @@ def own(models: Path, options: str, log: Path) -> Iterator[Gateway]:
     ]
     line += ["--port", port, "--metrics-port", own_metrics_port]
     line += ["--triton-http-port", http_port, "--triton-metrics-port", metrics_port]
-    program = Program.start("run", line, log)
+    program = Program.start("run", [*line, *more], log)
     try:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_SECONDS
