@@ -18,6 +18,7 @@ from mitmproxy.http import HTTPFlow, Request, Response
 from immich_triton.core import flow_state
 from immich_triton.core.errors import ProtocolError
 from immich_triton.inspect.comparing import vector_of
+from immich_triton.ml.notes import answered_by
 from immich_triton.ml.protocol import parse_entries, parse_form
 from immich_triton.proxy.targets import fold_path
 from immich_triton.triton.picture import picture_of
@@ -109,8 +110,10 @@ def request_lines(content_type: str, body: bytes, flow: object = None) -> Iterat
         yield f"text: {_quoted(form.text)}"
         if form.image is not None:
             yield "note: with an image the text is ignored"
-    if isinstance(flow, HTTPFlow) and (routes := flow_state.ROUTES.get(flow)):
-        yield f"answered by: {routes}"
+    if isinstance(flow, HTTPFlow) and (who := answered_by(flow)):
+        # Until there is an answer, and when it is an error, nobody has answered.
+        answered = flow.response is not None and flow.response.status_code < 400
+        yield f"{'answered by' if answered else 'meant for'}: {who}"
 
 
 def _type_lines(types: object) -> Iterator[str]:
