@@ -1,7 +1,7 @@
 """Look at an installation from end to end and say what is wrong and how to put it right.
 
-Give --immich and an administrator's API key (permission systemConfig.read, in the environment variable IMMICH_API_KEY)
-to have Immich's own settings checked too. Nothing is changed.
+Give --immich and an administrator's API key (permission adminConfig.read, before Immich 3.2 systemConfig.read; in the
+environment variable IMMICH_API_KEY) to have Immich's own settings checked too. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from immich_triton.cli import diagnosis
 from immich_triton.cli.findings import Finding, note, show
+from immich_triton.core.counting import count
 from immich_triton.core.direct_requests import on_loopback
 from immich_triton.core.paths import MODELS
 from immich_triton.core.secrets import secret
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seen += show("Immich", [note("not checked: give --immich URL and IMMICH_API_KEY")], console)
     errors = sum(finding.level == "error" for finding in seen)
     warnings = sum(finding.level == "warning" for finding in seen)
-    console.print(f"\n{errors} errors, {warnings} warnings" if errors or warnings else "\nall is well")
+    counted = f"{count(errors, 'error')}, {count(warnings, 'warning')}"
+    console.print(f"\n{counted}" if errors or warnings else "\nall is well")
     return 1 if errors else 0
 
 
