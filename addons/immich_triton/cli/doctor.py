@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 
-from immich_triton.cli import diagnosis
+from immich_triton.cli import diagnosis, owed
 from immich_triton.cli.findings import Finding, note, show
 from immich_triton.core.counting import count
 from immich_triton.core.direct_requests import on_loopback
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seen += show(f"Models in {options.models}", diagnosis.models(options.models, tables), console)
     table = tables[0] if tables else RouteTable()
     seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, triton_key), console)
-    seen += show("Gateway", diagnosis.gateway(options.url.rstrip("/")), console)
+    gateway = chain(diagnosis.gateway(options.url.rstrip("/")), owed.findings(options.state_dir))
+    seen += show("Gateway", gateway, console)
     if options.immich:
         server = Immich(options.immich, immich_key, trust_env=not on_loopback(options.immich))
         seen += show("Immich", diagnosis.immich(server, table, options.state_dir), console)
