@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BY_TRITON = "total;dur=3.0, wait;dur=0.0, triton;dur=2.0, gateway;dur=1.0"
-FELL_BACK = "total;dur=3.0, wait;dur=0.0, triton;dur=0.0, upstream;dur=2.0"
+FELL_BACK = 'total;dur=3.0, wait;dur=0.0, triton;dur=0.0, upstream;dur=2.0, fallback;desc="ocr"'
+FAILED_TO_FALL_BACK = "total;dur=5.0, wait;dur=0.0, triton;dur=2.0, upstream;dur=2.0, gateway;dur=1.0"
 
 
 @dataclass

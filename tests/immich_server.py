@@ -9,22 +9,26 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 KEY: Final = "an-api-key-of-an-administrator"
-PERMISSIONS: Final = {"systemConfig.read", "server.statistics", "job.read", "job.create"}
+PERMISSIONS: Final = {"adminConfig.read", "systemConfig.read", "server.statistics", "job.read", "job.create"}
+QUEUES: Final = ("smartSearch", "ocr", "faceDetection")
 
 
 @dataclass
 class Immich:
-    """Its settings and its Smart Search queue; ``started`` are the bodies that started the queue."""
+    """Its settings and its queues; ``started`` are the bodies that started one, ``queue`` is the one that runs."""
 
     url: str = ""
+    version: tuple[int, int, int] = (2, 7, 5)
+    queue: str = "smartSearch"
     urls: list[str] = field(default_factory=list)
     clip_name: str = "ViT-B-16__openai"
     faces_name: str = "buffalo_l"
@@ -40,19 +44,25 @@ class Immich:
     """How many of the next looks at the queue get a 502, as from a proxy in front of an Immich that restarts."""
     permissions: set[str] = field(default_factory=lambda: set(PERMISSIONS))
     started: list[dict[str, Any]] = field(default_factory=list)
+    on_start: Callable[[], None] = lambda: None
+    """What happens while the queue runs, such as that Immich asks the gateway about its photos."""
     requests: list[str] = field(default_factory=list)
 
     def answer(self, method: str, path: str, key: str | None, body: bytes) -> tuple[HTTPStatus, Any]:
         """Answer a request as Immich does; the order of its checks is: login, permission, content."""
         self.requests.append(f"{method} {path}")
         if (method, path) == ("GET", "/api/server/version"):
-            return HTTPStatus.OK, {"major": 2, "minor": 7, "patch": 5}
-        routes = {
+            return HTTPStatus.OK, dict(zip(("major", "minor", "patch"), self.version, strict=True))
+        routes: dict[tuple[str, str], tuple[str, Callable[[], tuple[HTTPStatus, Any]]]] = {
             ("GET", "/api/system-config"): ("systemConfig.read", self._settings),
             ("GET", "/api/server/statistics"): ("server.statistics", self._statistics),
             ("GET", "/api/jobs"): ("job.read", self._jobs),
-            ("PUT", "/api/jobs/smartSearch"): ("job.create", lambda: self._start(json.loads(body))),
+            **{("PUT", f"/api/jobs/{queue}"): ("job.create", partial(self._start, queue, body)) for queue in QUEUES},
         }
+        if self.version >= (3, 2, 0):
+            routes["GET", "/api/admin/config"] = ("adminConfig.read", self._settings)
+        if self.version >= (4, 0, 0):
+            del routes["GET", "/api/system-config"]
         if (method, path) not in routes:
             return HTTPStatus.NOT_FOUND, error(404, f"Cannot {method} {path}", "Not Found")
         if key != KEY:
@@ -64,7 +74,7 @@ class Immich:
 
     def _settings(self) -> tuple[HTTPStatus, Any]:
         tasks = {
-            "clip": {"enabled": True, "modelName": self.clip_name},
+            "clip": {"enabled": bool(self.clip_name), "modelName": self.clip_name},
             "facialRecognition": {"enabled": bool(self.faces_name), "modelName": self.faces_name, "minScore": 0.7},
             "ocr": {"enabled": bool(self.ocr_name), "modelName": self.ocr_name, "maxResolution": 736},
         }
@@ -78,7 +88,7 @@ class Immich:
             self.hiccups -= 1
             return HTTPStatus.BAD_GATEWAY, error(502, "Bad Gateway", "Bad Gateway")
         left = self.counts.pop(0) if len(self.counts) > 1 else sum(self.counts)
-        return HTTPStatus.OK, {"smartSearch": self._queue(left)}
+        return HTTPStatus.OK, {queue: self._queue(left if queue == self.queue else 0) for queue in QUEUES}
 
     def _queue(self, left: int) -> dict[str, Any]:
         active = 0 if self.paused else min(left, 2)
@@ -86,10 +96,12 @@ class Immich:
         counts["paused" if self.paused else "waiting"] = left - active
         return {"jobCounts": counts, "queueStatus": {"isActive": active > 0, "isPaused": self.paused}}
 
-    def _start(self, body: dict[str, Any]) -> tuple[HTTPStatus, Any]:
+    def _start(self, queue: str, body: bytes) -> tuple[HTTPStatus, Any]:
         if sum(self.counts[:1]):
             return HTTPStatus.BAD_REQUEST, error(400, "Job is already running", "Bad Request")
-        self.started.append(body)
+        self.queue = queue
+        self.started.append(json.loads(body))
+        self.on_start()
         self.counts = list(self.after_start)
         return HTTPStatus.OK, self._queue(self.counts[0])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,16 +16,18 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from gateway_process import GatewayProcess, kept, running_gateway
+from mitmproxy import ctx
 from mitmproxy.test import taddons
 from recorder import Recorder, recording_upstream
 from stand_in_triton import CLIP_NAME, StandInTriton, stand_in_triton, write_routes
 
 from harness.program import eventually
+from immich_triton.core import state_file
 from immich_triton.core.observer import Reason, Refusal, RequestDone
 from immich_triton.immich.ml_client import entries_for, predict
 from immich_triton.ml.catchup import CatchUp, Pauses, start_missing
 from immich_triton.ml.configuration import Configuration
-from immich_triton.ml.outages import PAUSES, Outages
+from immich_triton.ml.outages import PAUSES, Outages, moment
 from immich_triton.ml.service import Service
 from immich_triton.triton.inference import Call, Unavailable, WrongWeights
 
@@ -40,6 +43,8 @@ class Immich:
     url: str = ""
     answers: list[tuple[int, str]] = field(default_factory=lambda: [STARTED])
     asked: list[tuple[str, str, object]] = field(default_factory=list)
+    meanwhile: Callable[[], None] = lambda: None
+    """What happens before it answers."""
 
     @property
     def queues(self) -> list[str]:
@@ -50,6 +55,7 @@ class Immich:
         """Answer, and keep what was asked."""
         self.asked.append((request.method, request.path, await request.json() if request.can_read_body else None))
         assert request.headers["x-api-key"] == KEY
+        self.meanwhile()
         status, text = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         headers = {"Location": text} if status == 302 else {}
         return web.Response(status=status, text=text, headers=headers, content_type="application/json")
@@ -117,27 +123,35 @@ def recover(triton: StandInTriton) -> None:
     triton.unready.clear()
 
 
+def routes(directory: Path) -> Path:
+    """Return the routes there, written where there are none yet."""
+    models = directory / "models"
+    return models if models.exists() else write_routes(models)
+
+
+def gateway(
+    triton: StandInTriton, upstream: Recorder, immich: Immich, directory: Path
+) -> AbstractContextManager[GatewayProcess]:
+    return running_gateway(
+        directory,
+        models=routes(directory),
+        triton_url=triton.url,
+        upstream=upstream.url,
+        immich_deadline=4,
+        immich_query_deadline=4,
+        immich_api_url=immich.url,
+        immich_api_key=kept(directory, KEY),
+    )
+
+
+def ask_ocr(process: GatewayProcess) -> int:
+    return predict(process.url, entries_for("ocr"), image=b"image").status
+
+
 def test_an_outage_is_caught_up_on_once_also_over_restarts(
     triton: StandInTriton, upstream: Recorder, immich: Immich, tmp_path: Path
 ) -> None:
-    models = write_routes(tmp_path / "models")
-
-    def gateway() -> AbstractContextManager[GatewayProcess]:
-        return running_gateway(
-            tmp_path,
-            models=models,
-            triton_url=triton.url,
-            upstream=upstream.url,
-            immich_deadline=4,
-            immich_query_deadline=4,
-            immich_api_url=immich.url,
-            immich_api_key=kept(tmp_path, KEY),
-        )
-
-    def ask_ocr(process: GatewayProcess) -> int:
-        return predict(process.url, entries_for("ocr"), image=b"image").status
-
-    with gateway() as process:
+    with gateway(triton, upstream, immich, tmp_path) as process:
         assert ask_ocr(process) == 200
         break_down(triton)
         with ThreadPoolExecutor(4) as pool:
@@ -151,7 +165,7 @@ def test_an_outage_is_caught_up_on_once_also_over_restarts(
         process.process.kill()
         process.process.wait()
     # The start after the kill counts as an outage of all that is routed.
-    with gateway() as process:
+    with gateway(triton, upstream, immich, tmp_path) as process:
         assert predict(process.url, entries_for("clip"), image=b"image").status == 503
         assert immich.asked == []
         recover(triton)
@@ -162,7 +176,9 @@ def test_an_outage_is_caught_up_on_once_also_over_restarts(
         assert [body for _, _, body in immich.asked] == [{"command": "start", "force": False}] * 2
         assert ask_ocr(process) == 200
         assert len(immich.asked) == 2
-        assert KEY not in process.whole_log()
+        log = process.whole_log()
+        assert KEY not in log
+        assert "ocr: photos that fail in a run of All are not found by Missing" in log
 
 
 @asynccontextmanager
@@ -177,7 +193,7 @@ async def attending(
         context.master.addons.add(configuration)
         context.configure(
             configuration,
-            immich_models=str(write_routes(tmp_path / "models")),
+            immich_models=str(routes(tmp_path)),
             immich_state_dir=str(tmp_path / "state"),
             immich_triton_url=triton.url,
             **options,
@@ -202,8 +218,21 @@ async def attend_until(catch_up: CatchUp, condition: Callable[[], bool]) -> bool
     return False
 
 
-def lose(service: Service, *tasks: str, status: int = 503, reason: Reason = "unavailable", image: bool = True) -> None:
-    service.observers.request_done(RequestDone(tasks, "triton", image, status, reason, 1.0))
+def lose(
+    service: Service,
+    *tasks: str,
+    status: int = 503,
+    reason: Reason = "unavailable",
+    image: bool = True,
+    seconds: float = 1.0,
+) -> None:
+    """Have a request fail now that was sent so many seconds ago."""
+    service.observers.request_done(RequestDone(tasks, "triton", image, status, reason, seconds))
+
+
+def said(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
+    """Return the lines of the log in which the regular expression is found."""
+    return [line for record in caplog.records if re.search(text, line := record.getMessage())]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +264,9 @@ async def test_a_login_page_behind_a_redirect_is_no_start() -> None:
     assert immich.queues == ["ocr"]
 
 
-async def test_a_photo_that_always_fails_is_no_endless_game(triton: StandInTriton, tmp_path: Path) -> None:
+async def test_a_photo_that_always_fails_is_no_endless_game(
+    triton: StandInTriton, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with (
         serving(Immich()) as immich,
         attending(triton, tmp_path, **access(immich, tmp_path)) as (
@@ -244,13 +275,121 @@ async def test_a_photo_that_always_fails_is_no_endless_game(triton: StandInTrito
             outages,
         ),
     ):
-        for _ in range(5):
-            lose(service, "ocr", status=500, reason="server_fault")
+        lose(service, "ocr", status=500, reason="server_fault")
+        assert await attend_until(catch_up, lambda: outages.marks() == {})
+        for _ in range(5):  # it is missing again, and so fails again
+            lose(service, "ocr", status=500, reason="server_fault", seconds=0.0)
             await catch_up.attend()
         assert immich.queues == ["ocr"]
-        assert outages.marks().keys() == {"ocr"}  # it stays due
-        last = outages._read().asked["ocr"][-1]
-        assert outages.due("ocr") == last + PAUSES[1]
+        (owed,) = outages.owed()
+        assert owed.due == outages._read().asked["ocr"][-1] + PAUSES[1]
+        # It is no secret, and said once.
+        waits = "ocr: photos sent since .* failed again after the last catch-up, so Immich is asked to run them at "
+        assert await attend_until(catch_up, lambda: len(said(caplog, waits)) > 0)
+        await catch_up.attend()
+        (line,) = said(caplog, waits)
+        assert f"{moment(owed.due)}; at once: in Immich click Administration, Job Queues, Missing for OCR" in line
+
+
+async def test_after_ordinary_restarts_the_photos_of_an_outage_do_not_wait(
+    triton: StandInTriton, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(Immich()) as immich:
+
+        async def caught_up(outages: Outages) -> bool:
+            return await asyncio.to_thread(eventually, lambda: outages.marks() == {}, 60)
+
+        for restart in range(3):
+            async with attending(triton, tmp_path, **access(immich, tmp_path)) as (service, catch_up, outages):
+                catch_up.running()
+                assert await caught_up(outages)
+                assert sorted(immich.queues) == ["ocr"] * restart + ["smartSearch"] * restart
+                assert said(caplog, "a run of All") == [], "no request had failed"
+                if restart == 2:
+                    immich.asked.clear()
+                    lose(service, "ocr")
+                    assert await caught_up(outages)
+                    assert immich.queues == ["ocr"]
+                ctx.master.should_exit.set()
+                catch_up.done()
+
+
+async def test_a_restart_between_has_no_part_in_the_game(triton: StandInTriton, tmp_path: Path) -> None:
+    async with (
+        serving(Immich()) as immich,
+        attending(triton, tmp_path, **access(immich, tmp_path)) as (service, catch_up, outages),
+    ):
+        for asked, restarts in enumerate((True, True, False, True), 1):
+            if restarts:
+                outages.mark(("ocr",))
+            else:
+                lose(service, "ocr", seconds=0.0)
+            assert await attend_until(catch_up, lambda: outages.marks() == {})
+            assert len(immich.asked) == asked
+
+
+async def test_photos_that_are_refused_for_want_of_room_are_no_endless_game(
+    triton: StandInTriton, tmp_path: Path
+) -> None:
+    async with (
+        serving(Immich()) as immich,
+        attending(triton, tmp_path, **access(immich, tmp_path)) as (service, catch_up, outages),
+    ):
+        service.observers.refused("no_room", 503, photo=True)
+        assert await attend_until(catch_up, lambda: outages.marks() == {})
+        catch_up._refused_at = 0.0  # as if a second had passed
+        service.observers.refused("no_room", 503, photo=True)
+        assert [one.in_vain for one in outages.owed()] == [1, 1]
+        assert sorted(immich.queues) == ["ocr", "smartSearch"]
+
+
+async def test_a_photo_that_fails_just_while_immich_is_asked_is_not_forgotten(
+    triton: StandInTriton, tmp_path: Path
+) -> None:
+    async with (
+        serving(Immich()) as immich,
+        attending(triton, tmp_path, **access(immich, tmp_path)) as (service, catch_up, outages),
+    ):
+        lose(service, "ocr")
+        immich.meanwhile = lambda: lose(service, "ocr", seconds=0.0)
+        assert await attend_until(catch_up, lambda: immich.queues == ["ocr"])
+        assert [(one.task, one.in_vain) for one in outages.owed()] == [("ocr", 1)]
+
+
+async def test_a_queue_that_runs_already_is_said_once_with_what_its_run_may_cost(
+    triton: StandInTriton, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        serving(Immich(answers=[BUSY, BUSY, BUSY, STARTED])) as immich,
+        attending(triton, tmp_path, **access(immich, tmp_path)) as (service, catch_up, outages),
+    ):
+        lose(service, "ocr")
+        assert await attend_until(catch_up, lambda: outages.marks() == {})
+        assert len(immich.asked) == 4
+    assert len(said(caplog, "ocr: Immich runs the queue ocr already; asked again every")) == 1
+    assert len(said(caplog, "ocr: photos that fail in a run of All are not found by Missing.*reprocess --lost")) == 1
+
+
+@pytest.mark.parametrize(("task", "warned"), [("ocr", 1), ("clip", 0)])
+async def test_without_a_key_what_a_run_of_all_may_cost_is_said_too(
+    triton: StandInTriton, tmp_path: Path, caplog: pytest.LogCaptureFixture, task: str, warned: int
+) -> None:
+    async with attending(triton, tmp_path) as (service, catch_up, outages):
+        lose(service, task)
+        assert await attend_until(catch_up, lambda: outages.marks() == {})
+    assert len(said(caplog, "in a run of All are not found by Missing")) == warned
+
+
+async def test_what_could_not_be_written_is_written_later_as_the_failure_that_it_was(
+    triton: StandInTriton, tmp_path: Path
+) -> None:
+    async with attending(triton, tmp_path) as (service, catch_up, outages):
+        with state_file.exclusive(outages.path):
+            service.observers.refused("draining", 503, photo=True)
+            lose(service, "ocr")
+        assert outages.marks() == {}
+        catch_up._mark_again()
+        assert {one.task: one.failed for one in outages.owed()} == {"ocr": True, "clip": False}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ real one was seen to give.
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from small_models import write_model, write_ocr_route
 from harness.ports import free_ports
 from immich_triton.cli import doctor
 from immich_triton.core import bounded_http
+from immich_triton.core.counting import count
 from immich_triton.ml.ledger import Ledger
 from immich_triton.ml.route_file import Route, write_route
 from immich_triton.triton.pipelines import Pipeline
@@ -142,7 +144,8 @@ def test_the_gateway_must_be_immichs_only_url(
     ("key", "permissions", "complaint"),
     [
         ("wrong", {"systemConfig.read"}, "Immich does not accept the API key"),
-        (KEY, {"job.read"}, "with the permission systemConfig.read"),
+        (KEY, {"job.read"}, "→ Immich, Account Settings, API Keys: give an administrator's key the permission systemC"),
+        ("wrong", {"systemConfig.read"}, "→ Immich, Account Settings, API Keys: make one as an administrator"),
     ],
 )
 def test_a_key_that_does_not_suffice(
@@ -152,6 +155,13 @@ def test_a_key_that_does_not_suffice(
     code, printed = run("--immich", immich.url, "--api-key", kept(tmp_path, key))
     assert code == 1
     assert complaint in printed
+
+
+def test_one_error_is_counted_as_one(run: Doctor) -> None:
+    _, printed = run()
+    last = printed.splitlines()[-1]
+    found = len(re.findall(r"^  ✗ ", printed, re.MULTILINE)), len(re.findall(r"^  ! ", printed, re.MULTILINE))
+    assert last == f"{count(found[0], 'error')}, {count(found[1], 'warning')}"
 
 
 def test_a_key_is_no_argument(capsys: pytest.CaptureFixture[str]) -> None:

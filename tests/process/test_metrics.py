@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -303,6 +304,16 @@ def test_shows_the_breaker_and_what_is_ready(hasty: GatewayProcess, triton: Stan
     assert growth.of(f"{PREFIX}_breaker_opened_total", pipeline="ocr") == 1
     triton.unready, triton.behaviour = set(), {}
     assert eventually(lambda: gauges(hasty, "breaker_open") == [0])
+
+
+def test_shows_what_immich_is_owed(hasty: GatewayProcess, triton: StandInTriton) -> None:
+    triton.unready, triton.behaviour = {"ocr_rec"}, {"ocr": "503"}
+    before = time.time()
+    assert ask_ocr(hasty) == 503
+    assert eventually(lambda: Scrape(hasty.metrics_url).value(f"{PREFIX}_catch_up_owed", task="ocr") == 1)
+    due = Scrape(hasty.metrics_url).value(f"{PREFIX}_catch_up_due_timestamp_seconds", task="ocr")
+    assert due >= before - 60  # or since an earlier test
+    assert Scrape(hasty.metrics_url).value(f"{PREFIX}_catch_up_owed", task="facial-recognition") == 0
 
 
 def test_shows_that_triton_is_away(upstream: Recorder, tmp_path: Path) -> None:

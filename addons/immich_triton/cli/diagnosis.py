@@ -16,7 +16,7 @@ from immich_triton.cli.findings import Finding, error, note, ok, warning
 from immich_triton.core import bounded_http, model_states
 from immich_triton.core.bounded_http import Reply
 from immich_triton.core.model_states import State
-from immich_triton.immich.api import Immich, ImmichError
+from immich_triton.immich.api import UNAUTHORIZED, Immich, ImmichError
 from immich_triton.immich.clip_names import dimension_of, names_of
 from immich_triton.immich.ml_client import cause, shown
 from immich_triton.immich.model_names import clean_name
@@ -240,7 +240,7 @@ def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Findi
         yield ok(f"Immich {version}")
         urls, names = asyncio.run(server.ml_settings()).urls, asyncio.run(server.ml_models())
     except ImmichError as problem:
-        yield error(str(problem), "--immich http://immich-server:2283 and an administrator's API key")
+        yield error(str(problem), _way_in(problem))
         return
     except (LookupError, TypeError, ValueError, AttributeError) as problem:
         yield error(
@@ -254,6 +254,16 @@ def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Findi
             yield from _asked(task, names[task], table, state_dir)
         else:
             yield note(f"{title} is switched off in Immich")
+
+
+def _way_in(problem: ImmichError) -> str:
+    """Return what makes Immich answer, after what it said."""
+    keys = "Immich, Account Settings, API Keys"
+    if problem.permission:
+        return f"{keys}: give an administrator's key the permission {problem.permission}, or make one that has it"
+    if problem.status == UNAUTHORIZED:
+        return f"{keys}: make one as an administrator, and put it into IMMICH_API_KEY"
+    return "--immich http://immich-server:2283, where the Immich server answers"
 
 
 def addresses(urls: tuple[str, ...], version: str, *, routes_clip: bool) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """Look at an installation from end to end and say what is wrong and how to put it right.
 
-Give --immich and an administrator's API key (permission systemConfig.read, in the environment variable IMMICH_API_KEY)
-to have Immich's own settings checked too. Nothing is changed.
+Give --immich and an administrator's API key (permission adminConfig.read, before Immich 3.2 systemConfig.read; in the
+environment variable IMMICH_API_KEY) to have Immich's own settings checked too. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 
-from immich_triton.cli import diagnosis, gpu_diagnosis
+from immich_triton.cli import diagnosis, gpu_diagnosis, owed
 from immich_triton.cli.findings import Finding, note, show
+from immich_triton.core.counting import count
 from immich_triton.core.direct_requests import on_loopback
 from immich_triton.core.paths import MODELS, RUN
 from immich_triton.core.secrets import secret
@@ -74,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = tables[0] if tables else RouteTable()
     states = diagnosis.asleep(options.run_dir)
     seen += show("Triton", diagnosis.triton(options.triton.rstrip("/"), table, triton_key, states), console)
-    seen += show("Gateway", diagnosis.gateway(options.url.rstrip("/")), console)
+    gateway = chain(diagnosis.gateway(options.url.rstrip("/")), owed.findings(options.state_dir))
+    seen += show("Gateway", gateway, console)
     if options.immich:
         server = Immich(options.immich, immich_key, trust_env=not on_loopback(options.immich))
         seen += show("Immich", diagnosis.immich(server, table, options.state_dir), console)
@@ -82,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seen += show("Immich", [note("not checked: give --immich URL and IMMICH_API_KEY")], console)
     errors = sum(finding.level == "error" for finding in seen)
     warnings = sum(finding.level == "warning" for finding in seen)
-    console.print(f"\n{errors} errors, {warnings} warnings" if errors or warnings else "\nall is well")
+    counted = f"{count(errors, 'error')}, {count(warnings, 'warning')}"
+    console.print(f"\n{counted}" if errors or warnings else "\nall is well")
     return 1 if errors else 0
 
 

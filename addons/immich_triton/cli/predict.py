@@ -12,7 +12,7 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from immich_triton.immich.ml_client import ENTRIES, NOT_FOUND, Answer, entries_for, predict, shown
+from immich_triton.immich.ml_client import ENTRIES, NOT_FOUND, Answer, cause, entries_for, predict, shown
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             answer = predict(options.url, entries, image=Path(options.image).read_bytes())
     except OSError as error:  # requests' errors are OSErrors too
-        what = (
-            f"nobody answers at {shown(options.url)}" if isinstance(error, requests.RequestException) else "cannot read"
-        )
-        print(f"predict: {what}: {error}", file=sys.stderr)
+        if isinstance(error, requests.RequestException):
+            print(f"predict: nobody answers at {shown(options.url)}: {cause(error)}", file=sys.stderr)
+        else:
+            print(f"predict: cannot read: {error}", file=sys.stderr)
         if isinstance(error, requests.ConnectionError):
             print("predict: is the gateway running? Start it with: immich-triton run", file=sys.stderr)
         return 1

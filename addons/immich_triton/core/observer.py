@@ -80,7 +80,7 @@ class Timing:
 class RequestDone:
     """One ``/predict`` that the gateway answered itself, or released to the upstream (status 0).
 
-    ``tasks`` are those that a route answers.
+    ``tasks`` are those that a route answers, ``fell_back`` those of them that the upstream answered in Triton's place.
     """
 
     tasks: tuple[str, ...]
@@ -90,6 +90,7 @@ class RequestDone:
     reason: Reason
     seconds: float
     timing: Timing = field(default_factory=Timing)
+    fell_back: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 HEADER: Final = "Server-Timing"
 """W3C's: ``name;dur=milliseconds``, separated by commas. `announce` writes it, `parse` reads it."""
 
+_FALLBACK: Final = "fallback"
+"""A part without a duration: its description names the tasks that the upstream answered in Triton's place. That the
+upstream was asked (``upstream``) does not tell: when it fails too, Triton is waited for and answers in the end."""
+
+Who = Literal["triton", "fallback", "stranger"]
 
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
@@ -31,7 +36,20 @@ def overhead(done: RequestDone) -> float | None:
 
 def announce(response: Response, done: RequestDone) -> None:
     """Add ``Server-Timing`` to an answer of ours, for browsers' tools, curl, mitmweb, and programs that compare."""
-    response.headers[HEADER] = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in _parts(done).items())
+    parts = [f"{name};dur={1000 * seconds:.1f}" for name, seconds in _parts(done).items()]
+    if done.fell_back:
+        parts.append(f'{_FALLBACK};desc="{" ".join(done.fell_back)}"')
+    response.headers[HEADER] = ", ".join(parts)
+
+
+def who_answered(headers: Mapping[str, str]) -> Who:
+    """Return who gave an answer to one task.
+
+    "fallback" is the upstream in Triton's place; "stranger" whoever says nothing of it, such as the upstream itself
+    when a request passes through.
+    """
+    parts = parse(headers)
+    return "stranger" if "triton" not in parts else "fallback" if _FALLBACK in parts else "triton"
 
 
 def parse(headers: Mapping[str, str]) -> dict[str, float]:
@@ -52,7 +70,8 @@ def describe(done: RequestDone) -> str:
     """Return the line for the log: what was asked, how it ended, where the time went. Nothing of the content."""
     asked = f"{', '.join(done.tasks) or 'nothing of ours'} ({'image' if done.has_image else 'text'})"
     times = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in _parts(done).items())
-    return f"{asked}: {done.reason}, {done.status or 'passes through'}, milliseconds: {times}"
+    fell_back = f", fell back: {', '.join(done.fell_back)}" if done.fell_back else ""
+    return f"{asked}: {done.reason}, {done.status or 'passes through'}{fell_back}, milliseconds: {times}"
 
 
 def _parts(done: RequestDone) -> dict[str, float]:

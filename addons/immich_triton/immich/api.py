@@ -6,6 +6,7 @@ use this. A program runs a call with `asyncio.run`: the few that there are need 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,8 +32,14 @@ LARGEST: Final = 4 << 20
 SHOWN: Final = 200
 """Bytes of an answer that is no message of Immich which are shown."""
 
+SETTINGS: Final = (("/admin/config", "adminConfig.read"), ("/system-config", "systemConfig.read"))
+"""Where the settings of the server stand, with the permission: since 3.2, and before. The old one stays until 4.0."""
+
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
+NOT_FOUND: Final = 404
+
+_MISSING: Final = re.compile(r"Missing required permission: (\S+)")
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,9 @@ QUEUES: Final[Mapping[str, JobQueue]] = {
 }
 """The queue of each machine-learning task."""
 
+KEPT: Final = ("facial-recognition",)
+"""Tasks of which Immich can run all without deleting what it has first: without ``force``, which is neither value."""
+
 SECTIONS: Final[Mapping[str, str]] = {"clip": "clip", "facial-recognition": "facialRecognition", "ocr": "ocr"}
 """Where the settings speak of each task; of OCR since 2.2."""
 
@@ -59,11 +69,15 @@ class Unreachable(Exception):  # noqa: N818 - Immich is; who passes on what it s
 
 
 class ImmichError(Exception):
-    """Immich cannot be asked, or refuses; the text says what and how to resolve it. *status* is 0 without an answer."""
+    """Immich cannot be asked, or refuses; the text says what and how to resolve it.
 
-    def __init__(self, text: str, status: int = 0) -> None:
+    *status* is 0 without an answer; *permission* is the one that the key lacks, as far as that is known.
+    """
+
+    def __init__(self, text: str, status: int = 0, permission: str = "") -> None:
         super().__init__(text)
         self.status = status
+        self.permission = permission
 
 
 class AlreadyRunning(ImmichError):  # noqa: N818 - what was asked for is being done
@@ -201,14 +215,15 @@ class Immich:
         return QueueState(int(counts["active"]), waiting, bool(queue["queueStatus"]["isPaused"]))
 
     async def start(self, task: str, *, everything: bool) -> None:
-        """Queue *task* for all photos (of CLIP that empties the index first), or for those without a result.
+        """Queue *task* for all photos, or for those without a result.
 
+        All of CLIP empties the index first, all of OCR deletes the text. Faces are found again and those that were
+        known keep their person: what the page of the administrator calls *Refresh* (its *Reset* loses the names).
         Raises `AlreadyRunning` too.
         """
+        force = {"force": everything} if not (everything and task in KEPT) else {}
         # Whatever stands in the answer: it is accepted.
-        await self._exchange(
-            "PUT", f"/jobs/{QUEUES[task].name}", "job.create", {"command": "start", "force": everything}
-        )
+        await self._exchange("PUT", f"/jobs/{QUEUES[task].name}", "job.create", {"command": "start", **force})
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
@@ -216,7 +231,21 @@ class Immich:
             yield session
 
     async def _machine_learning(self) -> Any:
-        return (await self._ask("/system-config", "systemConfig.read"))["machineLearning"]
+        (path, permission), before = SETTINGS
+        try:
+            return (await self._ask(path, permission))["machineLearning"]
+        except ImmichError as error:
+            if error.status not in (FORBIDDEN, NOT_FOUND):
+                raise
+            refused = error
+        try:
+            # An Immich before 3.2, or a key that was made for one.
+            return (await self._ask(*before))["machineLearning"]
+        except ImmichError as error:
+            if FORBIDDEN in (refused.status, error.status) and error.status in (FORBIDDEN, NOT_FOUND):
+                # The permission of the place that this Immich has.
+                raise (refused if refused.status == FORBIDDEN else error) from None
+            raise
 
     async def _ask(self, path: str, permission: str = "", body: Mapping[str, Any] | None = None) -> Any:
         answer = await self._exchange("GET" if body is None else "POST", path, permission, body)
@@ -244,11 +273,13 @@ class Immich:
             raise ImmichError(f"{url} cannot be reached: {error}") from error
         if answer.status == UNAUTHORIZED:
             raise ImmichError(f"{url}: Immich does not accept the API key", answer.status)
+        message = "" if 200 <= answer.status < 300 else _message(answer.content)
         if answer.status == FORBIDDEN:
-            text = f"{url}: the API key may not do this; it must be {self.whose_key}with the permission {permission}"
-            raise ImmichError(text, answer.status)
+            # Immich names it, unless the key is no administrator's.
+            lacks = found[1] if (found := _MISSING.search(message)) else permission
+            text = f"{url}: the API key may not do this; it must be {self.whose_key}with the permission {lacks}"
+            raise ImmichError(text, answer.status, lacks)
         if not 200 <= answer.status < 300:
-            message = _message(answer.content)
             kind = AlreadyRunning if answer.status == 400 and "already running" in message else ImmichError
             raise kind(f"{url}: Immich answered {answer.status}: {message}", answer.status)
         return answer

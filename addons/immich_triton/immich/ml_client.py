@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from requests_toolbelt import MultipartEncoder
 
@@ -38,6 +38,13 @@ NOT_FOUND: Final = "if the gateway wants a token (immich_path_token), add it to 
 """What to do about 404: an Immich ML knows ``/ping`` and ``/predict``."""
 
 
+_PATH: Final = re.compile(r"([^/?#]*)(.*)", re.DOTALL)
+_ADDRESS: Final = re.compile(r"\w+://[^\s'\"]+")
+# As urllib3 words it: "… Max retries exceeded with url: /path (Caused by Error(<connection>, 'what happened'))".
+_CAUSED_BY: Final = re.compile(r"\(Caused by (.*)\)$", re.DOTALL)
+_SAID: Final = re.compile(r", '([^']*)'\)$")
+
+
 @dataclass(frozen=True)
 class Answer:
     """The answer to one request: HTTP status, parsed JSON (or the text when it is none), seconds it took, headers."""
@@ -55,17 +62,27 @@ def entries_for(task: str, model: str | None = None) -> dict[str, Any]:
 
 
 def shown(url: str) -> str:
-    """Return an address for people: without its path, which may be a secret (``immich_path_token``)."""
-    parts = urlsplit(url)
-    if not parts.netloc:
-        return url
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{'/…' if parts.path.strip('/') else ''}"
+    """Return an address for people: without its path, which may be a secret (``immich_path_token``).
+
+    Every program that says a machine-learning address says it so; also one that somebody wrote without its scheme.
+    """
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    host, path = _PATH.match(rest).groups()  # type: ignore[union-attr]  # it matches every text
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{'/…' if path.strip('/') else ''}"
 
 
 def cause(problem: Exception) -> str:
-    """Return what is at the end of a chain of wrapped errors; without the address, which the caller says better."""
+    """Return what is at the end of a chain of wrapped errors.
+
+    Without the address, which the caller says better, and without its path, which urllib3 quotes and may be a secret.
+    """
     text = str(problem)
-    return text.rpartition(": ")[2].rstrip("\"')") if ": " in text else text
+    if wrapped := _CAUSED_BY.search(text):
+        text = wrapped[1]
+    if said := _SAID.search(text):
+        text = said[1]
+    text = text.rpartition(": ")[2].rstrip("\"')") if ": " in text else text
+    return _ADDRESS.sub(lambda address: shown(address[0]), text)
 
 
 def encode(entries: Mapping[str, Any], *, image: bytes | None = None, text: str | None = None) -> tuple[str, bytes]:

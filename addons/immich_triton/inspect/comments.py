@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from immich_triton.core import flow_state
-from immich_triton.ml.notes import UPSTREAM
+from immich_triton.ml.notes import UPSTREAM, answered_by
 from immich_triton.proxy.answers import detail_of
 from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
 
@@ -63,11 +63,9 @@ def comment_on(kind: FlowKind, flow: HTTPFlow, response: Response) -> str:
         return _failure(flow, response) if failed else "ready"
     if kind == "pass":
         return f"{response.status_code} {UPSTREAM}" if failed else f"{UPSTREAM} · {_milliseconds(flow, response)}"
-    routes = flow_state.ROUTES.get(flow)
     if failed:
-        return " · ".join(filter(None, (_failure(flow, response), routes)))
-    away = f", but Triton was away: {UPSTREAM}" if flow_state.FELL_BACK.get(flow) else ""
-    return f"{routes or UPSTREAM}{away} · {_milliseconds(flow, response)}"
+        return " · ".join(filter(None, (_failure(flow, response), flow_state.ROUTES.get(flow))))
+    return f"{answered_by(flow) or UPSTREAM} · {_milliseconds(flow, response)}"
 
 
 def _failure(flow: HTTPFlow, response: Response) -> str:

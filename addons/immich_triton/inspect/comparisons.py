@@ -134,10 +134,9 @@ def _failure(ours: Answer, theirs: Answer) -> str:
         if answer.status != 200
     ]
     if not failed and not by_triton(ours):
-        away = "upstream" in timing.parse(ours.headers)
         failed = [
             "Triton was away, and the stock ML answered in its place (immich_fallback_tasks)"
-            if away
+            if timing.who_answered(ours.headers) == "fallback"
             else "not answered by Triton: it passed through to the stock ML"
         ]
     return "; ".join(failed)
@@ -145,8 +144,7 @@ def _failure(ours: Answer, theirs: Answer) -> str:
 
 def by_triton(answer: Answer) -> bool:
     """Return whether Triton gave the gateway's answer, which says so; what passes through is the upstream's own."""
-    parts = timing.parse(answer.headers)
-    return "triton" in parts and "upstream" not in parts
+    return timing.who_answered(answer.headers) == "triton"
 
 
 def _light(body: Any, comparison: Comparison | None) -> Any:

@@ -16,8 +16,10 @@ from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 from mitmproxy.http import HTTPFlow, Request, Response
 
 from immich_triton.core import flow_state
+from immich_triton.core.counting import count
 from immich_triton.core.errors import ProtocolError
 from immich_triton.inspect.comparing import vector_of
+from immich_triton.ml.notes import answered_by
 from immich_triton.ml.protocol import parse_entries, parse_form
 from immich_triton.proxy.targets import fold_path
 from immich_triton.triton.picture import picture_of
@@ -109,8 +111,10 @@ def request_lines(content_type: str, body: bytes, flow: object = None) -> Iterat
         yield f"text: {_quoted(form.text)}"
         if form.image is not None:
             yield "note: with an image the text is ignored"
-    if isinstance(flow, HTTPFlow) and (routes := flow_state.ROUTES.get(flow)):
-        yield f"answered by: {routes}"
+    if isinstance(flow, HTTPFlow) and (who := answered_by(flow)):
+        # Until there is an answer, and when it is an error, nobody has answered.
+        answered = flow.response is not None and flow.response.status_code < 400
+        yield f"{'answered by' if answered else 'meant for'}: {who}"
 
 
 def _type_lines(types: object) -> Iterator[str]:
@@ -153,7 +157,7 @@ def _part_lines(key: str, value: Any, body: Mapping[str, Any]) -> Iterator[str]:
     elif key == "ocr" and "text" in value:
         yield from _ocr_lines(value, body)
     elif key == "facial-recognition" and isinstance(value, list):
-        yield f"facial-recognition: {_count(len(value), 'face')}"
+        yield f"facial-recognition: {count(len(value), 'face')}"
         for index, face in enumerate(value, 1):
             box = face["boundingBox"]
             corners = f"{box['x1']:.0f},{box['y1']:.0f} {box['x2']:.0f},{box['y2']:.0f}"
@@ -161,7 +165,7 @@ def _part_lines(key: str, value: Any, body: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {index}: score {face['score']:.3f}, box {corners}"
             yield f"     {size}: {values}"
     elif key in ("ocr", "facial-recognition"):
-        yield f"{key}: {_count(len(value['boxes']), 'box', 'boxes')}, detection only"
+        yield f"{key}: {count(len(value['boxes']), 'box', 'boxes')}, detection only"
         for index, (box, score) in enumerate(zip(value["boxes"], value["scores"], strict=True), 1):
             corners = " ".join(f"{x:.0f},{y:.0f}" for x, y in np.asarray(box, dtype=float).reshape(-1, 2))
             yield f"  {index}: score {score:.3f}, box {corners}"
@@ -172,7 +176,7 @@ def _part_lines(key: str, value: Any, body: Mapping[str, Any]) -> Iterator[str]:
 def _ocr_lines(ocr: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[str]:
     """Yield each text with its scores, and the corners of its bounding rectangle in pixels."""
     boxes = np.asarray(ocr["box"], dtype=float).reshape(-1, 4, 2) * [body["imageWidth"], body["imageHeight"]]
-    yield f"ocr: {_count(len(ocr['text']), 'line')}"
+    yield f"ocr: {count(len(ocr['text']), 'line')}"
     for index, (text, score, box, box_score) in enumerate(
         zip(ocr["text"], ocr["textScore"], boxes, ocr["boxScore"], strict=True), 1
     ):
@@ -187,10 +191,6 @@ def embedding_summary(text: str) -> tuple[str, str]:
     vector = vector_of(text)
     values = ", ".join(f"{value:.4f}" for value in vector[:FIRST_VALUES])
     return f"{vector.size} numbers, norm {np.linalg.norm(vector):.4f}", f"{values}, …"
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _quoted(value: object) -> str:

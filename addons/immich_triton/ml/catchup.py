@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, override
 
@@ -16,7 +16,8 @@ from immich_triton.core.errors import ProtocolError
 from immich_triton.core.observer import LOST, Observer
 from immich_triton.core.redaction import where
 from immich_triton.immich.api import QUEUES, AlreadyRunning, Immich, ImmichError
-from immich_triton.ml.outages import RUN, Outages
+from immich_triton.immich.forced_runs import NOT_FOUND_BY_MISSING
+from immich_triton.ml.outages import RUN, Outages, Owed, by_hand, moment, when_asked
 from immich_triton.proxy import guard
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class CatchUp(Observer):
         self._well_since: dict[str, float] = {}
         self._not_before: dict[str, float] = {}
         self._failing: set[str] = set()
-        self._unwritten: dict[str, str] = {}
+        self._unwritten: dict[str, tuple[str, float | None]] = {}
+        self._last_failed: dict[str, float] = {}
+        self._told: set[tuple[str, float, str]] = set()
         self._refused_at = -LOOK
         service.observers.subscribe(self)
 
@@ -67,7 +70,8 @@ class CatchUp(Observer):
             before = None
         configured = bool(self._service.settings.api_key)
         if before and before != RUN:
-            self._mark(self._routed(), "the last run did not end in peace")
+            # Photos were in it, and one of them may be why it ended: as if they had failed.
+            self._mark(self._routed(), "the last run did not end in peace", failed=time.time())
         elif before == "" and configured:
             self._mark(self._routed(), "the gateway was stopped")
         self._service.spawn(self._look(), "look after outages")
@@ -84,7 +88,9 @@ class CatchUp(Observer):
     def request_done(self, done: RequestDone) -> None:
         """Mark the tasks of an image request that failed."""
         if done.status >= 500 and done.has_image and done.reason in LOST:
-            self._mark(done.tasks, f"a photo got {done.status}")
+            sent = time.time() - done.seconds
+            self._last_failed |= dict.fromkeys(done.tasks, sent)
+            self._mark(done.tasks, f"a photo got {done.status}", failed=sent)
 
     @override
     def refused(self, reason: str, status: int, *, photo: bool = False) -> None:
@@ -92,32 +98,37 @@ class CatchUp(Observer):
         # Once for a whole crowd: a mark is a look at a file.
         if photo and (now := time.monotonic()) - self._refused_at >= LOOK:
             self._refused_at = now
-            self._mark(self._routed(), f"photos may have been refused ({reason}, {status or 'not answered'})")
+            why = f"photos may have been refused ({reason}, {status or 'not answered'})"
+            # While draining that is nothing that a catch-up could bring about again.
+            self._mark(self._routed(), why, failed=None if reason == "draining" else time.time())
 
     def _routed(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(route.task for route in self._service.table.routes))
 
-    def _mark(self, tasks: Iterable[str], why: str, *, told: bool = False) -> None:
+    def _mark(self, tasks: Iterable[str], why: str, *, failed: float | None = None, told: bool = False) -> None:
+        """Mark tasks, see `Outages.mark`, and say so of those that had no mark, unless that was *told*."""
         # What could not be written is tried again each second: not by every photo, which would wait for the lock.
-        marked = self._outages().marks().keys() | self._unwritten.keys()
-        new = tuple(task for task in tasks if task in QUEUES and task not in marked)
+        ours = [task for task in tasks if task in QUEUES]
+        tried = tuple(task for task in ours if task not in self._unwritten)
+        if failed is not None:  # which is more than a precaution
+            self._unwritten |= {task: (why, failed) for task in ours if task in self._unwritten}
+        new = [task for task in tried if task not in self._outages().marks()]
         try:
-            self._outages().mark(new)
+            self._outages().mark(tried, failed=failed)
         except OSError as error:
             if new and not told:
                 logger.error("cannot remember an outage of %s now: %s", ", ".join(new), error)  # noqa: TRY400
-            self._unwritten |= dict.fromkeys(new, why)
+            self._unwritten |= dict.fromkeys(tried, (why, failed))
             return
         for task in new:
-            self._unwritten.pop(task, None)
             self._well_since.pop(task, None)
             logger.warning("%s: to be caught up on: %s", task, why)
 
     def _mark_again(self) -> None:
         """Write what could not be written, because another gateway was writing or the disk was full."""
-        for task, why in list(self._unwritten.items()):
+        for task, (why, failed) in list(self._unwritten.items()):
             del self._unwritten[task]
-            self._mark([task], why, told=True)
+            self._mark([task], why, failed=failed, told=True)
 
     async def _look(self) -> None:
         while True:
@@ -134,17 +145,20 @@ class CatchUp(Observer):
 
     async def attend(self) -> None:
         """Look at the marks once, and do what is due. Raises OSError when the state cannot be written."""
-        marks, now = self._outages().marks(), time.monotonic()
-        for task in self._well_since.keys() - marks.keys():
+        owed, now = {one.task: one for one in self._outages().owed()}, time.monotonic()
+        for task in self._well_since.keys() - owed.keys():
             del self._well_since[task]
-        well = [task for task in marks if await self._is_well(task)]
-        settled = [task for task in well if now - self._well_since.setdefault(task, now) >= self._pauses.settle]
+        self._told = {told for told in self._told if told[0] in owed}
+        well = [one for one in owed.values() if await self._is_well(one.task)]
+        settled = [one for one in well if now - self._well_since.setdefault(one.task, now) >= self._pauses.settle]
         if not self._service.settings.api_key:
-            self._tell(settled, marks)
+            self._tell(settled)
             return
-        for task in settled:
-            if now >= self._not_before.get(task, 0) and time.time() >= self._outages().due(task):
-                await self._ask(task, marks[task])
+        for one in settled:
+            if time.time() < one.due:
+                self._say_once(one, "%s: %s; at once: %s", one.task, when_asked(one), by_hand([one.task]))
+            elif now >= self._not_before.get(one.task, 0):
+                await self._ask(one)
 
     async def _is_well(self, task: str) -> bool:
         pipelines = [one for route in self._service.table.routes if route.task == task for one in route.pipelines]
@@ -158,34 +172,53 @@ class CatchUp(Observer):
             self._well_since.pop(task, None)
         return well
 
-    def _tell(self, tasks: list[str], marks: Mapping[str, float]) -> None:
+    def _tell(self, owed: list[Owed]) -> None:
         """Say what a person has to click, once for all that is well again."""
-        if tasks:
-            since = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(marks[task] for task in tasks)))
-            titles = ", ".join(QUEUES[task].title for task in tasks)
+        if owed:
             logger.warning(
-                "photos sent since %s may be without a result, and Immich does not retry: in Immich click "
-                "Administration, Job Queues, Missing for %s (or set immich_api_url and immich_api_key)",
-                since,
-                titles,
+                "photos sent since %s may be without a result, and Immich does not retry: %s (or set immich_api_url "
+                "and immich_api_key)",
+                moment(min(one.since for one in owed)),
+                by_hand([one.task for one in owed]),
             )
-        for task in tasks:
-            self._outages().settle(task, marks[task], asked=False)
+        for one in owed:
+            self._warn_of_all(one)
+            self._outages().settle(one.task, one.since)
 
-    async def _ask(self, task: str, since: float) -> None:
+    async def _ask(self, owed: Owed) -> None:
+        task, began = owed.task, time.time()
         answer, text = await start_missing(self._service.settings.api_url, self._service.settings.api_key, task)
         self._service.observers.catch_up(task, answer)
         if answer == "started":
             # In case that the mark cannot be removed now.
             self._not_before[task] = time.monotonic() + self._pauses.busy
             self._failing.discard(task)
-            self._outages().settle(task, since, asked=True)
+            self._outages().settle(task, owed.since, asked=began)
             logger.warning("%s: Immich runs what is missing in the queue %s", task, QUEUES[task].name)
+            self._warn_of_all(owed)
+            if (failed := self._last_failed.get(task, 0.0)) >= began:
+                self._mark([task], "a photo failed while Immich was asked", failed=failed)
             return
         self._not_before[task] = time.monotonic() + (self._pauses.busy if answer == "busy" else self._pauses.failed)
-        if answer == "failed" and task not in self._failing:
+        if answer == "busy":
+            text = "%s: Immich runs the queue %s already; asked again every %.0f s until it is done"
+            self._say_once(owed, text, task, QUEUES[task].name, self._pauses.busy)
+            self._warn_of_all(owed)
+        elif task not in self._failing:
             self._failing.add(task)
             logger.error("%s: cannot ask Immich to run what is missing, trying on: %s", task, text)
+
+    def _warn_of_all(self, owed: Owed) -> None:
+        """Say which photos a run of what is missing does not find, when requests failed: *All* may have been on."""
+        if owed.failed and owed.task in NOT_FOUND_BY_MISSING:
+            self._say_once(owed, "%s: %s", owed.task, NOT_FOUND_BY_MISSING[owed.task])
+
+    def _say_once(self, owed: Owed, text: str, *values: object) -> None:
+        """Log a warning, once for each mark and time that is due."""
+        key = owed.task, max(owed.since, owed.due), text
+        if key not in self._told:
+            self._told.add(key)
+            logger.warning(text, *values)
 
 
 def own_port() -> int:

@@ -104,6 +104,7 @@ class Gateway:
         answer = await dispatch.answer(self._service, ours, others, question)
         if question.fell_back:
             flow_state.FELL_BACK.set(flow, True)
+            story.fell_back = tuple(sorted(question.fell_back))
         return json_response(200, answer)
 
     def failure(self, error: BaseException) -> tuple[Response, Reason]:
@@ -144,11 +145,13 @@ class Story:
         self.route: RouteTaken = "none"
         self.has_image = False
         self.reason: Reason = "ok"
+        self.fell_back: tuple[str, ...] = ()
 
     def end(self, status: int) -> RequestDone:
         """Return the whole of it, once the answer is known."""
         seconds = time.monotonic() - self.began
-        return RequestDone(self.tasks, self.route, self.has_image, status, self.reason, seconds, self.timing)
+        kind = self.tasks, self.route, self.has_image
+        return RequestDone(*kind, status, self.reason, seconds, self.timing, self.fell_back)
 
 
 def failure(error: BaseException) -> tuple[Response, Reason]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from immich_triton.core.observer import Compared, RequestDone
+    from immich_triton.ml.outages import Owed
     from immich_triton.triton.breaker import State
     from immich_triton.triton.pipelines import Pipeline
 
@@ -124,6 +125,10 @@ class Measurements(Observer):
         text = "1 for the state that a routed model is in, 0 for the others: ready, asleep, loading, failed."
         self._model_state = self._gauge("model_state", text, "model", "state")
         self._routed = self._gauge("routed_names", "Model names answered by Triton.", "task")
+        text = "1 while photos may be without a result that Immich has not been asked to run again yet, else 0."
+        self._owed = self._gauge("catch_up_owed", text, "task")
+        text = "Unix time from which Immich is asked to run them; 0 while nothing is owed."
+        self._due = self._gauge("catch_up_due_timestamp_seconds", text, "task")
 
     def _begin_at_zero(self) -> None:
         """Show what alerts wait for before it happens: ``increase()`` does not see a series that begins with 1."""
@@ -256,6 +261,13 @@ class Measurements(Observer):
         self._bytes_limit.set(bytes_limit)
         for task in TASKS:
             self._routed.labels(task).set(names.get(task, 0))
+
+    def look_at_outages(self, owed: Iterable[Owed]) -> None:
+        """Take what Immich is owed now."""
+        due = {one.task: one.due for one in owed}
+        for task in TASKS:
+            self._owed.labels(task).set(task in due)
+            self._due.labels(task).set(due.get(task, 0))
 
 
 def task_of(done: RequestDone) -> str:

@@ -14,6 +14,7 @@ from immich_triton.core import flow_state
 from immich_triton.core.errors import ProtocolError
 from immich_triton.core.flow_state import ByClient
 from immich_triton.ml.measurements import Measurements
+from immich_triton.ml.outages import Outages
 from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
 from immich_triton.proxy.metrics_server import MetricsServer, listen
 
@@ -163,6 +164,7 @@ class Metrics:
             table, triton, settings = self._service.table, self._service.triton, self._service.settings
         except ProtocolError:
             return
+        self._measurements.look_at_outages(Outages(settings.state_dir).owed())
         pipelines = {pipeline.all_models: pipeline for pipeline in table.pipelines()}
         models = list(dict.fromkeys(model for pipeline in pipelines.values() for model in pipeline.all_models))
         states = await self._service.supervisor.states()

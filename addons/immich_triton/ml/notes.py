@@ -24,6 +24,13 @@ def note_split(flow: HTTPFlow, ours: Iterable[tuple[Route, list[Entry]]], others
     flow_state.ROUTES.set(flow, ", ".join(parts))
 
 
+def answered_by(flow: HTTPFlow) -> str:
+    """Return what answered a ``/predict``, as it came; empty where nothing was written down."""
+    routes = flow_state.ROUTES.get(flow)
+    away = f", but Triton was away: {UPSTREAM}" if flow_state.FELL_BACK.get(flow) else ""
+    return f"{routes or UPSTREAM}{away}" if routes or away else ""
+
+
 def _asked(entries: list[Entry]) -> str:
     task = entries[0].task
     # Immich asks for both types of the tasks that have two steps: only CLIP's type, and a lone detection, tell more.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from mitmproxy.http import Response
 
@@ -21,6 +23,20 @@ def test_what_is_written_is_read(route: RouteTaken, clock: Timing, parts: dict[s
     response = Response.make(200)
     timing.announce(response, RequestDone(("ocr",), route, True, 200, "ok", 1.5, clock))
     assert timing.parse(response.headers) == pytest.approx(parts)
+
+
+def test_who_answered_does_not_depend_on_who_was_asked() -> None:
+    asked_both = RequestDone(("ocr",), "triton", True, 200, "ok", 1.5, Timing(0.1, 0.9, 0.25))
+    for done, who in (
+        (asked_both, "triton"),
+        (replace(asked_both, fell_back=("ocr",)), "fallback"),
+        (replace(asked_both, route="none"), "stranger"),
+    ):
+        response = Response.make(200)
+        timing.announce(response, done)
+        assert timing.who_answered(response.headers) == who
+        assert ("fell back: ocr" in timing.describe(done)) == (who == "fallback")
+    assert timing.who_answered({}) == "stranger"
 
 
 @pytest.mark.parametrize(

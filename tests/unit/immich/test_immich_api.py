@@ -40,6 +40,66 @@ async def test_models_that_are_switched_off_are_not_told() -> None:
         }
 
 
+@pytest.mark.parametrize(
+    ("version", "asked"),
+    [
+        ((2, 7, 5), ["/api/admin/config", "/api/system-config"]),
+        ((3, 2, 0), ["/api/admin/config"]),
+        ((4, 0, 0), ["/api/admin/config"]),
+    ],
+)
+async def test_the_settings_are_asked_for_where_this_immich_has_them(
+    version: tuple[int, int, int], asked: list[str]
+) -> None:
+    with running_immich(version=version, urls=["http://gateway:3004"]) as server:
+        assert (await Immich(server.url, KEY).ml_settings()).urls == ("http://gateway:3004",)
+        assert server.requests == [f"GET {path}" for path in asked]
+
+
+@pytest.mark.parametrize(
+    ("version", "permissions", "lacks"),
+    [
+        ((2, 7, 5), {"job.read"}, "systemConfig.read"),
+        ((2, 7, 5), {"adminConfig.read"}, "systemConfig.read"),
+        ((3, 2, 0), {"job.read"}, "adminConfig.read"),
+        ((3, 2, 0), {"systemConfig.read"}, ""),
+        ((3, 2, 0), {"adminConfig.read"}, ""),
+        ((4, 0, 0), {"systemConfig.read"}, "adminConfig.read"),
+    ],
+)
+async def test_the_permission_that_is_named_is_the_one_that_this_immich_wants(
+    version: tuple[int, int, int], permissions: set[str], lacks: str
+) -> None:
+    with running_immich(version=version, permissions=permissions) as server:
+        settings = Immich(server.url, KEY).ml_settings()
+        if not lacks:
+            assert (await settings).clip_name
+            return
+        with pytest.raises(ImmichError, match=f"with the permission {lacks}$") as refused:
+            await settings
+        assert refused.value.permission == lacks
+
+
+async def test_settings_that_are_nowhere_are_no_question_of_permission() -> None:
+    async with answering(nothing) as (_, url):
+        with pytest.raises(ImmichError, match="/api/system-config: Immich answered 404") as missing:
+            await Immich(url, KEY).ml_settings()
+        assert missing.value.permission == ""
+
+
+async def test_all_faces_are_found_again_without_the_loss_of_those_that_are_known() -> None:
+    with running_immich() as server:
+        immich = Immich(server.url, KEY)
+        for task, everything in (("facial-recognition", True), ("facial-recognition", False), ("ocr", True)):
+            server.counts = [0]
+            await immich.start(task, everything=everything)
+        assert server.started == [
+            {"command": "start"},
+            {"command": "start", "force": False},
+            {"command": "start", "force": True},
+        ]
+
+
 async def test_who_is_not_let_in_is_told_what_is_missing() -> None:
     with running_immich(permissions=set()) as server:
         with pytest.raises(ImmichError, match="does not accept the API key"):
@@ -81,6 +141,11 @@ async def drip(request: web.Request) -> web.StreamResponse:
     while True:
         await response.write(b"x")
         await asyncio.sleep(0.01)
+
+
+async def nothing(_request: web.Request) -> web.Response:
+    """Have none of what is asked for."""
+    return web.Response(status=404)
 
 
 async def redirect(request: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -77,6 +78,10 @@ def test_nobody_there_is_an_error_of_requests() -> None:
         ("http://gateway:3004/s3cret/", "http://gateway:3004/…"),
         ("https://user:s3cret@ml", "https://ml"),
         ("no address", "no address"),
+        ("gateway:3004/s3cret", "gateway:3004/…"),
+        ("http://gateway:port/s3cret", "http://gateway:port/…"),
+        ("http://gateway:3004?s3cret", "http://gateway:3004/…"),
+        ("http:///s3cret", "http:///…"),
     ],
 )
 def test_an_address_is_shown_without_its_secrets(url: str, for_people: str) -> None:
@@ -86,3 +91,33 @@ def test_an_address_is_shown_without_its_secrets(url: str, for_people: str) -> N
 def test_the_end_of_a_chain_of_errors_says_what_it_was() -> None:
     assert cause(ValueError("outer: inner: no memory")) == "no memory"
     assert cause(ValueError("no memory")) == "no memory"
+
+
+TIMED_OUT = """HTTPConnectionPool(host='10.0.0.1', port=80): Max retries exceeded with url: /s3cret/predict (Caused by \
+ConnectTimeoutError(<HTTPConnection(host='10.0.0.1', port=80) at 0x7f>, 'Connection to 10.0.0.1 timed out. \
+(connect timeout=1)'))"""
+REFUSED = """HTTPConnectionPool(host='a', port=1): Max retries exceeded with url: /s3cret/ping (Caused by \
+NewConnectionError("HTTPConnection(host='a', port=1): Failed to establish a new connection: [Errno 111] \
+Connection refused"))"""
+NO_SCHEME = "Invalid URL 'gateway/s3cret': No scheme supplied. Perhaps you meant https://gateway/s3cret?"
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (TIMED_OUT, "Connection to 10.0.0.1 timed out. (connect timeout=1)"),
+        (REFUSED, "[Errno 111] Connection refused"),
+        ("Failed to parse: http://gateway:port/s3cret", "http://gateway:port/…"),
+        (NO_SCHEME, "No scheme supplied. Perhaps you meant https://gateway/…"),
+    ],
+)
+def test_no_error_tells_the_token_in_the_address(problem: str, said: str) -> None:
+    assert cause(requests.RequestException(problem)) == said
+
+
+def test_a_server_that_hangs_does_not_make_the_token_known() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/s3cret"
+        with pytest.raises(requests.RequestException) as caught:
+            predict(url, {}, text="x", timeout=0.2)
+    assert "s3cret" not in cause(caught.value)

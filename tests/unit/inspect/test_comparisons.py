@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canned_gateway import BY_TRITON, FELL_BACK, CannedGateway, canned_gateway
+from canned_gateway import BY_TRITON, FAILED_TO_FALL_BACK, FELL_BACK, CannedGateway, canned_gateway
 from places import DATA
 from recorder import Recorder, recording_upstream
 from rich.console import Console
@@ -118,7 +118,7 @@ def test_an_answer_of_the_stock_ml_is_not_compared_with_itself(triton: CannedGat
 
 
 def test_who_answered_is_said_by_the_gateway() -> None:
-    for said, ours in ((BY_TRITON, True), (FELL_BACK, False), ("", False)):
+    for said, ours in ((BY_TRITON, True), (FELL_BACK, False), (FAILED_TO_FALL_BACK, True), ("", False)):
         assert by_triton(Answer(200, {}, 0.1, {"Server-Timing": said})) == ours
 
 

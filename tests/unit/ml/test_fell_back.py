@@ -19,6 +19,7 @@ from harness.program import eventually
 from immich_triton.core import flow_state, timing
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.inspect.comments import Comments
+from immich_triton.inspect.contentview import request_lines
 from immich_triton.ml.gateway import Gateway
 from immich_triton.ml.service import Service
 from immich_triton.proxy.flow_kind import set_kind
@@ -70,6 +71,17 @@ def parts_of(flow: HTTPFlow) -> dict[str, float]:
     return timing.parse(flow.response.headers)
 
 
+def who_answered(flow: HTTPFlow) -> str:
+    assert flow.response
+    return timing.who_answered(flow.response.headers)
+
+
+def view_of(flow: HTTPFlow) -> str:
+    """Return what mitmweb's view of the request says last."""
+    *_, last = request_lines(flow.request.headers["content-type"], flow.request.raw_content or b"", flow)
+    return last
+
+
 def status_of(flow: HTTPFlow) -> int:
     assert flow.response
     return flow.response.status_code
@@ -89,6 +101,8 @@ async def test_what_the_stock_ml_answers_in_its_place_fell_back(hooks: Hooks) ->
     assert flow_state.FELL_BACK.get(flow)
     assert flow.comment.startswith(f"{OCR}{AWAY}")
     assert "upstream" in parts_of(flow)
+    assert who_answered(flow) == "fallback"
+    assert view_of(flow) == f"answered by: {OCR}{AWAY.removesuffix(' · ')}"
 
 
 async def test_what_the_stock_ml_could_not_answer_either_and_triton_did_in_the_end_did_not_fall_back(
@@ -102,6 +116,8 @@ async def test_what_the_stock_ml_could_not_answer_either_and_triton_did_in_the_e
     flow = await asked
     assert status_of(flow) == 200
     assert "upstream" in parts_of(flow), "it was asked"
+    assert who_answered(flow) == "triton"
+    assert view_of(flow) == f"answered by: {OCR}"
     assert not flow_state.FELL_BACK.get(flow)
     assert flow.comment.startswith(f"{OCR} · ")
 
@@ -123,5 +139,6 @@ async def test_a_request_that_fails_fell_back_to_nobody(hooks: Hooks) -> None:
     hooks.stock.answer = (500, b'{"detail":"no memory"}')
     flow = await hooks.answer("ocr", "faces")
     assert status_of(flow) == 500
+    assert view_of(flow) == f"meant for: {OCR}, facial-recognition buffalo_l passed through"
     assert not flow_state.FELL_BACK.get(flow)
     assert flow.comment.startswith("500 no memory · ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from immich_triton.core.observer import CatchUp, FaultKind, Reason, Refusal, RequestDone, RouteTaken
 from immich_triton.ml.measurements import REFUSALS, Measurements
+from immich_triton.ml.outages import Outages
 
 PREFIX = "immich_gateway"
 
@@ -35,6 +37,22 @@ def test_labels_come_from_fixed_sets(tasks: list[str], words: tuple[Any, Any, An
         for sample in family.samples:
             values = {value for key, value in sample.labels.items() if key != "le"}
             assert family.name.endswith("build_info") or values <= fixed
+
+
+def test_what_is_owed_is_shown_with_the_time_it_is_due(tmp_path: Path) -> None:
+    measurements, outages = Measurements(), Outages(tmp_path)
+
+    def shown(name: str) -> dict[str, float]:
+        (family,) = (one for one in measurements.registry.collect() if one.name == f"{PREFIX}_{name}")
+        return {sample.labels["task"]: sample.value for sample in family.samples}
+
+    outages.mark(("ocr",), now=5.0)
+    measurements.look_at_outages(outages.owed())
+    assert shown("catch_up_owed") == {"clip": 0, "facial-recognition": 0, "ocr": 1}
+    assert shown("catch_up_due_timestamp_seconds") == {"clip": 0, "facial-recognition": 0, "ocr": 5.0}
+    outages.settle("ocr", 5.0)
+    measurements.look_at_outages(outages.owed())
+    assert set(shown("catch_up_owed").values()) == set(shown("catch_up_due_timestamp_seconds").values()) == {0}
 
 
 def test_what_alerts_wait_for_begins_at_zero() -> None:
