@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHECKING: Final = 0.25
-CHECKING_ALONE: Final = 2.0
+CHECKING_ALONE: Final = 4.0
 """Seconds in which Immich is asked whether it shows what only the database found: in a smart search, in ``ocr:``."""
 
 UNREAD: Final = 1e-6
