@@ -196,3 +196,6 @@ def test_switched_off_it_is_stock_byte_for_byte_and_too_slow_a_text_side_does_no
         assert numbers(ask({"query": "宫保", "size": 5})) == [1, 2, 3, 4, 5]
         assert time.monotonic() - began < 15
         assert "over 300 ms (web_ocr_timeout)" in web.whole_log()
+        # With the machine learning down there is no order of the picture to save time for.
+        album.slow, album.ml_is_down = {"/metadata": 1}, True
+        assert numbers(ask({"query": "宫保"})) == [20, 25, 5]

@@ -117,6 +117,19 @@ def test_when_immich_refuses_the_question_nothing_is_shown(library: ImmichSite, 
     assert numbers(search({"query": "ocr:宫"})) == []
 
 
+def test_a_busy_immich_may_take_its_time_to_confirm_and_what_is_left_out_is_said(
+    library: ImmichSite, search: Search, web: GatewayProcess
+) -> None:
+    """Eight questions at a time on a machine of two cores took a real Immich longer than half a second each."""
+    library.slow = {"/metadata": 0.7}
+    assert sorted(numbers(search({"query": "ocr:宫"}))) == [1, 6]
+    before = web.whole_log().count("a search may lack photos")
+    library.slow = {"/metadata": 6}
+    assert numbers(search({"query": "ocr:宫"})) == []
+    assert web.whole_log().count("a search may lack photos") == before + 1
+    assert "of 3 that Immich's own search did not find, 3 were not confirmed within 4 s" in web.whole_log()
+
+
 def test_several_words_mean_all_of_them(library: ImmichSite, search: Search) -> None:
     # Stock is content with half of them.
     stock = requests.post(

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,21 +21,28 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 8
 """Questions at the same time: Immich is one process, and others use it too."""
 
-ONE: Final = 0.5
-"""Seconds for one question."""
+logger = logging.getLogger(__name__)
 
 
 async def shown(immich: Immich, question: Question, photos: Iterable[str], *, within: float) -> dict[str, Any]:
-    """Return those of *photos* that Immich shows, as it shows them, in order; asks one by one, for *within* seconds."""
+    """Return those of *photos* that Immich shows, as it shows them, in order; asks one by one, for *within* seconds.
+
+    A line in the log tells of photos about which Immich has not said anything by then: they are not shown.
+    """
     asked = list(photos)
-    queue, items = iter(asked), dict[str, Any]()
+    queue, items, silent = iter(asked), dict[str, Any](), set(asked)
 
     async def ask() -> None:
         for photo in queue:
             try:
-                found = await immich.search(METADATA, question.metadata(None, size=1, id=photo), within=ONE)
-            except (Refused, Unreachable, ValueError):
+                # None has less time than all of them: on a busy machine eight at a time may each take long.
+                found = await immich.search(METADATA, question.metadata(None, size=1, id=photo), within=within)
+            except Unreachable:
                 continue
+            except (Refused, ValueError):
+                silent.discard(photo)
+                continue
+            silent.discard(photo)
             if photo in found.items:
                 items[photo] = found.items[photo]
 
@@ -46,4 +54,11 @@ async def shown(immich: Immich, question: Question, photos: Iterable[str], *, wi
             for asker in askers:
                 asker.cancel()
             await asyncio.gather(*askers, return_exceptions=True)
+    if silent:
+        logger.warning(
+            "a search may lack photos: of %d that Immich's own search did not find, %d were not confirmed within %g s",
+            len(asked),
+            len(silent),
+            within,
+        )
     return {photo: items[photo] for photo in asked if photo in items}

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from immich_triton.immich.api import METADATA, SMART, Unreachable
 from immich_triton.web import fusion
@@ -24,11 +25,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHECKING: Final = 0.25
-CHECKING_ALONE: Final = 2.0
+CHECKING_ALONE: Final = 4.0
 """Seconds in which Immich is asked whether it shows what only the database found: in a smart search, in ``ocr:``."""
 
 UNREAD: Final = 1e-6
 """The score of a text that was not read: Immich found it, so it comes before one in which nothing was found."""
+
+
+class Sides(Protocol):
+    """The side of the text, to be begun: in the time of a smart search, or *alone*, with more of it."""
+
+    def __call__(self, *, alone: bool) -> Coroutine[Any, Any, Texts]:
+        """Return the work of it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Ranking:
         """Make the list. Raises `Refused` and `Unreachable` for Immich's own searches, `NotUnderstood`."""
         if self.question.kind == "text":
             return await self._by_text(await self._text.scored(alone=True))
-        picture, texts = await self._both(self._text.scored(), self._depth)
+        picture, texts = await self._both(self._scored, self._depth)
         if isinstance(picture, Refused):
             return await self._by_text_alone(texts, picture)
         return await self._fused(picture, texts or Texts([], {}))
@@ -65,7 +73,7 @@ class Ranking:
         if self.question.kind == "text":
             found = await self._text.searched(ranked.depth)
         else:
-            picture, texts = await self._both(self._without_scores(ranked.depth), ranked.depth)
+            picture, texts = await self._both(partial(self._without_scores, ranked.depth), ranked.depth)
             found = [*texts.found] if texts else []
             if not isinstance(picture, Refused):
                 found.insert(0, picture)
@@ -86,7 +94,10 @@ class Ranking:
             ids = [photo for photo in ids if texts.scores.get(photo, GOOD) >= GOOD]
         return Outcome(Ranked(tuple(ids), self._depth, METADATA if typed.more else ""), items, typed)
 
-    async def _without_scores(self, depth: int) -> Texts:
+    async def _scored(self, *, alone: bool) -> Texts:
+        return await self._text.scored(alone=alone)
+
+    async def _without_scores(self, depth: int, *, alone: bool) -> Texts:  # noqa: ARG002 - as quick either way
         return Texts(await self._text.searched(depth), {})
 
     async def _by_text_alone(self, texts: Texts | None, refused: Refused) -> Outcome:
@@ -97,35 +108,47 @@ class Ranking:
         logger.warning("a search shows photos by their text alone: Immich's smart search failed, is its ML down?")
         return outcome
 
-    async def _both(self, text: Coroutine[Any, Any, Texts], depth: int) -> tuple[Found | Refused, Texts | None]:
+    async def _both(self, text: Sides, depth: int) -> tuple[Found | Refused, Texts | None]:
         """Run the search by picture and that by *text* at the same time; None for a text side that fails.
 
         Raises `Refused` when that is about the caller or the request: then it holds for both.
         """
-        by_text = asyncio.create_task(self._in_time(text))
+        by_text = asyncio.create_task(self._in_time(text(alone=False)))
         try:
-            return await self.immich.search(SMART, self.question.smart(size=depth)), await by_text
+            picture = await self.immich.search(SMART, self.question.smart(size=depth))
+            texts = await by_text
         except Refused as refused:
             if refused.answer.status < 500:
                 raise
-            return refused, await by_text  # it is the machine learning that is down
+            # It is the machine learning that is down: there is no order of the picture for which time was to be saved.
+            texts = await by_text
+            return refused, await self._alone(text) if isinstance(texts, TimeoutError) else _or_none(texts)
         finally:
             by_text.cancel()
             await asyncio.gather(by_text, return_exceptions=True)
-
-    async def _in_time(self, work: Coroutine[Any, Any, Texts]) -> Texts | None:
-        """Wait for the side of the text as long as it may take; None, and a line in the log, when it fails."""
-        try:
-            async with asyncio.timeout(self._settings.ocr_timeout):
-                return await work
-        except TimeoutError:
+        if isinstance(texts, TimeoutError):
             logger.warning(
                 "a search is ranked by the picture alone: the side of the text took over %d ms (web_ocr_timeout)",
                 1000 * self._settings.ocr_timeout,
             )
-        except (Refused, Unreachable, ValueError) as error:
-            logger.warning("a search is ranked by the picture alone: the search by text failed: %s", brief(error))
-        return None
+        elif isinstance(texts, Exception):
+            logger.warning("a search is ranked by the picture alone: the search by text failed: %s", brief(texts))
+        return picture, _or_none(texts)
+
+    async def _in_time(self, work: Coroutine[Any, Any, Texts]) -> Texts | Exception:
+        """Wait for the side of the text as long as it may take; returns what it failed with."""
+        try:
+            async with asyncio.timeout(self._settings.ocr_timeout):
+                return await work
+        except (TimeoutError, Refused, Unreachable, ValueError) as error:
+            return error
+
+    async def _alone(self, text: Sides) -> Texts | None:
+        """Run the side of the text again, with the time that ``ocr:`` has; None when it fails."""
+        try:
+            return await text(alone=True)
+        except (TimeoutError, Refused, Unreachable, ValueError):
+            return None  # then Immich's own error tells of the fault
 
     async def _fused(self, picture: Found, texts: Texts) -> Outcome:
         if self.question.structured and not picture.knows_filters:
@@ -149,3 +172,7 @@ class Ranking:
             k=settings.rank_constant,
         )
         return Outcome(Ranked(tuple(ids), self._depth, SMART if picture.more else ""), items, picture)
+
+
+def _or_none(texts: Texts | Exception) -> Texts | None:
+    return None if isinstance(texts, Exception) else texts
