@@ -193,8 +193,13 @@ def test_photos_do_not_wait_for_a_long_screenshot_in_their_batch(server: TritonS
         # Sent as one list all five would have come in the same moment; it takes as long as the four together.
         assert not screenshot.done()
         assert screenshot.result() == 70
-    (model,) = requests.get(f"{server.url}/v2/models/{TOGETHER}/stats", timeout=10).json()["model_stats"]
-    assert [each["batch_size"] for each in model["batch_stats"]] == [5]
+
+    def batches() -> list[int]:
+        (model,) = requests.get(f"{server.url}/v2/models/{TOGETHER}/stats", timeout=10).json()["model_stats"]
+        return [each["batch_size"] for each in model["batch_stats"]]
+
+    assert eventually(batches)  # counted a moment after the last answer has left
+    assert batches() == [5]
 
 
 def shared_batches(server: TritonServer) -> bool:
