@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -156,6 +157,19 @@ def test_entry_points_and_health_checks_name_what_exists() -> None:
     assert exposed
     assert {str(parsed.port), str(parsed.metrics_port)} == {*exposed.words}
     assert str(parsed.models) in MAIN.volumes
+
+
+def test_nvidias_image_gets_the_lock_without_a_second_triton(tmp_path: Path) -> None:
+    (install,) = FILES["ngc.Dockerfile"].all("RUN")
+    (filtering, _) = install.text.split(" && ")
+    (tmp_path / "requirements.lock").write_text((PROJECT / "requirements.lock").read_text())
+    subprocess.run(["sh", "-c", filtering], cwd=tmp_path, check=True)
+
+    def packages(name: str) -> list[str]:
+        return re.findall(r"^([a-z][\w.-]*)==", (tmp_path / name).read_text(), re.MULTILINE)
+
+    assert {*packages("requirements.lock")} - {*packages("pipelines.lock")} == {"nvidia-pytriton"}
+    assert "--hash" in (tmp_path / "pipelines.lock").read_text()
 
 
 def test_what_is_pruned_is_nothing_that_we_import() -> None:

@@ -53,6 +53,15 @@ def check_shared_memory(mebibytes: int, folder: Path = Path("/dev/shm")) -> None
         )
 
 
+def check_executable(folder: Path) -> None:
+    """Raise `StartError` where programs in *folder* may not run: Triton's Python backend is copied there."""
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise StartError(
+            f"{folder} is mounted noexec, and no model could be loaded from there: choose another --run-dir, or mount "
+            "it with exec. In a compose file: tmpfs: [/tmp:exec]; with docker run: --tmpfs /tmp:exec"
+        )
+
+
 @dataclass(frozen=True)
 class Port:
     """A TCP port to listen on: what for, and how to choose another one."""

@@ -89,6 +89,7 @@ class TritonProcess:
         try:
             self._pid_file.end_predecessor(EXIT_SECONDS + 2)
             self._remove_shared_memory()
+            preflight.check_executable(settings.run_dir)
             preflight.check_shared_memory(settings.shared_memory_mib)
             preflight.check_ports(settings.ports)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -10,11 +11,21 @@ import pytest
 from immich_triton.server.preflight import (
     Port,
     StartError,
+    check_executable,
     check_platform,
     check_ports,
     check_shared_memory,
     missing_files,
 )
+
+
+def test_a_folder_where_programs_may_not_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_executable(tmp_path)
+    real = os.statvfs(tmp_path)
+    fields = [real[index] | (os.ST_NOEXEC if index == 8 else 0) for index in range(10)]
+    monkeypatch.setattr(os, "statvfs", lambda _folder: os.statvfs_result(fields))
+    with pytest.raises(StartError, match=rf"{tmp_path} is mounted noexec.*--tmpfs /tmp:exec"):
+        check_executable(tmp_path)
 
 
 def test_this_machine_passes() -> None:
