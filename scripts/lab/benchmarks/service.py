@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,14 +56,15 @@ def attached(url: str, triton: str, metrics: str, models: Path) -> Gateway:
 
 
 @contextlib.contextmanager
-def own(models: Path, options: str, log: Path) -> Iterator[Gateway]:
+def own(models: Path, options: str, log: Path, more: Sequence[str] = ()) -> Iterator[Gateway]:
     """Run ``immich-triton run`` over *models* on free ports while the block lasts; what it prints goes to *log*.
 
-    *options* are more options for mitmproxy. Raises `BenchError` when it does not get ready.
+    *options* are more options for mitmproxy, *more* of the command itself. Raises `BenchError` when it does not start.
     """
     port, own_metrics_port, http_port, metrics_port = free_ports(4)
     # Not the user's ledger of owned CLIP names: what is measured may be a test model.
     line = [
+        *more,
         "--models",
         models,
         "--no-export",
