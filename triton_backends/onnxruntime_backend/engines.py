@@ -123,7 +123,7 @@ class OnnxRuntimeEngine:
             # ONNX Runtime only logs it and goes on with the CPU.
             raise ConfigError(
                 f"ONNX Runtime could not use GPU {settings.device_id} ({said or 'it does not say why'}); "
-                "immich-triton doctor looks at card and driver; set instance_group { kind: KIND_CPU } to have this model on the CPU"
+                "immich-triton doctor looks at card and driver; instance_group { kind: KIND_CPU } keeps it on the CPU"
             )
         self._run_options = runtime.RunOptions()
         for key, value in settings.run_entries.items():

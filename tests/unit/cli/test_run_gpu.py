@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from immich_triton.cli import run, run_gpu, triton
+from immich_triton.cli import gpu_environment, run, run_gpu, triton
 from immich_triton.export.network_places import MIB
 from immich_triton.server import graphics_cards
 from immich_triton.server.graphics_cards import Card
@@ -112,6 +112,16 @@ def test_ocr_is_exported_anew_with_the_version_and_names_it_had(tmp_path: Path) 
 def test_what_starts_triton_alone_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network(tmp_path, "big", "KIND_GPU", 100, limit=4000)
     monkeypatch.setattr(graphics_cards, "look", lambda: [SMALL])
-    warning, line = run_gpu.before_start(tmp_path)
+    warning, line = run_gpu.before_start(tmp_path, gpu=True)
     assert warning.startswith("warning: ")
     assert line.endswith("driver 580.95.05: big")
+
+
+def test_without_the_flag_what_needs_it_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network(tmp_path, "ocr_det", "KIND_GPU")
+    network(tmp_path, "ocr_rec", "KIND_CPU")
+    monkeypatch.setattr(gpu_environment, "runtime", lambda: None)
+    (sentence,) = run_gpu.before_start(tmp_path, gpu=False)
+    assert sentence.startswith("warning: exported for a GPU, ocr_det cannot be loaded here: start with --gpu, or")
+    monkeypatch.setattr(gpu_environment, "runtime", lambda: "1.31.1")
+    assert run_gpu.before_start(tmp_path, gpu=False) == []
