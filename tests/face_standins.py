@@ -143,13 +143,15 @@ def archive(pack: str, folder: Path, *, as_recorded: bool = False) -> Path:
     return path
 
 
-def install(models: Path, *, pack: str = "standin", name: str = "buffalo_l", as_recorded: bool = False) -> None:
+def install(
+    models: Path, *, pack: str = "standin", name: str = "buffalo_l", as_recorded: bool = False, gpu: bool = False
+) -> None:
     """Export the stand-ins as *pack* into the model repository *models*, routed for Immich's model *name*."""
     with tempfile.TemporaryDirectory() as temporary:
         paths = Path(temporary) / "scrfd_2.5g.onnx", Path(temporary) / "sface.onnx"
         onnx.save(detector(), paths[0])
         onnx.save(recognizer(as_recorded=as_recorded), paths[1])
-        faces_export.export(pack, *paths, models, [name], {"source": "stand-ins for tests"})
+        faces_export.export(pack, *paths, models, [name], {"source": "stand-ins for tests"}, gpu=gpu)
 
 
 def portraits() -> dict[str, Path]:
@@ -180,8 +182,9 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--name", default="buffalo_l", help="the Immich model name to answer for (default: buffalo_l)")
     parser.add_argument("--as-recorded", action="store_true", help="scale the input as for tests/data/stock")
+    parser.add_argument("--gpu", action="store_true", help="place both on every GPU instead of the CPU")
     options = parser.parse_args()
-    install(options.models, name=options.name, as_recorded=options.as_recorded)
+    install(options.models, name=options.name, as_recorded=options.as_recorded, gpu=options.gpu)
 
 
 if __name__ == "__main__":

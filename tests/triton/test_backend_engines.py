@@ -2,10 +2,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import helper
+from onnxruntime_backend import engines
 from onnxruntime_backend.engines import BadRequestError, describe, load_engine
 from onnxruntime_backend.settings import ConfigError, Settings
 from triton import tiny_models
@@ -58,6 +60,44 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="GPU 0"):
         load_engine(path, Settings(device_id=0))
+
+
+class Runtime:
+    """An ONNX Runtime for GPUs whose sessions cannot be made; it remembers in which order it was asked."""
+
+    def __init__(self, log: list[object]) -> None:
+        self._real, self._log = engines.runtime_module(), log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def preload_dlls(self, **options: object) -> None:
+        sys.stdout.write("Failed to load libcudnn.so.9\n")
+        self._log.append(options)
+
+    def get_available_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def InferenceSession(self, path: str, **options: Any) -> Any:  # noqa: N802 - the real one's name
+        self._log.append(options["providers"])
+        return self._real.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def test_the_libraries_of_cuda_come_from_the_packages_and_the_cpu_is_no_substitute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log: list[object] = []
+    runtime = Runtime(log)
+    monkeypatch.setattr(engines, "runtime_module", lambda: runtime)
+    path = tiny_models.identity(tmp_path / "model.onnx")
+    # What ONNX Runtime does when it cannot load CUDA: it logs that, and computes on the CPU.
+    with pytest.raises(ConfigError, match=r"could not use GPU 1 \(Failed to load libcudnn\.so\.9\); "):
+        load_engine(path, Settings(device_id=1, cuda={"gpu_mem_limit": "7"}))
+    cuda = ("CUDAExecutionProvider", {"gpu_mem_limit": "7", "device_id": "1"})
+    assert log == [{"directory": ""}, [cuda, "CPUExecutionProvider"]]
+    assert capsys.readouterr().out == ""
+    load_engine(path, Settings())
+    assert log[2:] == [["CPUExecutionProvider"]], "on a CPU nothing of CUDA is looked for"
 
 
 def test_openvino_gives_onnx_runtimes_results(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def server(triton_server: StartTriton, tmp_path_factory: pytest.TempPathFactory)
     tiny_models.two_layers(onnx_file(models, "split", config()), external_data=True)
     tiny_models.convolution(onnx_file(models, "on_openvino", config(embedded_accelerator="openvino")))
     tiny_models.convolution(onnx_file(models, "on_onnxruntime", config()))
+    tiny_models.convolution(onnx_file(models, "shaped", config(shapes="1x3x8x8 4x3x8x8 2x3x8x16")))
+    tiny_models.identity(onnx_file(models, "wrong_shapes", config(shapes="8x4")))
     tiny_models.identity(onnx_file(models, "two_nice", config(count=2, nice="7")))
     renamed = onnx_file(models, "renamed", config(extra='default_model_filename: "net.onnx"'))
     tiny_models.identity(renamed.with_name("net.onnx"))
@@ -170,6 +173,18 @@ def test_openvino_gives_onnx_runtimes_results(client: Any) -> None:
         np.testing.assert_allclose(result, infer(client, "on_onnxruntime", x=image), atol=1e-4)
 
 
+def test_a_model_with_shapes_gives_the_results_of_one_without(server: TritonServer, client: Any) -> None:
+    random = np.random.default_rng(4)
+    for count, height, width in [(1, 8, 8), (3, 8, 8), (6, 8, 8), (1, 8, 16), (2, 12, 8)]:
+        image = random.standard_normal((count, 3, height, width)).astype(np.float32)
+
+        result = infer(client, "shaped", x=image)
+
+        np.testing.assert_allclose(result, infer(client, "on_onnxruntime", x=image), atol=1e-4)
+    served = re.compile(r"model shaped: served by .* on CPU, \d+ threads, 3 shapes")
+    assert eventually(lambda: served.search(server.log) is not None)
+
+
 def test_each_instance_is_a_process_with_the_niceness_of_the_config(server: TritonServer) -> None:
     nice = [stat for stat in stubs(server) if stat == 7]
 
@@ -203,6 +218,7 @@ def test_an_unknown_parameter_is_a_warning(server: TritonServer, client: Any) ->
         ("wrong_value", "'execution_mode' must be a whole number from 0 to 1, got '7'"),
         ("fixed_batch", "model does not support batching while non-zero max_batch_size is specified"),
         ("wrong_input", "the config has no input 'x', which the model needs"),
+        ("wrong_shapes", "parameter 'shapes' names 8x4, but the model's input 'x' takes [-1, 3]"),
         ("ocr_det", "immich-triton export ocr"),
         ("damaged", "Protobuf parsing failed"),
     ],

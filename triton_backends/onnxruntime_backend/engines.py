@@ -112,8 +112,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, path: Path, settings: Settings, sizes: Mapping[str, int] = MappingProxyType({})) -> None:
         runtime = runtime_module()
-        if settings.device_id is not None:
-            _find_cuda(runtime)
+        said = "" if settings.device_id is None else _find_cuda(runtime)
         options = _session_options(runtime, settings)
         for name, size in sizes.items():
             options.add_free_dimension_override_by_name(name, size)
@@ -123,8 +122,8 @@ class OnnxRuntimeEngine:
         if settings.device_id is not None and "CUDAExecutionProvider" not in self._session.get_providers():
             # ONNX Runtime only logs it and goes on with the CPU.
             raise ConfigError(
-                f"ONNX Runtime could not use GPU {settings.device_id} (immich-triton doctor looks for the reason: "
-                "driver, CUDA, cuDNN); set instance_group { kind: KIND_CPU } to have this model on the CPU"
+                f"ONNX Runtime could not use GPU {settings.device_id} ({said or 'it does not say why'}); "
+                "immich-triton doctor looks at card and driver; instance_group { kind: KIND_CPU } keeps it on the CPU"
             )
         self._run_options = runtime.RunOptions()
         for key, value in settings.run_entries.items():
@@ -152,15 +151,18 @@ class OnnxRuntimeEngine:
         self._session = None
 
 
-def _find_cuda(runtime: Any) -> None:
+def _find_cuda(runtime: Any) -> str:
     """Load the CUDA and cuDNN that lie among the packages, whatever LD_LIBRARY_PATH says.
 
-    Triton gives its own to the processes of the models, where these are not.
+    Triton gives its own to the processes of the models, where these are not. Returns what was not found, which may be
+    something that nobody needs.
     """
+    said = io.StringIO()
     if hasattr(runtime, "preload_dlls"):
         # The empty name: the packages' folders, and not those of a torch that somebody has imported.
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, even where all is well
+        with contextlib.redirect_stdout(said):
             runtime.preload_dlls(directory="")
+    return " ".join(said.getvalue().split())[:300]
 
 
 def open_dimensions(path: Path) -> dict[str, list[str | int | None]]:

@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace, asked: StopSignals) -> None:
         preflight.check_ports([*triton.settings.ports, *(port for each in gateways for port in each.settings.ports)])
         if options.export:
             _export_if_needed(models, asked, gpu=options.gpu)
-        for sentence in run_gpu.check(cards, models) if cards else ():
+        for sentence in run_gpu.check(cards, models) if cards else run_gpu.without(models):
             print(f"warning: {sentence}", flush=True)
         for sentence in renew(models):
             print(f"models: {sentence}", flush=True)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from immich_triton.cli import gpu_environment
 from immich_triton.export.network_places import (
     DETECTOR,
     MOST_SESSIONS,
@@ -98,8 +99,20 @@ def summary(found: Sequence[Card], models: Path) -> Iterator[str]:
             yield f"  CPU              {place.name}" + (f": exported without --gpu; {how} moves it" if how else "")
 
 
-def before_start(models: Path) -> list[str]:
+def without(models: Path) -> Iterator[str]:
+    """Yield what is worth a warning where ``--gpu`` is not given, a sentence each."""
+    placed = [place for place in places(models) if place.gpu]
+    if placed and gpu_environment.runtime() is None:
+        yield (
+            f"exported for a GPU, {names(placed)} cannot be loaded here: start with --gpu, or export them again "
+            "without --gpu"
+        )
+
+
+def before_start(models: Path, *, gpu: bool) -> list[str]:
     """Return what to say before Triton starts over *models*, for who exports nothing. Raises `StartError`."""
+    if not gpu:
+        return [f"warning: {sentence}" for sentence in without(models)]
     found = cards()
     warnings = [f"warning: {sentence}" for sentence in check(found, models)]
     return [*warnings, *(line.strip() for line in summary(found, models))]

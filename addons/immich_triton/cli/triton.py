@@ -46,9 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     triton = TritonProcess(settings, _say)
     with StopSignals() as asked:
         try:
-            if options.gpu:
-                for sentence in run_gpu.before_start(settings.models):
-                    _say(sentence)
+            for sentence in run_gpu.before_start(settings.models, gpu=options.gpu):
+                _say(sentence)
             for sentence in renew(settings.models):
                 _say(sentence)
             triton.start()

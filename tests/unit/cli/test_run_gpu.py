@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from immich_triton.cli import run_gpu
+from immich_triton.cli import gpu_environment, run, run_gpu, triton
 from immich_triton.export.network_places import MIB
 from immich_triton.server import graphics_cards
 from immich_triton.server.graphics_cards import Card
@@ -35,6 +35,24 @@ def test_a_card_that_cannot_compute_stops_the_start(monkeypatch: pytest.MonkeyPa
         run_gpu.cards()
     monkeypatch.setattr(graphics_cards, "look", lambda: [BIG])
     assert run_gpu.cards() == [BIG]
+
+
+def test_without_a_driver_nothing_is_exported_and_nothing_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    models = tmp_path / "models"
+    network(models, "ocr_det", "KIND_GPU")
+    given = ["--gpu", "--models", str(models), "--run-dir", str(tmp_path / "run")]
+    assert run.main(given) == 1
+    assert triton.main(given) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    for line in (first, second.removeprefix("triton: ")):
+        assert line.startswith(
+            "error: there is no NVIDIA driver here (nvidia-smi was not found): install NVIDIA's driver"
+        )
+    assert [path.name for path in models.iterdir()] == ["ocr_det"]
+    assert not list((tmp_path / "run").rglob("*.log"))
 
 
 def test_networks_that_are_all_on_the_cpu_stop_the_start(tmp_path: Path) -> None:
@@ -94,6 +112,16 @@ def test_ocr_is_exported_anew_with_the_version_and_names_it_had(tmp_path: Path) 
 def test_what_starts_triton_alone_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network(tmp_path, "big", "KIND_GPU", 100, limit=4000)
     monkeypatch.setattr(graphics_cards, "look", lambda: [SMALL])
-    warning, line = run_gpu.before_start(tmp_path)
+    warning, line = run_gpu.before_start(tmp_path, gpu=True)
     assert warning.startswith("warning: ")
     assert line.endswith("driver 580.95.05: big")
+
+
+def test_without_the_flag_what_needs_it_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network(tmp_path, "ocr_det", "KIND_GPU")
+    network(tmp_path, "ocr_rec", "KIND_CPU")
+    monkeypatch.setattr(gpu_environment, "runtime", lambda: None)
+    (sentence,) = run_gpu.before_start(tmp_path, gpu=False)
+    assert sentence.startswith("warning: exported for a GPU, ocr_det cannot be loaded here: start with --gpu, or")
+    monkeypatch.setattr(gpu_environment, "runtime", lambda: "1.31.1")
+    assert run_gpu.before_start(tmp_path, gpu=False) == []

@@ -1,0 +1,230 @@
+"""Measure everything on the NVIDIA card in one run of at most five minutes, and print one table.
+
+    PYTHON scripts/lab/gpu.py --models DIR --against http://127.0.0.1:3003
+
+PYTHON is that of the environment that immich-triton setup --gpu made, DIR a repository exported with --gpu.
+
+Versions, the card, each network alone, the gateway and stock Immich MLs with 1, 4, 16 and 32 clients for every task
+that the repository routes, the first requests after a start, memory, and whether the answers are those of the CPU.
+CLIP may have random weights. Without a card it says so and exits with 2; --device cpu tries its parts on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import card
+from benchmarks.samples import IMAGES, Sample, from_files, odd_sizes, pages
+from benchmarks.service import Gateway, own
+from benchmarks.targets import BenchError, Service
+from immich_triton.core import versions
+from immich_triton.core.paths import MODELS, PROJECT
+from immich_triton.export.network_places import places
+from immich_triton.ml.route_file import RouteError
+from immich_triton.ml.routes import load_routes
+from immich_triton.server import graphics_cards
+from immich_triton.server.preflight import StartError
+from ocr_eval.fonts import FontsMissingError
+
+LOG: Final = PROJECT / ".run/gpu.log"
+TASKS: Final = {"ocr": "ocr", "faces": "facial-recognition", "clip": "clip"}
+"""What is measured, and what routes call it."""
+OPTIONS: Final = "--set immich_allow_untrained=true"
+NO_CARD: Final = 2
+
+Rows = list[tuple[str, str]]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns 0 when all was measured, 1 on an error, 2 when there is no card."""
+    options = parser().parse_args(arguments)
+    rows: Rows = []
+    began = time.monotonic()
+    try:
+        rows += facts(options.device)
+    except StartError as error:
+        print(f"gpu: {error}".replace(graphics_cards.WITHOUT, "or try --device cpu"), file=sys.stderr)
+        return NO_CARD
+    try:
+        for row in Measurement(options, began + options.seconds).rows():
+            rows.append(row)
+            print(f"{time.monotonic() - began:6.1f} s  {row[0]}: {row[1]}", file=sys.stderr, flush=True)
+    except (BenchError, FontsMissingError, RouteError, OSError, ValueError) as error:
+        print(f"gpu: {error}", file=sys.stderr)
+        return 1
+    rows.append(("seconds in all", f"{time.monotonic() - began:.0f}"))
+    table = Table("what", "value", title="immich-triton on " + ("a GPU" if options.device == "gpu" else "the CPU"))
+    for row in rows:
+        table.add_row(*row)
+    Console(width=140).print(table)
+    if options.json:
+        options.json.write_text(json.dumps(dict(rows), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = command.add_argument
+    add("--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)")
+    add("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: to try this program (default: %(default)s)")
+    add("--against", action="append", default=[], metavar="[NAME=]URL", help="a stock Immich ML; may be repeated")
+    add("--clients", type=int, nargs="+", default=[1, 4, 16, 32], metavar="N", help="clients (default: 1 4 16 32)")
+    add("--seconds", type=float, default=285, help="when to stop measuring, with what there is (default: %(default)s)")
+    add("--each", type=float, default=4, metavar="SECONDS", help="length of each rate (default: %(default)s)")
+    add("--images", type=Path, nargs="+", metavar="PATH", help="images or folders (default: the project's test images, "
+        "for OCR pages of eval_ocr.py)")  # fmt: skip
+    add("--limit", type=int, metavar="N", help="only the first N images")
+    add("--sizes", type=int, default=12, metavar="N", help="images of different sizes after the start (default: 12)")
+    add("--runs", type=int, default=card.RUNS, metavar="N", help="runs of a network alone (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the table there")
+    return command
+
+
+def facts(device: str) -> Iterator[tuple[str, str]]:
+    """Yield versions and the card. Raises `StartError` where --device gpu finds none that can be used."""
+    if device == "gpu":
+        for each in graphics_cards.look():
+            if reason := graphics_cards.unfit(each):
+                raise StartError(reason)
+            yield f"GPU {each.index}", str(each)
+    for package in ("nvidia-pytriton", "nvidia-cuda-runtime", "nvidia-cudnn-cu13", "openvino"):
+        yield package, versions.of(package)
+    yield "onnxruntime", versions.of_onnx_runtime()
+    yield "immich-triton", versions.own()
+
+
+class Measurement:
+    """All that is measured, until the monotonic time *deadline*."""
+
+    def __init__(self, options: argparse.Namespace, deadline: float) -> None:
+        self._options = options
+        self._gpu = options.device == "gpu"
+        self._deadline = deadline
+        routes = load_routes(options.models).routes
+        self._models = {
+            task: next(iter(route.names)) for task, name in TASKS.items() for route in routes if route.task == name
+        }
+        """Of each task one model name that is routed."""
+        if not self._models:
+            raise BenchError(f"{options.models} routes no task; make models with immich-triton export ocr --gpu")
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield one row after the other. Raises `BenchError`, OSError, `FontsMissingError`."""
+        yield from self._networks()
+        samples = {task: self._samples(task) for task in self._models}
+        with tempfile.TemporaryDirectory() as folder:
+            reference = self._answers_of_the_cpu(samples, Path(folder))
+        began = time.monotonic()
+        with own(self._options.models, OPTIONS, LOG, ["--gpu"] if self._gpu else []) as gateway:
+            yield "gateway: seconds to start", f"{time.monotonic() - began:.1f}"
+            yield from self._with(gateway, samples, reference)
+
+    def _networks(self) -> Iterator[tuple[str, str]]:
+        for place in places(self._options.models):
+            if self._gpu and not place.gpu:
+                yield f"{place.name} alone", "not placed on a GPU"
+                continue
+            # In a process of its own: what the card's memory holds then is what the gateway takes.
+            line = [sys.executable, "-c", _ALONE, str(self._options.models / place.name), str(int(self._gpu))]
+            done = subprocess.run(
+                [*line, str(self._options.runs)], capture_output=True, text=True, check=False, timeout=120
+            )
+            if done.returncode:
+                yield f"{place.name} alone", f"failed: {done.stderr.strip().splitlines()[-1]}"
+                continue
+            times = json.loads(done.stdout.splitlines()[-1])
+            yield f"{place.name} alone, ms", ", ".join(f"{shape}: {value:.2f}" for shape, value in times.items())
+
+    def _samples(self, task: str) -> list[Sample]:
+        options = self._options
+        chosen = from_files(options.images or [IMAGES])
+        if task == "ocr" and not options.images:
+            chosen = pages()
+        if not (chosen := chosen[: options.limit]):
+            raise BenchError("there are no images to send; see --images and --limit")
+        return chosen
+
+    def _answers_of_the_cpu(self, samples: dict[str, list[Sample]], folder: Path) -> dict[str, list[dict[str, Any]]]:
+        if not self._gpu:
+            return {}
+        card.on_cpu(self._options.models, folder / "models")
+        with own(folder / "models", OPTIONS, LOG.with_name("gpu-reference.log")) as gateway:
+            return {task: asyncio.run(self._answers(gateway.url, task, chosen)) for task, chosen in samples.items()}
+
+    async def _answers(self, url: str, task: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        async with self._service("gateway", url, task) as service:
+            return list(await asyncio.gather(*(service.answer(sample) for sample in samples)))
+
+    def _with(
+        self, gateway: Gateway, samples: dict[str, list[Sample]], reference: dict[str, list[dict[str, Any]]]
+    ) -> Iterator[tuple[str, str]]:
+        for task, chosen in samples.items():
+            sizes = odd_sizes(self._options.sizes, seed=1)
+            first, warm = asyncio.run(self._first(gateway.url, task, sizes))
+            yield (
+                f"{task}: longest of {len(sizes)} sizes, first and again",
+                f"{1000 * first:.0f} ms, {1000 * warm:.0f} ms ({first / warm:.2f}x)",
+            )
+            ours = asyncio.run(self._answers(gateway.url, task, chosen))
+            if self._gpu:
+                yield f"{task}: answers against the CPU's", card.compare(task, ours, reference[task])
+            for clients in self._options.clients:
+                yield f"{task}: {clients} clients", asyncio.run(self._rates(gateway.url, task, chosen, clients))
+        if self._gpu:
+            for each in graphics_cards.look():
+                yield f"GPU {each.index}: memory in use, MiB", str(each.used)
+
+    async def _first(self, url: str, task: str, sizes: Sequence[Sample]) -> tuple[float, float]:
+        async with self._service("gateway", url, task) as service:
+            return await card.first_and_warm(service, sizes)
+
+    async def _rates(self, url: str, task: str, samples: Sequence[Sample], clients: int) -> str:
+        who = [("gateway", url)]
+        for number, text in enumerate(self._options.against, 1):
+            name, _, stock = text.rpartition("=")
+            who.append((name or f"stock {number}", stock))
+        told = []
+        for name, address in who:
+            if time.monotonic() > self._deadline:
+                told.append(f"{name} not measured: no time left")
+                continue
+            async with self._service(name, address, task) as service:
+                await asyncio.gather(*(service.ask(sample) for sample in samples[:clients]))  # stock loads its models
+                per_second, median = await card.rate(service, samples, clients, self._options.each)
+            told.append(f"{name} {per_second:.2f}/s, median {1000 * median:.0f} ms")
+        return "; ".join(told)
+
+    @contextlib.asynccontextmanager
+    async def _service(self, name: str, url: str, task: str) -> AsyncIterator[Service]:
+        service = Service(name, url, task, model=self._models[task])
+        try:
+            yield service
+        finally:
+            await service.close()
+
+
+_ALONE: Final = f"""
+import json, sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from benchmarks.card import network_times
+print(json.dumps(network_times(Path(sys.argv[1]), gpu=sys.argv[2] == "1", runs=int(sys.argv[3]))))
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

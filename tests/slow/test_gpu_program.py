@@ -1,0 +1,25 @@
+"""``scripts/lab/gpu.py`` as a whole, on the CPU and with networks of a few kilobytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gpu
+import pytest
+from tiny_encoders import TinyEncoder
+
+
+def test_it_measures_all_that_a_repository_routes(
+    encoders: dict[str, TinyEncoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "LOG", tmp_path / "gpu.log")
+    small = ["--clients", "1", "2", "--each", "0.1", "--limit", "2", "--sizes", "2", "--runs", "2"]
+    out = tmp_path / "table.json"
+    assert gpu.main(["--device", "cpu", "--models", str(encoders["see_a"].models), "--json", str(out), *small]) == 0
+    table = json.loads(out.read_text())
+    assert "1x3x32x32" in table["see_a alone, ms"]
+    assert float(table["gateway: seconds to start"]) > 0
+    assert "ms" in table["clip: longest of 2 sizes, first and again"]
+    for clients in (1, 2):
+        assert "gateway " in table[f"clip: {clients} clients"]
