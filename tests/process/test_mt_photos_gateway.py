@@ -252,6 +252,7 @@ def test_several_encoders_need_a_name_and_the_named_one_answers(triton: StandInT
     assert "set mt_photos_clip to one of" in said
     with running(tmp_path, triton, models, mt_photos_clip="visual") as service:
         assert ask(service, "夜景").status_code == 200
+        assert "MT-Photos gets clip by visual, textual" in service.log
     with running(tmp_path, triton, models, mt_photos_clip="other_visual", immich_state_dir=tmp_path / "new") as service:
         assert ask(service, "夜景").status_code == 503  # the stand-in gives the other's fingerprint
 

@@ -50,6 +50,34 @@ def test_what_a_help_text_says_of_the_default_moves_to_its_own_column() -> None:
     ]
 
 
+def test_every_option_that_a_page_gives_to_a_command_exists() -> None:
+    known = {
+        name: {option for action in parser._actions for option in action.option_strings}
+        for name, parser in document_options.programs()
+        if name.startswith("immich-triton ")
+    }
+    named = re.compile(rf"(?:{'|'.join(sorted(known, key=len, reverse=True))})(?= |$)")
+    wrong = []
+    for page in PAGES:
+        if page.name == "CHANGELOG.md":  # it names what there was before
+            continue
+        # What is in quotes is for others: --options="--set …".
+        text = re.sub(r"\"[^\"\n]*\"|'[^'\n]*'", "", page.read_text(encoding="utf-8"))
+        for line in re.split(r"[\n`|;&]|, ", text):
+            if found := named.search(line):
+                given = re.findall(r"(?<=\s)--[a-z][a-z-]*", line[found.end() :].partition("#")[0])
+                wrong += [f"{page.name}: {found[0]} {option}" for option in given if option not in known[found[0]]]
+    assert wrong == []
+
+
+def test_every_variable_of_immich_all_in_one_has_its_place() -> None:
+    page = (PROJECT / "docs/from-all-in-one.md").read_text(encoding="utf-8")
+    variables = {"IMMICH_API", "PORT", "MT_PHOTOS_API", "MT_PHOTOS_API_KEY", "HTTP_PORT"}
+    variables |= {"CLIP_MODEL", "CLIP_DOWNLOAD_ROOT", "DEVICE"}
+    rows = re.findall(r"^\| `([A-Z_]+)`", page, re.MULTILINE)
+    assert sorted(rows) == sorted(variables)
+
+
 def test_every_make_variable_and_target_is_documented() -> None:
     for variable in re.findall(r"^([A-Z_]+) \?=", MAKEFILE, re.MULTILINE):
         assert f"`{variable}`" in REFERENCE, variable

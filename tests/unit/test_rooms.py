@@ -21,6 +21,8 @@ LINT = Path(sys.executable).with_name("lint-imports")
         ("core", "import immich_triton.ml.service", "imports point down BROKEN"),
         ("proxy", "from immich_triton.triton import client", "imports point down BROKEN"),
         ("web", "def late() -> None:\n    from immich_triton.ml import dispatch", "two products BROKEN"),
+        ("ml", "from immich_triton.mt_photos import protocol", "imports point down BROKEN"),
+        ("web", "from immich_triton.mt_photos import protocol", "the site and mt_photos BROKEN"),
         ("attic", "", "exhaustive"),
     ],
 )

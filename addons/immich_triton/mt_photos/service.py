@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, cast, override
 
 from immich_triton.core.errors import ProtocolError
@@ -14,6 +15,8 @@ from immich_triton.mt_photos.settings import Settings
 if TYPE_CHECKING:
     from immich_triton.ml.route_file import Route
     from immich_triton.ml.settings import Settings as Common
+
+logger = logging.getLogger(__name__)
 
 
 class Service(machine_learning.Service):
@@ -37,6 +40,8 @@ class Service(machine_learning.Service):
         """Take new settings. Raises `RouteError` or `LedgerError`, and then changes nothing."""
         models.check(read_table(settings), cast("Settings", settings))
         super().configure(settings)
+        for line in models.describe(self.table, self.settings):
+            logger.info("MT-Photos gets %s", line)
 
     def route(self, task: str) -> Route:
         """Return the route that answers *task*. Raises `ProtocolError` (503) where there is none, or it is open which.
