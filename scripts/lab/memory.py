@@ -12,6 +12,7 @@ import argparse
 import io
 import json
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +36,8 @@ from immich_triton.ml.routes import RouteTable, load_routes
 LOG = PROJECT / ".run/memory.log"
 MEGABYTE = 1 << 20
 IDLE_MINUTES = 0.25
+SETTLE_SECONDS = 4.0
+"""What is freed is given back a moment after the last request."""
 SHORT = {"ocr": "ocr", "facial-recognition": "faces", "clip": "clip"}
 """What `entries_for` calls Immich's tasks."""
 
@@ -92,12 +95,16 @@ def _measure(gateway: Gateway, table: RouteTable, options: argparse.Namespace) -
     kinds = _kinds(table)
     _send(gateway, kinds, options.requests, options.clients)
     phases["used"] = holdings.of(gateway)
+    time.sleep(SETTLE_SECONDS)
+    phases["at rest"] = holdings.of(gateway)
     if options.large:
         for _ in range(options.large):
             for name, (entries, is_text) in kinds.items():
                 if not is_text:
                     _ask(gateway, name, entries, image=_large())
         phases["large"] = holdings.of(gateway)
+        time.sleep(SETTLE_SECONDS)
+        phases["at rest, after large"] = holdings.of(gateway)
     first: dict[str, float] = {}
     for cold in (False, True)[: 1 + options.drop_cache] if options.idle else ():
         for name, (entries, is_text) in kinds.items():

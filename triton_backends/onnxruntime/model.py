@@ -23,6 +23,8 @@ from onnxruntime_backend.complete import check, complete, model_file
 from onnxruntime_backend.engines import BadRequestError, Engine, load_engine
 from onnxruntime_backend.settings import read_settings
 
+from immich_pipelines.trimming import Trimmer
+
 
 class TritonPythonModel:
     """One instance of an ONNX model, in a process of its own."""
@@ -41,6 +43,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self._engine: Engine = _or_refuse(name, lambda: _load(name, config, args))
         self._batched = config["max_batch_size"] > 0
+        self._trimmer = Trimmer()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch, with one run where their shapes allow it."""
@@ -51,10 +54,15 @@ class TritonPythonModel:
             )
             for request in requests
         ]
-        return [_response(result) for result in run_batch(self._engine, jobs, batched=self._batched)]
+        try:
+            return [_response(result) for result in run_batch(self._engine, jobs, batched=self._batched)]
+        finally:
+            self._trimmer.worked()
 
     def finalize(self) -> None:
         """Free the model."""
+        if trimmer := getattr(self, "_trimmer", None):
+            trimmer.close()
         if engine := getattr(self, "_engine", None):
             engine.close()
 

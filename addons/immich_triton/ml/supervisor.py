@@ -112,7 +112,8 @@ class Supervisor:
                 detached(self._tell(route), f"tell that {route} is asked for")
             return
         states = await self._ask(route)
-        if states is None or not _resting(states, models):
+        # Of one that does not answer in time what it said last is believed: what slept is not there.
+        if not (_resting(states, models) if states else self._resting.intersection(models)):
             return
         key = route, models
         if key not in self._waking or self._waking[key].done():

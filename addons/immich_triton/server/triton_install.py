@@ -139,6 +139,8 @@ def environment(run_dir: Path) -> dict[str, str]:
     """Return the environment of the server and of its Python stubs."""
     packages = site_packages()
     result = dict(os.environ)
+    # Each thread of a process may get a heap of its own, up to eight for each core, none of which shrinks again.
+    result.setdefault("MALLOC_ARENA_MAX", "2")
     # The stub takes the standard library and the packages of the `python3` that it finds first (measured: it honours
     # neither PYTHONHOME nor PYTHONPATH).
     result["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{result.get('PATH', os.defpath)}"

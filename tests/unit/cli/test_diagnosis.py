@@ -16,6 +16,8 @@ from immich_triton.cli import diagnosis
 from immich_triton.cli.findings import Finding, Level
 from immich_triton.ml.routes import RouteTable, load_routes
 from immich_triton.server import preflight
+from immich_triton.server.idle import Idle
+from immich_triton.server.idle_socket import IdleSocket
 from immich_triton.server.triton_settings import TritonSettings
 
 
@@ -165,6 +167,25 @@ def test_each_model_is_ready_or_has_a_reason(answers: Answers, table: RouteTable
     assert any(
         one.text == "visual is not ready: Triton does not know it" for one in diagnosis.triton(answers.url, table)
     )
+
+
+def test_a_model_that_sleeps_is_well(answers: Answers, table: RouteTable, tmp_path: Path) -> None:
+    answers.paths = {"/v2": (200, {"name": "triton", "version": "2.51.0"}), "/v2/repository/index": (200, [])}
+    idle = Idle(10)
+    idle.follow({"visual": ("visual", "clip_image"), "ocr": ("ocr", "ocr_det", "ocr_rec")})
+    idle.begin(["visual", "clip_image", "ocr", "ocr_det", "ocr_rec"])
+    assert diagnosis.asleep(tmp_path) == {}, "nobody says anything"
+    door = IdleSocket(tmp_path, idle)
+    door.open()
+    try:
+        states = {**diagnosis.asleep(tmp_path), "visual": "asleep", "clip_image": "waking"}
+    finally:
+        door.close()
+    assert states["ocr"] == "loading"
+    found = {one.text: one.level for one in diagnosis.triton(answers.url, table, states=states)}
+    assert found["visual is asleep, until somebody asks (--idle-unload)"] == "ok"
+    assert found["clip_image is being loaded: somebody asks for it (--idle-unload)"] == "ok"
+    assert found["ocr is not ready: Triton does not know it"] == "error"
 
 
 def test_a_key_is_missing_or_wrong(answers: Answers, table: RouteTable) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from immich_triton.core.model_states import State
 from immich_triton.core.observer import CatchUp, FaultKind, Reason, Refusal, RequestDone, RouteTaken
 from immich_triton.ml.measurements import REFUSALS, Measurements
 from immich_triton.ml.outages import Outages
+from immich_triton.ml.metrics import state_of
 
 PREFIX = "immich_gateway"
 
@@ -69,3 +72,24 @@ def test_what_alerts_wait_for_begins_at_zero() -> None:
         assert values
         assert set(values) == {0}
     assert set(REFUSALS) == set(get_args(Refusal))
+
+
+@pytest.mark.parametrize(
+    ("said", "ready", "state"),
+    [
+        (None, True, "ready"),
+        ("asleep", True, "ready"),
+        (None, False, "failed"),
+        ("ready", False, "failed"),
+        ("asleep", False, "asleep"),
+        ("waking", False, "loading"),
+        ("loading", False, "loading"),
+        ("failed", False, "failed"),
+    ],
+)
+def test_a_model_is_in_one_state(said: State | None, ready: bool, state: str) -> None:
+    measurements = Measurements()
+    measurements.look_at_triton(up=True, models={"ocr": state_of(said, ready=ready)}, breakers=[])
+    (family,) = [one for one in measurements.registry.collect() if one.name.endswith("model_state")]
+    assert [one.labels["state"] for one in family.samples if one.value] == [state]
+    assert len(family.samples) == 4

@@ -138,6 +138,7 @@ async def test_who_asks_at_the_start_waits_for_the_second_look(
             "triton_timeout": 60.0,
             "triton_key": "",
             "max_at_triton": 0,
+            "supervisor": None,
             "max_waiting": 1 << 30,
             "max_parts": 100,
             "max_pixels": 1_000_000,

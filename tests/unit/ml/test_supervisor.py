@@ -122,6 +122,29 @@ async def test_after_a_promise_nobody_waits_for_an_answer(site: Site) -> None:
     supervisor.close()
 
 
+async def test_a_supervisor_that_is_late_is_asked_again_about_what_slept(site: Site) -> None:
+    supervisor = Supervisor(site.door.path)
+    site.sleep()
+    await supervisor.states()
+    site.door.close()
+    began = asyncio.Event()
+
+    async def one() -> None:
+        async with supervisor.in_use("ocr_rec", MODELS, 60):
+            began.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(one())
+        await asyncio.sleep(0)
+        site.door.open()
+        await until_used(site)
+        assert not began.is_set()
+        for model in MODELS:
+            site.idle.loaded(model)
+    assert began.is_set()
+    supervisor.close()
+
+
 async def test_only_what_sleeps_or_wakes_is_excused(site: Site) -> None:
     supervisor = Supervisor(site.door.path)
     fault = {"ocr": NOT_READY}

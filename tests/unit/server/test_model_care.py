@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from background_loop import in_background
-from small_models import write_model
+from small_models import write_model, write_ocr_route
 
 from harness.program import eventually
 from immich_triton.server import processes, triton_control
+from immich_triton.server.idle import Idle
 from immich_triton.server.model_care import AGAIN_SECONDS, LOOK_SECONDS, Caretaker
 from immich_triton.server.pid_file import kill_session
 from immich_triton.server.triton_control import ModelControl
@@ -50,11 +51,13 @@ class Site:
         self.said: list[str] = []
         self.triton = triton
         self.models = directory / "models"
-        write_model(self.models, "echo", code=STAY)
+        write_ocr_route(write_model(self.models, "echo", code=STAY))
         self._stubs = StubWatch(os.getpid(), self.models, HUNG, self._clock)
         self._control = ModelControl(url, "", at_a_time=1)
         repository = RepositoryWatch(self.models, only_routed=False)
-        self.care = Caretaker(self._stubs, repository, self._control, self.said.append, LEAVE, self._clock)
+        self.idle = Idle(10, self._clock)
+        self.idle.follow(repository.routes())
+        self.care = Caretaker(self._stubs, repository, self._control, self.said.append, LEAVE, self._clock, self.idle)
         self._running: list[subprocess.Popen[bytes]] = []
 
     def _clock(self) -> float:
@@ -209,3 +212,99 @@ def test_it_looks_once_a_second(site: Site) -> None:
         site.live(LOOK_SECONDS / 4)
     site.live(LOOK_SECONDS / 4)
     assert (site.triton.asked, site.said) == ([], []), "that was the first look at it"
+
+
+@pytest.fixture
+def sleeping(site: Site) -> Site:
+    """Return one that fell asleep after ten minutes."""
+    site.live(599)
+    assert site.triton.asked == []
+    site.live()
+    site.is_told("unload echo")
+    assert site.said == ["nobody asked for echo in 10 minutes; unloading echo"]
+    site.said.clear()
+    return site
+
+
+def test_what_nobody_asks_for_is_unloaded_and_loaded_again_for_who_does(sleeping: Site) -> None:
+    for _ in range(3):
+        sleeping.live()
+    assert sleeping.triton.asked == []
+    sleeping.idle.use("echo")
+    sleeping.idle.use("echo")
+    sleeping.live(0)
+    sleeping.is_told("load echo")
+    assert sleeping.said == ["somebody asks for echo; loading its models again", "model echo is awake after 0.0 s"]
+    assert sleeping.idle.states().models == {"echo": "ready"}
+
+
+def test_who_asks_while_it_is_unloaded_gets_it_loaded_afterwards(site: Site) -> None:
+    site.live(600)  # its outcome is not taken yet
+    site.idle.use("echo")
+
+    def is_asked_for_both() -> bool:
+        site.live(0)
+        return len(site.triton.asked) == 2
+
+    assert eventually(is_asked_for_both)
+    site.is_told("unload echo", "load echo")
+    assert site.idle.states().models == {"echo": "ready"}
+
+
+def test_one_that_cannot_be_loaded_when_it_is_asked_for_is_tried_again(sleeping: Site) -> None:
+    sleeping.triton.broken = {"echo"}
+    sleeping.idle.use("echo")
+    sleeping.live(0)
+    sleeping.is_told("load echo")
+    assert sleeping.idle.states().reasons == {"echo": "no memory"}
+    sleeping.live(AGAIN_SECONDS[0] - 1)
+    assert sleeping.triton.asked == []
+    sleeping.triton.broken = set()
+    sleeping.live(1)
+    sleeping.is_told("load echo")
+    assert sleeping.idle.states().models == {"echo": "ready"}
+
+
+def test_a_process_that_stays_when_its_model_falls_asleep_is_ended(site: Site) -> None:
+    pid = site.start_stub()
+    site.live(600)
+    site.is_told("unload echo")
+    site.live(LEAVE)
+    assert eventually(lambda: processes.state(pid) in ("Z", None))
+    assert site.said[-1] == f"process {pid} stayed when model echo was unloaded; ending it"
+    site.live(LINGER_SECONDS)
+    site.live()
+    assert site.triton.asked == [], "it did not die: nobody loads the model for that"
+
+
+def test_one_whose_process_died_does_not_fall_asleep_before_it_is_well(site: Site) -> None:
+    site.triton.broken = {"echo"}
+    site.kill(site.start_stub())
+    site.is_told("unload echo", "load echo")
+    site.live(AGAIN_SECONDS[0] - 1)
+    site.now += 600
+    site.care.poll(lambda _model: True)
+    site.is_told("load echo")
+    assert site.idle.states().models["echo"] != "asleep"
+
+
+def test_new_files_of_a_model_that_sleeps_are_loaded_when_it_wakes(sleeping: Site) -> None:
+    (sleeping.models / "echo/1/model.py").write_text(f"# new\n{STAY}")
+    for _ in range(3):
+        sleeping.live()
+    assert sleeping.triton.asked == []
+    assert sleeping.said == ["the files of model echo changed; it sleeps, and will be loaded with them"]
+    sleeping.idle.use("echo")
+    sleeping.live(0)
+    sleeping.is_told("load echo")
+
+
+def test_a_model_that_is_removed_while_it_sleeps_is_not_asked_for(sleeping: Site) -> None:
+    shutil.rmtree(sleeping.models / "echo")
+    for _ in range(3):
+        sleeping.live()
+    sleeping.is_told("unload echo")
+    for _ in range(3):
+        sleeping.live()
+    assert sleeping.triton.asked == []
+    assert sleeping.idle.states().models == {}

@@ -46,6 +46,13 @@ def test_another_backend_for_onnx_models_can_be_given(tmp_path: Path) -> None:
     assert (backends / "onnxruntime").resolve() == tmp_path / "other"
 
 
+def test_heaps_are_few_if_the_user_does_not_want_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    assert triton_install.environment(tmp_path)["MALLOC_ARENA_MAX"] == "2"
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    assert triton_install.environment(tmp_path)["MALLOC_ARENA_MAX"] == "8"
+
+
 def test_stubs_find_this_python_first(tmp_path: Path) -> None:
     environment = triton_install.environment(tmp_path)
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)

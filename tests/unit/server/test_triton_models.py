@@ -14,6 +14,7 @@ from immich_triton.server.triton_models import (
     RepositoryWatch,
     loading_order,
     routed_pipelines,
+    routes_of,
     wanted_models,
 )
 from immich_triton.triton.pipelines import Pipeline
@@ -103,3 +104,23 @@ def test_a_repository_that_is_replaced_is_followed_when_it_is_back(models: Path)
     assert [watch.changes(), watch.changes(), watch.changes()] == [{}, {}, {}]  # away is not removed
     elsewhere.rename(models)
     assert [watch.changes(), watch.changes()] == [{}, {}]
+
+
+def test_a_route_needs_the_networks_and_the_pipelines_that_it_names(models: Path) -> None:
+    image = Pipeline("clip_image", ["visual"], ["visual"])
+    text = Pipeline("clip_text", ["textual"], ["textual"])
+    write_route(models / "mine", Route("clip", ["ViT-B-32__openai"], [image, text], "0" * 64, 512))
+    (models / "ocr_det/route.toml").write_text("[[")
+    assert routes_of(models) == {"mine": ("visual", "clip_image", "textual", "clip_text"), "ocr": ("ocr",)}
+
+
+def test_a_route_that_is_just_being_replaced_is_still_there(models: Path) -> None:
+    watch = RepositoryWatch(models, only_routed=True)
+    text = (models / "ocr/route.toml").read_text()
+    (models / "ocr/route.toml").unlink()
+    assert watch.routes() == {"ocr": ("ocr",)}
+    (models / "ocr/route.toml").write_text(text)
+    assert watch.routes() == {"ocr": ("ocr",)}
+    (models / "ocr/route.toml").unlink()
+    watch.routes()
+    assert watch.routes() == {}

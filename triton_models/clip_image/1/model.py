@@ -14,6 +14,7 @@ from immich_pipelines.clip_encoders import Encoders
 from immich_pipelines.clip_image import ClipImage, ImageEmbedding, ImageJob
 from immich_pipelines.decoding.client import DecodingPool
 from immich_pipelines.requests import Request, serve
+from immich_pipelines.trimming import Trimmer
 
 
 class TritonPythonModel:
@@ -25,16 +26,19 @@ class TritonPythonModel:
         os.nice(int(config["parameters"]["nice"]["string_value"]))
         self._images = DecodingPool.of(config)
         encoders = Encoders(Path(args["model_repository"]).parent)
+        self._trimmer = Trimmer()
         self._pipeline = ClipImage(encoders, call, config["max_batch_size"], self._images.squeeze)
 
     def execute(self, requests: list[Any]) -> None:
         """Answer the requests of one dynamic batch, each on its own account and as soon as it can be."""
         serve(requests, _job, self._pipeline.run, _outputs)
+        self._trimmer.worked()
 
     def finalize(self) -> None:
         """Stop the threads and leave the processes that decode."""
         self._pipeline.close()
         self._images.close()
+        self._trimmer.close()
 
 
 def _job(request: Request) -> ImageJob:

@@ -11,6 +11,7 @@ from immich_pipelines.decoding.client import DecodingPool
 from immich_pipelines.faces import Faces, FacesPipeline, Job
 from immich_pipelines.faces_detection import MAX_FACES
 from immich_pipelines.requests import Request, serve
+from immich_pipelines.trimming import Trimmer
 
 
 class TritonPythonModel:
@@ -19,16 +20,19 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Prepare; the models are named by each request."""
         self._images = DecodingPool.of(json.loads(args["model_config"]))
+        self._trimmer = Trimmer()
         self._pipeline = FacesPipeline(_detector, _recognizer, self._images.decode)
 
     def execute(self, requests: list[Any]) -> None:
         """Answer the requests of one dynamic batch, each on its own account and as soon as it can be."""
         serve(requests, _job, self._pipeline.run, Faces.tensors)
+        self._trimmer.worked()
 
     def finalize(self) -> None:
         """Stop the threads and leave the processes that decode."""
         self._pipeline.close()
         self._images.close()
+        self._trimmer.close()
 
 
 def _job(request: Request) -> Job:

@@ -17,6 +17,7 @@ from immich_pipelines.large import ordinary_first
 from immich_pipelines.ocr import Knobs, Page, read
 from immich_pipelines.ocr_networks import NetworkPair
 from immich_pipelines.requests import Reply, Request, accept
+from immich_pipelines.trimming import Trimmer
 
 
 class TritonPythonModel:
@@ -29,6 +30,7 @@ class TritonPythonModel:
         self._images = DecodingPool.of(json.loads(args["model_config"]))
         # The version folder lies in the model's, and that in the repository.
         self._networks = NetworkPair(Path(pb_utils.get_model_dir()).parent.parent)
+        self._trimmer = Trimmer()
 
     async def execute(self, requests: list[Any]) -> None:
         """Answer the requests of one dynamic batch, each as soon as it is read.
@@ -41,9 +43,11 @@ class TritonPythonModel:
         await asyncio.gather(*(self._answer(*accepted[index]) for index in ordinary))
         for index in large:
             await self._answer(*accepted[index])
+        self._trimmer.worked()
 
     def finalize(self) -> None:
         """Leave the processes that decode."""
+        self._trimmer.close()
         self._images.close()
 
     async def _answer(self, reply: Reply, job: _Job) -> None:
