@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ocr_eval import fonts, phrases
-from ocr_eval.pages import Condition, Line, Page, Quad, exam, pixel_digest
+from ocr_eval.drawing import Line, Quad
+from ocr_eval.pages import Condition, Page, exam, pixel_digest
 from ocr_eval.readers import RapidReader
 from ocr_eval.scoring import Found, Reading, Report, edit_distance, mark_page, normalised
 from ocr_eval.texts import Script
