@@ -173,13 +173,12 @@ def _in_order(lines: Sequence[Sequence[Found]], read: Sequence[Found]) -> list[b
     wanted = [id(box) for line in lines for box in line]
     known = set(wanted)
     place = {box: number for number, box in enumerate(id(box) for box in read if id(box) in known)}
-    before: int | None = None
+    start = 0
     ordered = []
     for line in lines:
         places = [place[id(box)] for box in line]
-        start = 0 if before is None else before + 1
         ordered.append(bool(places) and places == list(range(start, start + len(places))))
-        before = places[-1] if places else before
+        start = max([start, *(number + 1 for number in places)])
     return ordered
 
 
