@@ -1,7 +1,8 @@
 """The pipeline's logic against RapidOCR's own classes, in this process.
 
 Ours differs on purpose where text leans or lies on its head, and in the order of lines, which RapidOCR leaves to the
-contours; the last tests say how. The versions that an export chooses by itself are read here, the others in slow/test_ocr_versions.py.
+contours; the last tests say how. The versions that an export chooses by itself are read here, the others in
+slow/test_ocr_versions.py.
 """
 
 from __future__ import annotations
