@@ -2,8 +2,9 @@
 
     .venv/bin/python scripts/lab/eval_ocr.py --engine --against http://127.0.0.1:3003
 
-Renders over 300 lines with known text (simplified, traditional, English, numbers, mixed; clean, rotated, blurred, JPEG
-quality 50, low contrast, vertical) as Immich previews and prints detection recall, exact lines and character accuracy.
+Renders over 400 lines with known text (simplified, traditional, English, numbers, mixed; clean, rotated, blurred, JPEG
+quality 50, low contrast, turned; vertical, leaning, in pieces) as Immich previews and prints detection recall, exact
+lines, character accuracy, and how many lines come in reading order.
 How lines are matched and texts compared: scripts/lab/ocr_eval/scoring.py.
 """
 
@@ -98,7 +99,7 @@ def sit(reader: Reader, pages: Sequence[Page], console: Console) -> Report:
 
 def totals_table(reports: Mapping[str, Report]) -> Table:
     """One row an engine."""
-    table = Table("engine", "detection recall", "exact lines", "characters", "extra boxes", "median s/page")
+    table = Table("engine", "detection recall", "exact lines", "characters", "in order", "extra boxes", "median s/page")
     for name, report in reports.items():
         seconds = report.as_dict()["seconds_per_page_median"]
         table.add_row(name, *_rates(report.total), str(report.extra), f"{seconds:.2f}")
@@ -106,8 +107,8 @@ def totals_table(reports: Mapping[str, Report]) -> Table:
 
 
 def categories_table(reports: Mapping[str, Report]) -> Table:
-    """One row a category; for every engine recall, exact lines and character accuracy."""
-    table = Table("category", "lines", *(f"{name}\nrecall / exact / characters" for name in reports))
+    """One row a category; for every engine recall, exact lines, character accuracy and lines in order."""
+    table = Table("category", "lines", *(f"{name}\nrecall / exact / characters / in order" for name in reports))
     for category in (*Script, *Condition):
         tallies = [report.categories[category.value] for report in reports.values()]
         if tallies and tallies[0].lines:
@@ -136,8 +137,9 @@ def save(pages: Sequence[Page], folder: Path) -> None:
     (folder / "truth.json").write_text(json.dumps(truth, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _rates(tally: Tally) -> tuple[str, str, str]:
-    return f"{tally.recall:.1%}", f"{tally.exact_rate:.1%}", f"{tally.character_accuracy:.1%}"
+def _rates(tally: Tally) -> tuple[str, ...]:
+    rates = tally.recall, tally.exact_rate, tally.character_accuracy, tally.order_rate
+    return tuple(f"{rate:.1%}" for rate in rates)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def test_what_immich_asks_for(run: Doctor, immich: Immich, gateway: GatewayProce
     assert "✓ Smart Search: Immich asks for ViT-B-16__openai, which Triton answers, 512 numbers" in printed
     assert "· Faces: Immich asks for buffalo_l; the stock ML answers" in printed
     assert "! OCR: Immich asks for PP-OCRv5_server, which goes to the stock ML; routed are PP-OCRv5_mobile" in printed
-    assert "immich-triton export ocr --as PP-OCRv5_server" in printed
+    assert "immich-triton export ocr --names PP-OCRv5_server" in printed
     # Looking changes nothing.
     assert {request.split()[0] for request in immich.requests} == {"GET"}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -87,6 +90,21 @@ def test_names_precision_and_a_second_run(tmp_path: Path) -> None:
     (tmp_path / "models" / "ocr_det" / "config.pbtxt").unlink()
     assert "up to date" not in run(*arguments[:-2]).stdout
     assert "bf16" in (route.parent / "config.pbtxt").read_text()
+
+
+def test_new_exports_leave_the_server_networks_to_stock_and_existing_routes_stay(tmp_path: Path) -> None:
+    mobile, server = "PP-OCRv5_mobile", "PP-OCRv5_server"
+    assert export_ocr.names_for(tmp_path, None, []) == [mobile, f"CH__{mobile}"]
+    assert export_ocr.names_for(tmp_path, None, [server]) == [mobile, f"CH__{mobile}", server]
+    assert export_ocr.names_for(tmp_path, [server], []) == [server]
+    # What an export before this one answers for.
+    route = shutil.copytree(ocr_exports.build("v5+v6") / "ocr_rec", tmp_path / "ocr_rec") / "route.toml"
+    before = [mobile, server, f"CH__{mobile}", f"CH__{server}"]
+    text = route.read_text(encoding="utf-8")
+    route.write_text(re.sub("(?m)^names = .*$", f"names = {json.dumps(before)}", text), encoding="utf-8")
+    assert export_ocr.names_for(tmp_path, None, []) == before
+    assert export_ocr.names_for(tmp_path, None, [server]) == before
+    assert export_ocr.names_for(tmp_path, [mobile], []) == [mobile]
 
 
 def test_without_a_network_it_says_so_and_leaves_the_repository_alone(tmp_path: Path) -> None:

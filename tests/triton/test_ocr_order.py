@@ -76,6 +76,17 @@ def test_numbers_of_rows_stay_in_their_rows() -> None:
     assert in_order([cell for y in range(0, 600, 60) for cell in (box(20, y, 18, 40), box(80, y, 300, 40))])
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_the_rows_of_a_turned_page_are_rows(quarters: int) -> None:
+    rows = np.array([box(x, y, width, 30) for y in range(0, 400, 40) for x, width in ((50, 300), (900, 90))])
+    for _ in range(quarters):
+        # Clockwise; the corners are named anew, as those of the turned page.
+        rows = np.roll(np.stack([-rows[..., 1], rows[..., 0]], axis=-1), 1, axis=1)
+    shuffled = np.random.default_rng(0).permutation(len(rows))
+    assert shuffled[reading_order(rows[shuffled], quarters)].tolist() == list(range(len(rows)))
+    assert shuffled[reading_order(rows[shuffled])].tolist() != list(range(len(rows)))
+
+
 # Columns
 
 

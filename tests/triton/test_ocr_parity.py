@@ -1,10 +1,13 @@
 """The pipeline's logic against RapidOCR's own classes, in this process.
 
-The versions that an export chooses by itself are read here, the others in slow/test_ocr_versions.py.
+Ours differs on purpose where text leans or lies on its head, and in the order of lines, which RapidOCR leaves to the
+contours; the last tests say how. The versions that an export chooses by itself are read here, the others in
+slow/test_ocr_versions.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -13,6 +16,9 @@ import ocr_exports
 import pytest
 from ocr_parity import IMAGES, Readers, plain
 
+from immich_pipelines.ocr import Knobs, read
+
+REPORTED = Path(__file__).resolve().parents[1] / "data" / "reported"
 STOCK = Path(__file__).resolve().parents[1] / "data" / "stock" / "zh_receipt.jpg.ocr.json"
 
 
@@ -41,3 +47,20 @@ def test_the_receipt_is_read_in_order(readers: Readers) -> None:
     # Stock answers these lines from the bottom up.
     assert [plain(text) for text in page.texts] == [plain(text) for text in reversed(stock["text"])]
     assert (np.diff(page.boxes[:, 1]) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["column_24_leaning_3_clockwise.jpg", "page_upside_down.jpg"])
+def test_what_rapidocr_loses_is_read_on_purpose(readers: Readers, name: str) -> None:
+    data = (REPORTED / name).read_bytes()
+    assert readers.reference.read(data, own_widths=False) == []
+    assert len(asyncio.run(read(data, Knobs(), readers.ours)).texts) >= 3
+
+
+def test_corners_that_rapidocr_names_wrongly_differ_on_purpose(readers: Readers) -> None:
+    data = (REPORTED / "column_14_leaning_5_counterclockwise.jpg").read_bytes()
+    (line,) = readers.reference.read(data, own_widths=False)
+    page = asyncio.run(read(data, Knobs(), readers.ours))
+    assert page.texts == [line.text]
+    corners = page.boxes.reshape(4, 2) * page.size[::-1]
+    # The same box, but TR BR BL TL there: it leans to the left, so that its two leftmost corners are both at the top.
+    np.testing.assert_allclose(corners[[1, 2, 3, 0]], line.box, atol=2)

@@ -121,5 +121,11 @@ def test_a_short_word_of_a_page_on_its_side_is_turned_with_it(
     assert found.texts[2] == ("B2", 0.98)
 
 
+def test_latin_in_tall_boxes_runs_downwards_and_chinese_is_vertical_writing() -> None:
+    assert Paper([(("Meeting room B203", 0.99), NOISE)] * 3, tall=True).turn().quarters == 1
+    assert Paper([(("10:30", 0.99), NOISE), (READ, NOISE)], tall=True).turn().quarters == 0
+    assert Paper([(("Meeting room B203", 0.99), NOISE)] * 3).turn().quarters == 0
+
+
 def test_no_lines_are_no_question() -> None:
     assert Paper([]).turn() == Turn([])

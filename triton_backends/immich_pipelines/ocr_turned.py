@@ -41,10 +41,16 @@ NEARLY: Final = 0.1
 """On a turned page the turned reading of a line counts, unless the other one scores so much higher: 1188 is a number
 both ways."""
 
+LAST_LATIN: Final = "\u024f"
+"""The last of Unicode's Latin letters; nobody sets them below each other, with their feet to the left."""
+
 
 @dataclass(frozen=True)
 class Turn:
-    """The lines of a page and the clockwise quarter turns of most of its text: 2 on its head, 3 running upwards."""
+    """The lines of a page and the clockwise quarter turns of most of its text.
+
+    1 runs downwards, 2 stands on its head, 3 runs upwards; columns of vertical writing are not turned.
+    """
 
     texts: list[Text]
     quarters: int = 0
@@ -59,63 +65,83 @@ async def read_turned(
     the score above which a line is kept. A page whose lines are all read costs nothing more, one with doubtful lines
     at most `PROBES` lines, unless most of these turn out to be text: then all are read again.
     """
+    widths = np.array([line.shape[1] for line in lines])
     doubtful = [
         index for index, (text, score) in enumerate(texts) if score <= max(minimum, DOUBTFUL) or not text.strip()
     ]
-    widths = np.array([line.shape[1] for line in lines])
-    tall = _height(boxes) >= VERTICAL * _width(boxes)
-    result = list(texts)
     probes = sorted(doubtful, key=lambda index: -int(widths[index]))[:PROBES]
-    found = (
-        dict(zip(probes, await read([_on_its_head(lines[index]) for index in probes]), strict=True)) if probes else {}
-    )
+    found = await _on_their_heads(lines, probes, read)
     sure = [index for index in probes if _convincing(found[index], int(widths[index]), minimum)]
-    quarters = 0
+    page = Turn(list(texts))
     if 2 * widths[sure].sum() >= widths[probes].sum() and sum(_characters(found[i][0]) for i in sure) >= EVIDENCE:
-        rest = [index for index in doubtful if index not in found]
-        found |= dict(zip(rest, await read([_on_its_head(lines[index]) for index in rest]), strict=True))
-        for index, text in found.items():
-            if _better(text, result[index], minimum):
-                result[index] = text
-        heads = [index for index in found if result[index] is found[index]]
-        upright = [index for index in range(len(texts)) if index not in found]
-        if widths[heads].sum() > widths[upright].sum():
-            quarters = 3 if 2 * widths[heads][tall[heads]].sum() > widths[heads].sum() else 2
-            again = await read([_on_its_head(lines[index]) for index in upright])
-            for index, text in zip(upright, again, strict=True):
-                if text[1] > minimum and text[1] >= result[index][1] - NEARLY:
-                    result[index] = text
-    await _read_stubs(pixels, boxes, result, quarters, minimum, read)
-    return Turn(result, quarters)
+        found |= await _on_their_heads(lines, [index for index in doubtful if index not in found], read)
+        page = await _believed(boxes, lines, page.texts, found, minimum, read)
+    if _lies_on_its_side(boxes, page.texts, minimum):
+        await _read_stubs(pixels, boxes, page, minimum, read)
+        if page.quarters == 0 and not _vertical_writing(boxes, page.texts, minimum):
+            page = Turn(page.texts, 1)
+    return page
 
 
-async def _read_stubs(
-    pixels: Array, boxes: Array, texts: list[Text], quarters: int, minimum: float, read: ReadLines
-) -> None:
+async def _on_their_heads(lines: Sequence[Array], which: Sequence[int], read: ReadLines) -> dict[int, Text]:
+    """Return what *which* of *lines* say when they are turned by 180 degrees."""
+    return dict(zip(which, await read([lines[index][::-1, ::-1] for index in which]) if which else [], strict=True))
+
+
+async def _believed(
+    boxes: Array, lines: Sequence[Array], texts: list[Text], found: dict[int, Text], minimum: float, read: ReadLines
+) -> Turn:
+    """Return *texts* with what was *found* in the doubtful ones; a page of which that is most is read again whole."""
+    widths = np.array([line.shape[1] for line in lines])
+    heads = [index for index, text in found.items() if text[0].strip() and text[1] > max(minimum, texts[index][1])]
+    upright = [index for index in range(len(texts)) if index not in found]
+    result = list(texts)
+    for index in heads:
+        result[index] = found[index]
+    if widths[heads].sum() <= widths[upright].sum():
+        return Turn(result)
+    for index, text in (await _on_their_heads(lines, upright, read)).items():
+        if text[1] > minimum and text[1] >= texts[index][1] - NEARLY:
+            result[index] = text
+    tall = np.array(heads)[_tall(boxes[heads])]
+    return Turn(result, 3 if 2 * widths[tall].sum() > widths[heads].sum() else 2)
+
+
+async def _read_stubs(pixels: Array, boxes: Array, page: Turn, minimum: float, read: ReadLines) -> None:
     """Read the short words of a page that lies on its side: their boxes are not tall, and were cut out as upright."""
-    width, height = _width(boxes), _height(boxes)
-    tall = height >= VERTICAL * width
-    kept = np.array([bool(text.strip()) and score > minimum for text, score in texts], bool)
-    if 2 * np.where(kept & tall, height, 0).sum() <= np.where(kept, np.maximum(width, height), 0).sum():
-        return
-    short = np.flatnonzero(~kept & ~tall & (width < VERTICAL * height)).tolist()[: PROBES if quarters == 0 else None]
-    cut = [cut_line(pixels, turned(boxes[index], quarters or 1)) for index in short]
+    square = ~_tall(boxes) & (_width(boxes) < VERTICAL * _height(boxes))
+    short = np.flatnonzero(square & ~_kept(page.texts, minimum)).tolist()
+    if page.quarters == 0:
+        short = short[:PROBES]
+    cut = [cut_line(pixels, turned(boxes[index], page.quarters or 1)) for index in short]
     for index, line, text in zip(short, cut, await read(cut) if cut else [], strict=True):
         if _characters(text[0]) > 1 and text[1] > max(minimum, SURE) and line.shape[1] < SPARSE * len(text[0]):
-            texts[index] = text
+            page.texts[index] = text
 
 
-def _on_its_head(line: Array) -> Array:
-    return line[::-1, ::-1]
+def _lies_on_its_side(boxes: Array, texts: Sequence[Text], minimum: float) -> bool:
+    """Tell whether most of what was read is in tall boxes."""
+    lengths = np.maximum(_width(boxes), _height(boxes)) * _kept(texts, minimum)
+    return bool(2 * lengths[_tall(boxes)].sum() > lengths.sum())
+
+
+def _vertical_writing(boxes: Array, texts: Sequence[Text], minimum: float) -> bool:
+    """Tell whether tall boxes hold a script that is written in columns: not mostly Latin letters and digits."""
+    read = "".join(texts[index][0] for index in np.flatnonzero(_tall(boxes) & _kept(texts, minimum)))
+    return 2 * sum(character > LAST_LATIN for character in read) >= _characters(read)
+
+
+def _kept(texts: Sequence[Text], minimum: float) -> Array:
+    return np.array([bool(text.strip()) and score > minimum for text, score in texts], bool)
+
+
+def _tall(boxes: Array) -> Array:
+    return np.asarray(_height(boxes) >= VERTICAL * _width(boxes))
 
 
 def _convincing(text: Text, width: int, minimum: float) -> bool:
     characters = _characters(text[0])
     return text[1] > max(minimum, SURE) and characters >= SHORTEST and width <= SPARSE * characters
-
-
-def _better(text: Text, than: Text, minimum: float) -> bool:
-    return bool(text[0].strip()) and text[1] > max(minimum, than[1])
 
 
 def _characters(text: str) -> int:

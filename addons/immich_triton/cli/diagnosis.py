@@ -319,9 +319,10 @@ def _asked(task: str, name: str, table: RouteTable, state_dir: Path) -> Iterator
         return
     routed = [each for other in table.routes if other.task == task for each in other.names]
     if routed:
+        adding = "--names" if task == "ocr" else "--as"
         yield warning(
             f"{title}: Immich asks for {name}, which goes to the stock ML; routed are {', '.join(routed)}",
-            f"choose a routed name in Immich's settings, or export with {EXPORTS[task]} --as {name}",
+            f"choose a routed name in Immich's settings, or export with {EXPORTS[task]} {adding} {name}",
         )
     else:
         yield note(f"{title}: Immich asks for {name}; the stock ML answers")

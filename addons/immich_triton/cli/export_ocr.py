@@ -27,12 +27,14 @@ from immich_triton.export.ocr import sources as ocr_sources
 from immich_triton.export.ocr.models import DETECTOR, RECOGNIZER, Placement, placements
 from immich_triton.export.repository import install_pipelines, new_model, sha256
 from immich_triton.export.wheels import WheelError
-from immich_triton.ml.route_file import Route, write_route
+from immich_triton.ml.route_file import FILE as ROUTE
+from immich_triton.ml.route_file import Route, RouteError, read_route, write_route
 from immich_triton.triton.pipelines import Pipeline
 
-NAMES: Final = ("PP-OCRv5_mobile", "PP-OCRv5_server", "CH__PP-OCRv5_mobile", "CH__PP-OCRv5_server")
+NAMES: Final = ("PP-OCRv5_mobile", "CH__PP-OCRv5_mobile")
 """Immich's names for Chinese, English and Japanese text. It also knows EL__, EN__, ESLAV__, KOREAN__, LATIN__ and TH__:
-these networks read scripts that ours do not, so they stay with the stock service."""
+these networks read scripts that ours do not, so they stay with the stock service. So do PP-OCRv5_server and
+CH__PP-OCRv5_server: who chose the large networks would get small ones, and nobody has compared the two here."""
 
 CACHE: Final = CACHE_FOLDER / "wheels"
 
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         export(
             options.version or ocr_models.default_version(gpu=options.gpu),
             options.models,
-            names=options.names or NAMES,
+            names=names_for(options.models, options.only, options.more),
             placements=placements(precision=options.precision, gpu=options.gpu),
             cache=options.cache,
             force=options.force,
@@ -55,6 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"export ocr: {error}", style="red", markup=False)
         return 1
     return 0
+
+
+def names_for(models: Path, only: Sequence[str] | None, more: Sequence[str]) -> list[str]:
+    """Return what the export answers for: *only*, or what an earlier one in *models* does, else `NAMES`; and *more*."""
+    if only is None:
+        try:
+            only = read_route(models / RECOGNIZER / ROUTE).names
+        except RouteError:
+            only = NAMES
+    return list(dict.fromkeys([*only, *more]))
 
 
 def export(
@@ -159,9 +171,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--as",
         nargs="+",
-        dest="names",
+        dest="only",
         metavar="NAME",
-        help=f"Immich model names to answer for (default: {' '.join(NAMES)})",
+        help="Immich model names to answer for, and no others (default: those of the export that is there, else "
+        f"{' '.join(NAMES)})",
+    )
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        dest="more",
+        default=[],
+        metavar="NAME",
+        help="more Immich model names to answer for, such as PP-OCRv5_server (default: no more)",
     )
     parser.add_argument("--gpu", action="store_true", help="place the networks on every GPU instead of the CPU")
     parser.add_argument(

@@ -5,7 +5,8 @@ over union, though nothing is wrong with the box. And one line with a wide gap m
 box belongs to the true line that holds most of its area inside its *band* (its ink box grown on all sides by a quarter
 of its height), if that is at least half of the found box. A true line is **detected** when the boxes that belong to it
 cover at least half of its ink box; its text is their texts joined along the line. A box that swallows two lines belongs
-to one of them at most, so that the other is missed; a box that belongs to no line is **extra**.
+to one of them at most, so that the other is missed; a box that belongs to no line is **extra**. A line is **in order**
+when its boxes come one after the other, along the line, and next after those of the lines before it.
 
 Text. Unicode NFKC folds full-width forms (``￥``) into ordinary ones. Runs of spaces count as one, and a space beside a
 Chinese character as none: there it is typography. Between Latin words and numbers spaces count. Character accuracy is
@@ -25,7 +26,8 @@ from typing import Any, Final
 import numpy as np
 from shapely import Polygon, buffer, unary_union  # type: ignore[import-untyped]  # publishes no types
 
-from ocr_eval.pages import Line, Page, Quad
+from ocr_eval.drawing import Line, Quad
+from ocr_eval.pages import Page
 
 BAND: Final = 0.25
 BELONGS: Final = 0.5
@@ -59,6 +61,7 @@ class Mark:
     read: str
     detected: bool
     edits: int
+    in_order: bool
 
     @property
     def exact(self) -> bool:
@@ -68,11 +71,12 @@ class Mark:
 
 @dataclass
 class Tally:
-    """Sums over lines; the three rates lie in 0..1 (character accuracy can fall below 0 when much is invented)."""
+    """Sums over lines; the four rates lie in 0..1 (character accuracy can fall below 0 when much is invented)."""
 
     lines: int = 0
     detected: int = 0
     exact: int = 0
+    in_order: int = 0
     characters: int = 0
     edits: int = 0
 
@@ -81,6 +85,7 @@ class Tally:
         self.lines += 1
         self.detected += mark.detected
         self.exact += mark.exact
+        self.in_order += mark.in_order
         self.characters += len(mark.truth)
         self.edits += mark.edits
 
@@ -95,6 +100,11 @@ class Tally:
         return self.exact / self.lines
 
     @property
+    def order_rate(self) -> float:
+        """Lines read in order over true lines."""
+        return self.in_order / self.lines
+
+    @property
     def character_accuracy(self) -> float:
         """1 − CER."""
         return 1 - self.edits / self.characters
@@ -106,6 +116,7 @@ class Tally:
             "recall": round(self.recall, 5),
             "exact": round(self.exact_rate, 5),
             "characters": round(self.character_accuracy, 5),
+            "in_order": round(self.order_rate, 5),
         }
 
 
@@ -145,12 +156,30 @@ def mark_page(truth: Sequence[Line], reading: Reading) -> tuple[list[Mark], int]
     """Return a mark for each true line and the number of extra boxes among the lines read."""
     detected = match(truth, reading.detected)
     read = match(truth, reading.read)
+    along = [_along(line, read[index]) for index, line in enumerate(truth)]
+    ordered = _in_order(along, reading.read)
     marks = []
     for index, line in enumerate(truth):
-        text = normalised(" ".join(found.text for found in _along(line, read[index])))
+        text = normalised(" ".join(found.text for found in along[index]))
         wanted = normalised(line.text)
-        marks.append(Mark(wanted, text, covered(line, detected[index]), edit_distance(wanted, text)))
+        marks.append(
+            Mark(wanted, text, covered(line, detected[index]), edit_distance(wanted, text), in_order=ordered[index])
+        )
     return marks, len(reading.read) - sum(map(len, read.values()))
+
+
+def _in_order(lines: Sequence[Sequence[Found]], read: Sequence[Found]) -> list[bool]:
+    """Tell for each line, given as its boxes, whether it stands at its place in what was *read*; extra boxes aside."""
+    wanted = [id(box) for line in lines for box in line]
+    known = set(wanted)
+    place = {box: number for number, box in enumerate(id(box) for box in read if id(box) in known)}
+    start = 0
+    ordered = []
+    for line in lines:
+        places = [place[id(box)] for box in line]
+        ordered.append(bool(places) and places == list(range(start, start + len(places))))
+        start = max([start, *(number + 1 for number in places)])
+    return ordered
 
 
 def match(truth: Sequence[Line], found: Iterable[Found]) -> dict[int, list[Found]]:
