@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,20 @@ class CannedGateway:
     timing: Callable[[int], str] = lambda _number: BY_TRITON
     bodies: list[bytes] = field(default_factory=list)
     before_answering: Callable[[int], None] = lambda _number: None
+    task: str = "ocr"
+    counted: Counter[str] = field(default_factory=Counter)
+    """Its requests with a photo for ``task``, by outcome, as ``/metrics`` tells them."""
+    began: float = 1.0
+
+    def metrics(self) -> str:
+        """Return what Prometheus reads, in part."""
+        name = "immich_gateway_requests_total"
+        rows = [
+            f'{name}{{task="{self.task}",input="image",route="triton",outcome="{outcome}",reason="x"}} {count}'
+            for outcome, count in ({"server_error": 0} | self.counted).items()
+        ]
+        other = f'{name}{{task="other",input="text",route="triton",outcome="ok",reason="ok"}} 7.0'
+        return "\n".join([f"# TYPE {name} counter", *rows, other, f"process_start_time_seconds {self.began}", ""])
 
 
 @contextmanager
@@ -32,12 +47,13 @@ def canned_gateway() -> Iterator[CannedGateway]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._send(200, b"pong", "")
+            self._send(200, gateway.metrics().encode() if self.path == "/metrics" else b"pong", "")
 
         def do_POST(self) -> None:
             gateway.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             number = len(gateway.bodies)
             gateway.before_answering(number)
+            gateway.counted["ok" if gateway.answer[0] == 200 else "server_error"] += 1
             with contextlib.suppress(ConnectionError):  # who asked may be gone
                 self._send(*gateway.answer, gateway.timing(number))
 

@@ -25,7 +25,7 @@ from harness.program import eventually
 from immich_triton.core import state_file
 from immich_triton.core.observer import Reason, Refusal, RequestDone
 from immich_triton.immich.ml_client import entries_for, predict
-from immich_triton.ml.catchup import CatchUp, Pauses, start_missing
+from immich_triton.ml.catchup import CatchUp, Pauses, own_port, start_missing
 from immich_triton.ml.configuration import Configuration
 from immich_triton.ml.outages import PAUSES, Outages, moment
 from immich_triton.ml.service import Service
@@ -312,6 +312,21 @@ async def test_after_ordinary_restarts_the_photos_of_an_outage_do_not_wait(
                     assert immich.queues == ["ocr"]
                 ctx.master.should_exit.set()
                 catch_up.done()
+
+
+async def test_a_photo_that_ends_the_gateway_every_time_is_no_endless_game(
+    triton: StandInTriton, tmp_path: Path
+) -> None:
+    """Such a run does not end in peace: what it leaves counts as photos that failed."""
+    async with serving(Immich()) as immich:
+        for crash in range(3):
+            async with attending(triton, tmp_path, **access(immich, tmp_path)) as (_, catch_up, outages):
+                outages.begin(own_port(), run=f"run {crash}, which crashed")
+                catch_up.running()
+                if crash == 0:
+                    assert await asyncio.to_thread(eventually, lambda: outages.marks() == {}, 60)
+                assert sorted(immich.queues) == ["ocr", "smartSearch"]
+                assert [one.in_vain for one in outages.owed()] == ([1, 1] if crash else [])
 
 
 async def test_a_restart_between_has_no_part_in_the_game(triton: StandInTriton, tmp_path: Path) -> None:

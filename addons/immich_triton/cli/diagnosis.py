@@ -238,7 +238,8 @@ def immich(server: Immich, table: RouteTable, state_dir: Path) -> Iterator[Findi
     try:
         version = asyncio.run(server.version())
         yield ok(f"Immich {version}")
-        urls, names = asyncio.run(server.ml_settings()).urls, asyncio.run(server.ml_models())
+        settings = asyncio.run(server.ml_settings())
+        urls, names = settings.urls, settings.models
     except ImmichError as problem:
         yield error(str(problem), _way_in(problem))
         return

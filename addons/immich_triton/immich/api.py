@@ -147,11 +147,19 @@ def text_of(photo: str) -> str:
 
 @dataclass(frozen=True)
 class MlSettings:
-    """What the settings say about machine learning: *urls* are tried in this order until one answers."""
+    """What the settings say about machine learning: *urls* are tried in this order until one answers.
+
+    *names* are the model names by Immich's name of the task, *on* the tasks that are switched on.
+    """
 
     urls: tuple[str, ...]
-    enabled: bool
-    clip_name: str
+    names: Mapping[str, str]
+    on: frozenset[str]
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The model name of each task that is switched on."""
+        return {task: name for task, name in self.names.items() if task in self.on}
 
 
 @dataclass(frozen=True)
@@ -191,16 +199,12 @@ class Immich:
     async def ml_settings(self) -> MlSettings:
         """Return the machine-learning settings."""
         settings = await self._machine_learning()
-        clip = settings["clip"]
-        return MlSettings(
-            tuple(map(str, settings["urls"])), bool(settings["enabled"] and clip["enabled"]), str(clip["modelName"])
-        )
-
-    async def ml_models(self) -> dict[str, str]:
-        """Return the model name of each machine-learning task that is switched on, by Immich's name of the task."""
-        settings = await self._machine_learning()
         tasks = {task: settings[section] for task, section in SECTIONS.items() if section in settings}
-        return {task: str(one["modelName"]) for task, one in tasks.items() if settings["enabled"] and one["enabled"]}
+        return MlSettings(
+            urls=tuple(map(str, settings["urls"])),
+            names={task: str(one["modelName"]) for task, one in tasks.items()},
+            on=frozenset(task for task, one in tasks.items() if settings["enabled"] and one["enabled"]),
+        )
 
     async def assets(self) -> int:
         """Return the number of photos and videos; each has one embedding (of a video, one frame's)."""

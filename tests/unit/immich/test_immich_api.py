@@ -34,7 +34,7 @@ async def test_a_queue_is_started_once() -> None:
 
 async def test_models_that_are_switched_off_are_not_told() -> None:
     with running_immich(ocr_name="") as server:
-        assert await Immich(server.url, KEY).ml_models() == {
+        assert (await Immich(server.url, KEY).ml_settings()).models == {
             "clip": "ViT-B-16__openai",
             "facial-recognition": "buffalo_l",
         }
@@ -73,7 +73,7 @@ async def test_the_permission_that_is_named_is_the_one_that_this_immich_wants(
     with running_immich(version=version, permissions=permissions) as server:
         settings = Immich(server.url, KEY).ml_settings()
         if not lacks:
-            assert (await settings).clip_name
+            assert (await settings).models["clip"]
             return
         with pytest.raises(ImmichError, match=f"with the permission {lacks}$") as refused:
             await settings
