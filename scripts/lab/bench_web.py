@@ -4,7 +4,8 @@
     IMMICH_API_KEY=… .venv/bin/python scripts/lab/bench_web.py --immich http://127.0.0.1:2283 --query 发票 --query beach
 
 It starts a mitmdump without any script and one with addons/immich_web.py, and asks them and Immich itself in turns
-(A B C C B A …). Run it on a quiet machine.
+(A B C C B A …). What is added is the median of the differences of neighbours. Run it on a quiet machine: on a busy one
+all of it grows, the differences too.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ def listens(port: int) -> bool:
 @contextmanager
 def running(mode: str, port: int, more: Sequence[str]) -> Iterator[str]:
     """Start a mitmdump and wait until it listens; gives its address. Raises `BenchError`."""
+    if listens(port):
+        raise BenchError(f"something listens at port {port} already, and would be measured; give others by --ports")
     line = [str(Path(sys.executable).with_name("mitmdump")), "--mode", mode, "--listen-host", "127.0.0.1"]
     line += ["-p", str(port), *more]
     process = subprocess.Popen(die_with_parent.wrap(line), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -101,16 +104,25 @@ async def ask(session: aiohttp.ClientSession, url: str, body: Any, key: str) -> 
 
 async def measure(
     addresses: Mapping[str, str], path: str, body: Any, key: str, *, requests: int, rounds: int
-) -> dict[str, float]:
-    """Return the median of the milliseconds by name of *addresses*, after a round that does not count."""
+) -> dict[str, list[float]]:
+    """Return the milliseconds by name of *addresses*, after a round that does not count.
+
+    Each request to one is followed by the same to the others, forwards and backwards in turns: what else the machine
+    does then falls on all of them, so that differences of neighbours mean something on a busy one too.
+    """
     times: dict[str, list[float]] = {name: [] for name in addresses}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
         for number in range(rounds + 1):
-            names = [*addresses] if number % 2 else [*addresses][::-1]
-            for name in names:
-                taken = [await ask(session, addresses[name] + path, body, key) for _ in range(requests)]
-                times[name] += taken if number else []
-    return {name: statistics.median(taken) for name, taken in times.items()}
+            for turn in range(requests):
+                for name in [*addresses] if turn % 2 else [*addresses][::-1]:
+                    taken = await ask(session, addresses[name] + path, body, key)
+                    times[name] += [taken] if number else []
+    return times
+
+
+def added(times: Sequence[float], beside: Sequence[float]) -> float:
+    """Return the median of the differences of neighbours."""
+    return statistics.median(one - other for one, other in zip(times, beside, strict=True))
 
 
 def facts() -> dict[str, str]:
@@ -152,9 +164,9 @@ def main(arguments: list[str] | None = None) -> int:
             searches = [(f"search {query}", SMART, {"query": query, "size": options.size}) for query in options.query]
             for name, path, body in [(options.path, options.path, None), *searches]:
                 many = options.requests if body is None else max(1, options.requests // 10)
-                medians = asyncio.run(measure(addresses, path, body, key, requests=many, rounds=options.rounds))
-                direct, plain, ours = medians.values()
-                figures = (direct, plain, ours, ours - plain, ours - direct)
+                times = asyncio.run(measure(addresses, path, body, key, requests=many, rounds=options.rounds))
+                direct, plain, ours = times.values()
+                figures = (*map(statistics.median, times.values()), added(ours, plain), added(ours, direct))
                 table.add_row(name, *(f"{figure:.2f}" for figure in figures))
             show.print(table)
     except (BenchError, aiohttp.ClientError) as error:

@@ -33,6 +33,18 @@ def test_it_compares_immich_a_bare_mitmdump_and_the_site(
         assert word in printed
 
 
+def test_a_port_that_another_listens_at_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """A site that ran at the default port was measured in place of the one to be started."""
+    with running_site() as immich:
+        taken = immich.url.rpartition(":")[2]
+        assert bench_web.main(["--immich", immich.url, "--ports", str(free_ports(1)[0]), taken]) == 1
+    assert f"something listens at port {taken} already" in capsys.readouterr().err
+
+
+def test_what_is_added_is_the_median_of_the_differences_of_neighbours() -> None:
+    assert bench_web.added([3, 103, 5], [1, 100, 4]) == 2
+
+
 def test_packages_that_are_missing_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])  # where packages are looked for
     assert [bench_web.facts()[name] for name in ("rjieba", "opencc")] == ["unknown", "unknown"]

@@ -24,10 +24,12 @@ AT_ONCE: Final = 8
 logger = logging.getLogger(__name__)
 
 
-async def shown(immich: Immich, question: Question, photos: Iterable[str], *, within: float) -> dict[str, Any]:
+async def shown(
+    immich: Immich, question: Question, photos: Iterable[str], *, within: float, level: int = logging.WARNING
+) -> dict[str, Any]:
     """Return those of *photos* that Immich shows, as it shows them, in order; asks one by one, for *within* seconds.
 
-    A line in the log tells of photos about which Immich has not said anything by then: they are not shown.
+    A line in the log, of *level*, tells of photos about which Immich has not said anything by then: they are not shown.
     """
     asked = list(photos)
     queue, items, silent = iter(asked), dict[str, Any](), set(asked)
@@ -55,7 +57,8 @@ async def shown(immich: Immich, question: Question, photos: Iterable[str], *, wi
                 asker.cancel()
             await asyncio.gather(*askers, return_exceptions=True)
     if silent:
-        logger.warning(
+        logger.log(
+            level,
             "a search may lack photos: of %d that Immich's own search did not find, %d were not confirmed within %g s",
             len(asked),
             len(silent),

@@ -162,7 +162,8 @@ class Ranking:
             hits = [photo for photo in hits if photo in places]
         else:
             unknown = [photo for photo in texts.further if photo not in items]
-            proven = await shown(self.immich, self.question, unknown, within=CHECKING)
+            # With many photos of other users that is nothing out of the ordinary: what is left out is a better place.
+            proven = await shown(self.immich, self.question, unknown, within=CHECKING, level=logging.DEBUG)
             items |= proven
             hits += proven
         hits.sort(key=lambda photo: (-scores.get(photo, UNREAD), places.get(photo, len(places))))

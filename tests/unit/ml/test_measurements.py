@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from immich_triton.core.model_states import State
 from immich_triton.core.observer import CatchUp, FaultKind, Reason, Refusal, RequestDone, RouteTaken
 from immich_triton.ml.measurements import REFUSALS, Measurements
-from immich_triton.ml.outages import Outages
 from immich_triton.ml.metrics import state_of
+from immich_triton.ml.outages import Outages
 
 PREFIX = "immich_gateway"
 
