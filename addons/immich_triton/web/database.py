@@ -15,9 +15,12 @@ from typing import Any, Final
 
 import asyncpg
 
+from immich_triton.core.paths import SQL
 from immich_triton.web.failopen import brief
 
 logger = logging.getLogger(__name__)
+
+INSTALL: Final = SQL / "install.sql"
 
 CONNECTIONS: Final = 4
 CONNECTING: Final = 2.0
@@ -70,7 +73,7 @@ class Offers:
         """Return the level in words, for the log."""
         if self.full_text:
             return "full-text search with zhparser in Immich's database"
-        return "read from Immich's database, without full-text search (deploy/sql/install.sql found no zhparser)"
+        return f"read from Immich's database, without full-text search ({INSTALL} found no zhparser)"
 
 
 class Database:
@@ -96,7 +99,7 @@ class Database:
             (row,) = await self.fetch(OFFERS, within=within)
             if not row["lines"]:
                 with self._noticing_faults():
-                    raise DatabaseFault("the role may not read asset_ocr: run deploy/sql/install.sql")
+                    raise DatabaseFault(f"the role may not read asset_ocr: run {INSTALL}")
             fresh = Offers(row["owners"], row["full_text"])
             if self._said not in (None, fresh):
                 logger.info("relevance of text, from now on: %s", fresh.level)
