@@ -154,6 +154,8 @@ class ImmichSite:
     ml_is_down: bool = False
     slow: dict[str, float] = field(default_factory=dict)
     """Seconds that requests take, by a piece of their path."""
+    held: set[str] = field(default_factory=set)
+    """Pieces of paths: requests to them get no answer until they are taken out of here."""
     failing: dict[str, int] = field(default_factory=dict)
     """Statuses that requests get, by a piece of their path."""
     refuse_ids: bool = False
@@ -218,6 +220,8 @@ class ImmichSite:
             for piece, seconds in self.slow.items():
                 if piece in request.path:
                     await asyncio.sleep(seconds)
+            while any(piece in request.path for piece in self.held):  # noqa: ASYNC110 - ended by another thread
+                await asyncio.sleep(0.02)
             for piece, status in self.failing.items():
                 if piece in request.path:
                     return self._error(status, "Failed")

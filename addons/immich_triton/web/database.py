@@ -92,6 +92,11 @@ class Database:
         """Whether this is what the constructor makes of *url* and *slowest*."""
         return (self._url, self._slowest) == (url, slowest)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether it is asked now; for a while after a fault it is not."""
+        return time.monotonic() >= self._silent_until
+
     async def offers(self, *, within: float) -> Offers:
         """Return what is offered, asked anew every `LOOKED_AT` seconds. Raises like `fetch`."""
         now = time.monotonic()
@@ -114,7 +119,7 @@ class Database:
         Raises `DatabaseFault`, and TimeoutError after *within* seconds. Either way searches do without the database
         for the next `BACK_OFF` seconds; but not after a time-out that is no *fault*, or with hardly any time given.
         """
-        if time.monotonic() < self._silent_until:
+        if not self.is_asked:
             raise DatabaseFault("it failed lately")
         with self._noticing_faults(of_time=fault and within >= NOTICEABLE):
             async with asyncio.timeout(within):

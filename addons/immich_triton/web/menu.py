@@ -12,6 +12,7 @@ from mitmproxy.http import Response
 from immich_triton.immich.api import Answer
 from immich_triton.web import injection, respond
 from immich_triton.web.failopen import stock_instead
+from immich_triton.web.site_notes import note
 from immich_triton.web.small_json import has_body
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Menu:
             if self._asks_for_script(flow.request):
                 flow.request.stream = False
         except Exception as error:  # noqa: BLE001 - whatever it is, the request goes its way
-            stock_instead("the script of the menu", error)
+            stock_instead("script", error, self._service.measurements)
 
     def request(self, flow: HTTPFlow) -> None:
         """Answer with the script."""
@@ -49,7 +50,7 @@ class Menu:
             if self._asks_for_script(flow.request):
                 flow.response = self._answer(flow.request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request goes its way
-            stock_instead("the script of the menu", error)
+            stock_instead("script", error, self._service.measurements)
 
     def responseheaders(self, flow: HTTPFlow) -> None:
         """Keep what may be the app's page."""
@@ -57,7 +58,7 @@ class Menu:
             if flow.response and flow.response.raw_content is None and self._is_on() and injection.may_be_page(flow):
                 flow.response.stream = False
         except Exception as error:  # noqa: BLE001 - whatever it is, the page goes its way
-            stock_instead("a page", error)
+            stock_instead("page", error, self._service.measurements)
 
     def response(self, flow: HTTPFlow) -> None:
         """Put the script into the app's page."""
@@ -65,9 +66,12 @@ class Menu:
             return
         try:
             if self._is_on() and injection.may_be_page(flow):
-                self._add_script(flow.response)
+                changed = self._add_script(flow.response)
+                self._service.measurements.looked_at_page(changed=changed)
+                if changed:
+                    note(flow, "page of the web app: script of the menus added")
         except Exception as error:  # noqa: BLE001 - whatever it is, the page goes on as it is
-            stock_instead("a page", error)
+            stock_instead("page", error, self._service.measurements)
 
     def _is_on(self) -> bool:  # no property: mitmproxy reads every attribute of an addon before there are options
         settings = self._service.settings
@@ -98,11 +102,14 @@ class Menu:
         response.headers["ETag"] = etag
         return response
 
-    def _add_script(self, response: Response) -> None:
-        """Change a page once all that can go wrong has gone well; raises ValueError for a coding that nobody knows."""
+    def _add_script(self, response: Response) -> bool:
+        """Change a page once all that can go wrong has gone well, and tell whether it is that of the app.
+
+        Raises ValueError for a coding that nobody knows.
+        """
         page = injection.with_script(response.get_content() or b"", self._address)
         if page is None:
-            return
+            return False
         changed = response.copy()
         changed.content = page  # in the coding that it came in
         if (etag := response.headers.get("etag")) is not None:
@@ -110,3 +117,4 @@ class Menu:
             if (ours := injection.etag_with(etag, self._version)) is not None:
                 changed.headers["etag"] = ours
         response.headers, response.raw_content = changed.headers, changed.raw_content
+        return True

@@ -19,6 +19,7 @@ from immich_triton.web.relevance.score import GOOD
 from immich_triton.web.text_side import NotUnderstood, Texts, TextSide, items_of
 
 if TYPE_CHECKING:
+    from immich_triton.web.account import Account
     from immich_triton.web.service import Service
 
 logger = logging.getLogger(__name__)
@@ -43,25 +44,30 @@ class Outcome:
 class Ranking:
     """One search of one caller."""
 
-    def __init__(self, service: Service, immich: Immich, question: Question) -> None:
+    def __init__(self, service: Service, immich: Immich, question: Question, account: Account) -> None:
         self._service = service
         self._settings = service.settings
         self.immich = immich
         self.question = question
         self._depth = max(self._settings.depth, question.size)
-        self._text = TextSide(service, immich, question, self._depth)
+        self.account = account
+        self._text = TextSide(service, immich, question, self._depth, account)
 
     async def rank(self) -> Outcome:
         """Make the list. Raises `Refused` and `Unreachable` for Immich's own searches, `NotUnderstood`."""
+        self.account.outcome = "ranked"
         if self.question.kind == "text":
             return await self._by_text(await self._text.scored(alone=True))
         picture, texts = await self._both(self._text.scored(), self._depth)
         if isinstance(picture, Refused):
             return await self._by_text_alone(texts, picture)
+        if texts is None:
+            self.account.outcome = "picture_alone"
         return await self._fused(picture, texts or Texts([], {}))
 
     async def again(self, ranked: Ranked) -> Outcome:
         """Fetch the photos of a list that was made before. Raises like `rank`."""
+        self.account.outcome = "kept"
         if self.question.kind == "text":
             found = await self._text.searched(ranked.depth)
         else:
@@ -75,6 +81,7 @@ class Ranking:
 
     async def nothing(self) -> Found:
         """Let Immich look at login and filters, for a search that finds nothing. Raises like `rank`."""
+        self.account.outcome = "empty"
         return await self.immich.search(METADATA, self.question.metadata(None, size=1))
 
     async def _by_text(self, texts: Texts) -> Outcome:
@@ -84,6 +91,7 @@ class Ranking:
         if texts.complete and any(texts.scores.get(photo, 0) >= GOOD for photo in ids):
             # Where there are photos with all of the words, those with half of them are none that was asked for.
             ids = [photo for photo in ids if texts.scores.get(photo, GOOD) >= GOOD]
+        self.account.by_text, self.account.further = len(ids), sum(photo in items for photo in texts.further)
         return Outcome(Ranked(tuple(ids), self._depth, METADATA if typed.more else ""), items, typed)
 
     async def _without_scores(self, depth: int) -> Texts:
@@ -94,6 +102,7 @@ class Ranking:
         outcome = await self._by_text(texts) if texts else None
         if outcome is None or not outcome.ranked.ids:
             raise refused
+        self.account.outcome = "text_alone"
         logger.warning("a search shows photos by their text alone: Immich's smart search failed, is its ML down?")
         return outcome
 
@@ -143,7 +152,10 @@ class Ranking:
             items |= proven
             hits += proven
         hits.sort(key=lambda photo: (-scores.get(photo, UNREAD), places.get(photo, len(places))))
-        settings = self._settings
+        account, settings = self.account, self._settings
+        account.by_picture = len(picture.ids)
+        if account.outcome == "ranked":
+            account.by_text, account.further = len(hits), sum(photo in items for photo in texts.further)
         ids = fusion.fuse(
             [fusion.Ranking(picture.ids, settings.clip_weight), fusion.Ranking(hits, settings.ocr_weight)],
             k=settings.rank_constant,

@@ -34,7 +34,7 @@ class Site:
                 tell_who_asks(flow)
             flow.request.stream = not self._is_ours(flow.request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request goes its way
-            stock_instead("a request", error)
+            stock_instead("request", error, self._service.measurements)
 
     def _is_ours(self, request: Request) -> bool:
         """Whether a request is looked at as a whole, and perhaps answered here."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from immich_triton.web.account import RunResult
 from immich_triton.web.reprocessing.tasks import Task
 
 KEPT: Final = 24 * 3600.0
@@ -64,10 +65,20 @@ def fingerprint(lines: Iterable[str]) -> str:
 
 
 class Runs:
-    """The last run of each task for each photo: at most *most*, the oldest go first; *clock* gives seconds."""
+    """The last run of each task for each photo: at most *most*, the oldest go first; *clock* gives seconds.
 
-    def __init__(self, most: int = MOST, clock: Callable[[], float] = time.monotonic) -> None:
+    *told* hears of each that has ended.
+    """
+
+    def __init__(
+        self,
+        most: int = MOST,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        told: Callable[[str, RunResult], None] = lambda _task, _result: None,
+    ) -> None:
         self._most = most
+        self._told = told
         self._clock = clock
         self._runs: OrderedDict[tuple[str, str], tuple[float, Run]] = OrderedDict()
 
@@ -78,6 +89,11 @@ class Runs:
         while len(self._runs) >= self._most:
             self._runs.popitem(last=False)
         self._runs[key] = self._clock(), run
+
+    def settle(self, task: Task, run: Run, result: Result) -> None:
+        """Take note how a run ended."""
+        run.result = result
+        self._told(task.name, "failed" if result.state == "failed" else "verified" if result.verified else "unverified")
 
     def drop(self, task: Task, photos: Iterable[str]) -> None:
         """Forget runs that did not come about."""
