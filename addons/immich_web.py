@@ -7,12 +7,10 @@ from mitmproxy.options import Options
 
 from immich_triton.proxy.keepflows import KeepFlows
 from immich_triton.proxy.webstyle import WebStyle
-from immich_triton.web.comments import Comments
 from immich_triton.web.configuration import Configuration
 from immich_triton.web.contentview import ContentViews
 from immich_triton.web.in_flight import InFlight
 from immich_triton.web.menu import Menu
-from immich_triton.web.metrics import Metrics
 from immich_triton.web.ping import Ping
 from immich_triton.web.quiet import Quiet
 from immich_triton.web.reprocess import Reprocess
@@ -20,6 +18,8 @@ from immich_triton.web.search import Search
 from immich_triton.web.service import Service
 from immich_triton.web.settings import Settings
 from immich_triton.web.site import Site
+from immich_triton.web.site_comments import Comments
+from immich_triton.web.site_metrics import Metrics
 from immich_triton.web.sockets import Sockets
 
 service = Service()

@@ -158,6 +158,8 @@ class ImmichSite:
     """Pieces of paths: requests to them get no answer until they are taken out of here."""
     failing: dict[str, int] = field(default_factory=dict)
     """Statuses that requests get, by a piece of their path."""
+    broken_searches: bool = False
+    """Whether searches are answered in a shape that no Immich has."""
     refuse_ids: bool = False
     """Whether a metadata search with ``id`` gets 400."""
     lacking: set[str] = field(default_factory=set)
@@ -236,6 +238,8 @@ class ImmichSite:
     # Searches
 
     async def _smart(self, request: web.Request) -> web.StreamResponse:
+        if self.broken_searches:
+            return self._json({"assets": None})
         body, refusal = self._checked(request, await request.read())
         if refusal:
             return refusal
