@@ -265,6 +265,8 @@ class ImmichSite:
             return self._error(400, "Not found or no asset.read access")
         if "id" in body:
             photos = [photo for photo in photos if photo.id == body["id"]]
+        if self.new and (named := body.get("filter", {}).get("id")):
+            photos = [photo for photo in photos if photo.id == named["eq"]]
         if "visibility" in body:
             photos = [photo for photo in photos if photo.visibility == body["visibility"]]
         if "takenBefore" in body:

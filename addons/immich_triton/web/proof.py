@@ -26,13 +26,13 @@ ONE: Final = 0.5
 
 async def shown(immich: Immich, question: Question, photos: Iterable[str], *, within: float) -> dict[str, Any]:
     """Return those of *photos* that Immich shows, as it shows them, in order; asks one by one, for *within* seconds."""
-    asked = list(photos)
+    asked = list(photos) if question.can_name else []
     queue, items = iter(asked), dict[str, Any]()
 
     async def ask() -> None:
         for photo in queue:
             try:
-                found = await immich.search(METADATA, question.metadata(None, size=1, id=photo), within=ONE)
+                found = await immich.search(METADATA, question.naming(photo), within=ONE)
             except (Refused, Unreachable, ValueError):
                 continue
             if photo in found.items:

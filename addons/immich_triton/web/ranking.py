@@ -14,7 +14,7 @@ from immich_triton.web.failopen import brief
 from immich_triton.web.immich import Found, Immich, Refused
 from immich_triton.web.pages import Ranked
 from immich_triton.web.proof import shown
-from immich_triton.web.question import Question
+from immich_triton.web.question import LARGEST_PAGE, Question
 from immich_triton.web.relevance.score import GOOD
 from immich_triton.web.text_side import NotUnderstood, Texts, TextSide, items_of
 
@@ -61,6 +61,8 @@ class Ranking:
         picture, texts = await self._both(self._text.scored(), self._depth)
         if isinstance(picture, Refused):
             return await self._by_text_alone(texts, picture)
+        if self.question.kind == "filtered":
+            return await self._filtered(picture, texts)
         if texts is None:
             self.account.outcome = "picture_alone"
         return await self._fused(picture, texts or Texts([], {}))
@@ -135,6 +137,46 @@ class Ranking:
         except (Refused, Unreachable, ValueError) as error:
             logger.warning("a search is ranked by the picture alone: the search by text failed: %s", brief(error))
         return None
+
+    async def _filtered(self, typed: Found, texts: Texts | None) -> Outcome:
+        """Make the list of photos by picture, among those with the text: *typed* is Immich's own answer to that.
+
+        In the order of the picture without a filter stands what only another spelling or the database found.
+        """
+        if self.question.structured and not typed.knows_filters:
+            raise NotUnderstood
+        self.account.by_picture = len(typed.ids)
+        ranked = Ranked(typed.ids, self._depth, SMART if typed.more else "")
+        if texts is None:
+            self.account.outcome = "picture_alone"
+            return Outcome(ranked, typed.items, typed)
+        scores = texts.scores
+        # What another spelling found as well; what is not in Immich's own answer for the one that was typed.
+        spelt = [photo for photo in items_of(texts.found[1:]) if scores.get(photo, 0) >= GOOD]
+        others = [photo for photo in dict.fromkeys([*spelt, *texts.further]) if photo not in typed.items]
+        items = {**items_of(texts.found), **typed.items}
+        unknown = [photo for photo in others if photo not in items]
+        items |= await shown(self.immich, self.question, unknown, within=CHECKING_ALONE)
+        others = [photo for photo in others if photo in items]
+        ids = [*typed.ids]
+        if texts.complete and any(scores.get(photo, 0) >= GOOD for photo in (*ids, *others)):
+            # Immich is content with half of the words. Where there are photos with all of them, those are not meant.
+            ids = [photo for photo in ids if scores.get(photo, GOOD) >= GOOD]
+        if others:
+            ids = await self._by_picture([*ids, *others], typed)
+        self.account.by_text, self.account.further = len(ids), len(others)
+        return Outcome(Ranked(tuple(ids), self._depth, ranked.tail), items, typed)
+
+    async def _by_picture(self, photos: list[str], typed: Found) -> list[str]:
+        """Return *photos* in the order of the picture, as far as that reaches; then those of *typed*, then others."""
+        every = await self.immich.search(SMART, self.question.smart(size=LARGEST_PAGE, text=""))
+        places = {photo: place for place, photo in enumerate(every.ids)}
+        behind = {photo: len(places) + place for place, photo in enumerate(typed.ids)}
+        if self.question.of_albums:
+            # Here the two searches of Immich mean different photos: only those of the search that was asked for.
+            photos = [photo for photo in photos if photo in places or photo in behind]
+        last = len(places) + len(behind)
+        return sorted(photos, key=lambda photo: places.get(photo, behind.get(photo, last)))
 
     async def _fused(self, picture: Found, texts: Texts) -> Outcome:
         if self.question.structured and not picture.knows_filters:

@@ -22,6 +22,7 @@ from immich_triton.web.text_side import NotUnderstood
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
+    from immich_triton.web.question import Question
     from immich_triton.web.service import Service
 
 
@@ -52,9 +53,16 @@ class Search:
         if question is None:
             return
         account.kind, account.page = question.kind, question.page
-        if question.kind == "filtered":
-            request.content = orjson.dumps(question.smart())
-            return
+        # What Immich is asked when we do not answer: of a picture and a text it knows both halves, if not the prefix.
+        halves = orjson.dumps(question.smart()) if question.kind == "filtered" else None
+        try:
+            await self._answer(flow, question, account)
+        finally:
+            if flow.response is None and halves is not None:
+                request.content = halves
+
+    async def _answer(self, flow: HTTPFlow, question: Question, account: Account) -> None:
+        request = flow.request
         caller = caller_of(request)
         if caller.by_link:
             account.outcome = "shared_link"  # its visitor may not search smartly: Immich says so

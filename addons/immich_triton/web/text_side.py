@@ -110,8 +110,8 @@ class TextSide:
         return Texts(found, scores, tuple(hits), complete=True)
 
     async def _found_by(self, search: by_database.Search, until: float) -> list[str]:
-        if self._question.structured:
-            return []  # Immich 3.2 takes no id beside a filter, so nothing could be proven
+        if not self._question.can_name:
+            return []  # nothing could be proven
         user = await self._service.user(self._immich, within=max(until - time.monotonic(), SOON))
         try:
             return await search.find(user)
