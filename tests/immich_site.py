@@ -122,6 +122,8 @@ class File:
     kind: str = "text/html; charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
+    chunked: bool = False
+    """Whether it is sent without its length."""
 
 
 @dataclass
@@ -207,6 +209,7 @@ class ImmichSite:
             ("GET", "/_app/immutable/{name}"): self._script,
             ("GET", "/api/{tail:.*}"): self._unknown,
             ("GET", "/{tail:.*}"): self._page,
+            ("HEAD", "/{tail:.*}"): self._page,
         }
         for (method, path), handler in routes.items():
             app.router.add_route(method, path, self._around(handler))
@@ -227,13 +230,25 @@ class ImmichSite:
             for piece, status in self.failing.items():
                 if piece in request.path:
                     return self._error(status, "Failed")
-            if (file := self.files.get(request.path)) and request.method == "GET":
+            if (file := self.files.get(request.path)) and request.method in ("GET", "HEAD"):
+                if file.chunked:
+                    return await self._in_chunks(request, file)
                 return web.Response(
                     status=file.status, body=file.body, headers={"Content-Type": file.kind, **file.headers}
                 )
             return await handler(request)
 
         return handle
+
+    @staticmethod
+    async def _in_chunks(request: web.Request, file: File) -> web.StreamResponse:
+        response = web.StreamResponse(status=file.status, headers={"Content-Type": file.kind, **file.headers})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for at in range(0, len(file.body), 1000):
+            await response.write(file.body[at : at + 1000])
+        await response.write_eof()
+        return response
 
     # Searches
 
