@@ -6,7 +6,7 @@ import gzip
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, get_args, get_type_hints
 
 import pytest
 import requests
@@ -18,6 +18,8 @@ from site_process import running_web
 
 from harness.program import eventually
 from immich_triton.web.injection import LARGEST, Gathered, etag_with, with_script
+from immich_triton.web.reprocessing import runs
+from immich_triton.web.reprocessing.runs import Result
 
 APP: Final = (DATA / "app" / "app.html").read_bytes()
 SCRIPT: Final = (PROJECT / "addons/immich_triton/web/menu.js").read_bytes()
@@ -202,8 +204,25 @@ def test_anything_else_below_our_path_is_immichs(web: GatewayProcess, app: Immic
     assert requests.post(address(web), data=b"x", timeout=60).status_code == 405
 
 
+def test_every_reason_has_words_in_every_language() -> None:
+    text = SCRIPT.decode()
+
+    def table(name: str) -> str:
+        return text.partition(f"const {name} = {{")[2].partition("\n  };")[0]
+
+    languages = re.findall(r'^    "?([a-zA-Z-]+)"?: \[', table("WORDS"), re.MULTILINE)
+    assert len(languages) == 9
+    blocks = re.findall(r'^    "?([a-zA-Z-]+)"?: \{(.*?)^    \}', table("REASONS"), re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in blocks] == languages
+    said = {field for field in get_args(get_type_hints(Result)["reason"]) if field}
+    for language, block in blocks:
+        words = dict(re.findall(r'^      (\w+): "(.+)",$', block, re.MULTILINE))
+        assert words.keys() == said | {"not_named", "restarted"}, language
+    assert said == {one.reason for one in vars(runs).values() if isinstance(one, Result) and one.reason}
+
+
 def test_a_script_of_a_few_kilobytes() -> None:
-    assert len(gzip.compress(SCRIPT)) < 6000
+    assert len(gzip.compress(SCRIPT)) < 8000
 
 
 @pytest.mark.parametrize(("menu", "redis_url"), [("off", "redis://127.0.0.1:9"), ("on", "")])

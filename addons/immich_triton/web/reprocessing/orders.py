@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
 from immich_triton.immich.api import Unreachable
@@ -94,8 +93,8 @@ class Orders:
                 result = UNSEEN
             if run.result is None:  # nobody else who asked was faster
                 self._runs.settle(task, run, result)
-            return asdict(result)
-        return asdict(run.result)
+            return result.as_json()
+        return run.result.as_json()
 
     async def close(self) -> None:
         """Close the connections to Redis."""

@@ -20,24 +20,39 @@ MOST: Final = 20_000
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended; *verified* says whether that was seen from what the run left. *message* is for a person."""
+    """How a run ended; *verified* says whether that was seen from what the run left.
+
+    *message* is for a person, *reason* the same in a word, for who says it in another language (`menu.js`).
+    """
 
     state: Literal["done", "failed"]
     verified: bool
     message: str = ""
+    reason: Literal["", "no_text", "no_result", "unseen", "gone"] = ""
+
+    def as_json(self) -> dict[str, str | bool]:
+        """Return it as the site answers it."""
+        answer: dict[str, str | bool] = {"state": self.state, "verified": self.verified, "message": self.message}
+        return answer | {"reason": self.reason} if self.reason else answer
 
 
 NEW_TEXT: Final = Result("done", verified=True)
 NO_TEXT: Final = Result(
-    "done", verified=False, message="no text before and none now; Immich does not show whether it looked"
+    "done",
+    verified=False,
+    message="no text before and none now; Immich does not show whether it looked",
+    reason="no_text",
 )
 NO_ANSWER: Final = Result(
     "failed",
     verified=True,
     message="Immich ended the job without a result: is its machine learning up and on?",
+    reason="no_result",
 )
-UNSEEN: Final = Result("done", verified=False, message="Immich ended the job; its result could not be seen from here")
-GONE: Final = Result("failed", verified=True, message="the job was taken out of Immich's queue")
+UNSEEN: Final = Result(
+    "done", verified=False, message="Immich ended the job; its result could not be seen from here", reason="unseen"
+)
+GONE: Final = Result("failed", verified=True, message="the job was taken out of Immich's queue", reason="gone")
 
 NEW_VECTOR: Final = Result("done", verified=True)
 
