@@ -59,6 +59,8 @@ def test_from_the_wheel_alone_setup_run_predict_and_doctor_work(tmp_path: Path) 
     assert run("--version").returncode == 0
     without = run("run")
     assert (without.returncode, "run: immich-triton setup" in without.stderr) == (2, True)
+    without_site = run("run", "--web", "http://127.0.0.1:9")
+    assert (without_site.returncode, "run: immich-triton setup --web\n" in without_site.stderr) == (2, True)
     made = run("setup")
     assert made.returncode == 0, made.stdout + made.stderr
     port, metrics, http, triton_metrics = free_ports(4)

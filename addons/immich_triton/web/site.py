@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from immich_triton.core import flow_state
 from immich_triton.immich.api import METADATA, SMART
 from immich_triton.web.failopen import stock_instead
 from immich_triton.web.reprocessing import tasks
@@ -28,6 +29,7 @@ class Site:
         """Keep the body of what may be ours, stream any other; tell Immich who asks."""
         # First, so that a fault further down cannot make a gigabyte wait in memory.
         flow.request.stream = True
+        flow_state.forget(flow)
         try:
             normalise(flow.request)
             if self._service.settings.forwarded:
