@@ -88,7 +88,8 @@ def launch(models: Path, immich: ImmichSite, tmp_path: Path) -> Iterator[Launch]
 
 
 def test_both_are_up_each_dies_alone_and_they_end_together(launch: Launch) -> None:
-    instance = launch("--web-options=--set web_depth=17")
+    (page,) = free_ports(1)
+    instance = launch("--web-options=--set web_depth=17", "--web-inspect", "--web-inspect-port", page)
     program = instance.program
     program.wait_until(lambda: instance.up() and instance.site_answers())
     assert answers(f"{instance.url}/ping") == "pong"
@@ -97,6 +98,11 @@ def test_both_are_up_each_dies_alone_and_they_end_together(launch: Launch) -> No
     assert found
     assert "immich_site_build_info" in answers(f"{found[1]}/metrics")
     assert b"web_depth=17" in Path(f"/proc/{instance.pid('site.pid')}/cmdline").read_bytes()
+
+    mitmweb = re.search(rf"site: mitmweb at (http://127.0.0.1:{page}/)  password (\S+)", program.console)
+    assert mitmweb
+    assert requests.get(mitmweb[1], timeout=5).status_code == 403
+    assert requests.get(mitmweb[1], headers={"Authorization": f"Bearer {mitmweb[2]}"}, timeout=5).ok
 
     site, gateway = instance.pid("site.pid"), instance.pid("gateway.pid")
     os.kill(site, signal.SIGKILL)
