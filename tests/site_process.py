@@ -18,13 +18,17 @@ ADDON = PROJECT / "addons" / "immich_web.py"
 @contextmanager
 def running_web(directory: Path, upstream: str, *, script: Path = ADDON, **options: object) -> Iterator[GatewayProcess]:
     """Start mitmdump, wait until it listens, stop it at the end. *directory* takes its log."""
-    (port,) = free_ports(1)
+    port, metrics = free_ports(2)
     directory.mkdir(exist_ok=True)
     log_file = directory / "web.log"
-    options |= {"confdir": directory / "confdir"}
+    options = {"confdir": directory / "confdir"} | options
+    if "immich_web" in script.name:
+        options = {"web_metrics_listen": f"127.0.0.1:{metrics}", "web_drain_timeout": 5} | options
     line = command(port=port, mode=f"reverse:{upstream}", script=script, program="mitmdump", **options)
     with running_mitmdump(line, log_file) as process:
-        web = GatewayProcess(f"http://127.0.0.1:{port}", script, directory, log_file, process, "")
+        web = GatewayProcess(
+            f"http://127.0.0.1:{port}", script, directory, log_file, process, f"http://127.0.0.1:{metrics}"
+        )
         ready = "simplified and traditional" if "immich_web" in script.name else "listening at"
         assert eventually(lambda: process.poll() is not None or ("listening at" in web.log and ready in web.log)), (
             web.log

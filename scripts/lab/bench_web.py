@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
             show.print(f"{name}: {value}", highlight=False)
         with ExitStack() as stack:
             bare = stack.enter_context(running(f"reverse:{base}", options.ports[0], []))
-            more = ["-s", str(ADDON), *shlex.split(options.options)]
+            more = ["-s", str(ADDON), "--set=web_metrics_listen=", *shlex.split(options.options)]
             site = stack.enter_context(running(f"reverse:{base}", options.ports[1], more))
             addresses = {"Immich itself": base, "bare mitmdump": bare, "the site": site}
             table = Table("median in ms", *addresses, "added to bare", "added to Immich")

@@ -18,7 +18,7 @@ from mitmproxy.tools import cmdline
 from mitmproxy.tools.dump import DumpMaster
 from places import PROJECT
 
-from immich_triton.cli import health, run
+from immich_triton.cli import health, run_options
 from immich_triton.core.options import Option
 from immich_triton.ml.settings import OPTIONS as GATEWAY_OPTIONS
 from immich_triton.ml.settings import Settings
@@ -208,7 +208,7 @@ def mitmproxy_options(arguments: list[str], own: tuple[Option, ...]) -> dict[str
 @pytest.mark.parametrize("key", ["", "a key"])
 def test_the_embedded_triton_is_started_with_options_that_exist(name: str, key: str) -> None:
     arguments = loaded({"IMMICH_API_KEY": key})["services"][name]["command"]
-    parsed = run._parse(["--host", "0.0.0.0", *arguments])
+    parsed = run_options.parse(["--host", "0.0.0.0", *arguments])
     given = mitmproxy_options(
         [one for one in shlex.split(parsed.options) if one not in ("--web-host", "0.0.0.0")], GATEWAY_OPTIONS
     )

@@ -12,7 +12,7 @@ from dockerfile import Dockerfile
 from mitmproxy.options import Options
 from places import PROJECT
 
-from immich_triton.cli import run
+from immich_triton.cli import run_options
 from immich_triton.cli.main import COMMANDS
 from immich_triton.ml.settings import OPTIONS
 
@@ -152,7 +152,7 @@ def test_entry_points_and_health_checks_name_what_exists() -> None:
     default = MAIN.last("CMD", "embedded")
     assert embedded
     assert default
-    parsed = run._parse([*embedded.words[2:], *default.words])
+    parsed = run_options.parse([*embedded.words[2:], *default.words])
     exposed = MAIN.last("EXPOSE", "embedded")
     assert exposed
     assert {str(parsed.port), str(parsed.metrics_port)} == {*exposed.words}

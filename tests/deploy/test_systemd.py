@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 from places import PROJECT
 
-from immich_triton.cli import main, run
+from immich_triton.cli import main, run_options
 from immich_triton.ml.settings import Settings
 
 UNIT: Final = PROJECT / "deploy/systemd/immich-triton.service"
@@ -76,7 +76,7 @@ def test_it_starts_what_exists_and_writes_where_it_may(unit: dict[str, dict[str,
     service = unit["Service"]
     program, command, *arguments = shlex.split(service["ExecStart"])
     assert (program, command in main.COMMANDS) == (f"{CLONE}/.venv/bin/immich-triton", True)
-    parsed = run._parse(arguments)
+    parsed = run_options.parse(arguments)
     assert parsed.models.is_relative_to(f"/var/lib/{service['StateDirectory']}")
     folders = dict(pair.split("=") for pair in service["Environment"].split())
     assert folders == {"XDG_STATE_HOME": "/var/lib", "XDG_DATA_HOME": "/var/lib", "XDG_CACHE_HOME": "/var/cache"}

@@ -11,8 +11,9 @@ from recorder import recording_upstream
 from small_models import write_model, write_ocr_route
 
 from harness.ports import free_ports
-from immich_triton.server.gateway_process import GatewayProcess, GatewaySettings, given
+from immich_triton.server.gateway_process import GatewayProcess, GatewaySettings
 from immich_triton.server.preflight import StartError
+from immich_triton.server.proxy_process import given
 
 
 def supervised(url: str, run_dir: Path, metrics_url: str = "") -> GatewayProcess:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,34 @@ from places import DATA, PROJECT
 from harness.ports import free_ports
 from harness.program import Program
 
+CARRIED = (
+    *(f"addons/immich_{product}.py" for product in ("ml", "web")),
+    *(f"requirements{name}.lock" for name in ("", "-gpu", "-web", "-export")),
+    *(f"deploy/sql/{name}" for name in ("install.sql", "uninstall.sql", "README.md")),
+)
+"""What a clone has beside the package and a user needs."""
+
+
+def build(folder: Path) -> Path:
+    """Build the wheel into *folder*."""
+    line = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w"]
+    subprocess.run([*line, str(folder), str(PROJECT)], check=True)
+    (wheel,) = folder.glob("immich_triton-*.whl")
+    return wheel
+
+
+def test_the_wheel_carries_what_lies_beside_the_package(tmp_path: Path) -> None:
+    with zipfile.ZipFile(build(tmp_path)) as wheel:
+        names = set(wheel.namelist())
+        assert {f"immich_triton/_shipped/{path}" for path in CARRIED} <= names
+        assert "immich_triton/web/menu.js" in names
+        for path in CARRIED:
+            assert wheel.read(f"immich_triton/_shipped/{path}") == (PROJECT / path).read_bytes()
+
 
 @pytest.mark.timeout(900)
 def test_from_the_wheel_alone_setup_run_predict_and_doctor_work(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w"]
-    subprocess.run([*build, str(tmp_path), str(PROJECT)], check=True)
-    (wheel,) = tmp_path.glob("immich_triton-*.whl")
+    wheel = build(tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
     bare = tmp_path / "bare"
@@ -36,6 +59,8 @@ def test_from_the_wheel_alone_setup_run_predict_and_doctor_work(tmp_path: Path) 
     assert run("--version").returncode == 0
     without = run("run")
     assert (without.returncode, "run: immich-triton setup" in without.stderr) == (2, True)
+    without_site = run("run", "--web", "http://127.0.0.1:9")
+    assert (without_site.returncode, "run: immich-triton setup --web\n" in without_site.stderr) == (2, True)
     made = run("setup")
     assert made.returncode == 0, made.stdout + made.stderr
     port, metrics, http, triton_metrics = free_ports(4)

@@ -158,7 +158,16 @@ async def test_a_failed_run_is_said_with_its_reason(tab: browser.Page, app: Immi
     app.ml_is_down = True
     await choose(tab, "selected", 1, 2)
     await tab.click(ours(SELECTION, "refresh-ocr"))
-    await toast(tab, "OCR: failed (2/2; Immich ended the job without a result")
+    await toast(tab, "OCR: failed (2/2; ended without a result: is the machine learning up and on?)")
+
+
+async def test_the_reason_speaks_the_language_of_the_app(tab: browser.Page, app: ImmichSite) -> None:
+    app.ml_is_down = True
+    await tab.evaluate("localStorage.setItem('lang', 'de'); app.render()")
+    await choose(tab, "selected", 1, 2)
+    await tab.wait_for(f"{ours(SELECTION, 'refresh-ocr')} != null")
+    await tab.click(ours(SELECTION, "refresh-ocr"))
+    await toast(tab, "OCR: fehlgeschlagen (2/2; ohne Ergebnis beendet")
 
 
 async def test_what_immich_refuses_is_said_in_its_words(tab: browser.Page, app: ImmichSite) -> None:

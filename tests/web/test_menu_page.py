@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import replace
+from typing import Final, get_args, get_type_hints
 
 import pytest
 import requests
@@ -16,7 +17,9 @@ from places import DATA, PROJECT
 from site_process import running_web
 
 from harness.program import eventually
-from immich_triton.web.injection import etag_with, with_script
+from immich_triton.web.injection import LARGEST, Gathered, etag_with, with_script
+from immich_triton.web.reprocessing import runs
+from immich_triton.web.reprocessing.runs import Result
 
 APP: Final = (DATA / "app" / "app.html").read_bytes()
 SCRIPT: Final = (PROJECT / "addons/immich_triton/web/menu.js").read_bytes()
@@ -96,6 +99,73 @@ def test_what_is_not_the_apps_page_passes_as_it_is(web: GatewayProcess, app: Imm
     assert {**ours.headers, "Date": ""} == {**stock.headers, "Date": ""}
 
 
+@pytest.mark.parametrize("coding", ["identity", "gzip", "br"])
+def test_a_page_without_a_length_gets_the_tag_too(web: GatewayProcess, app: ImmichSite, coding: str) -> None:
+    body = APP if coding == "identity" else encode(APP, coding)
+    assert isinstance(body, bytes)
+    headers = {"ETag": '"page"'} | ({} if coding == "identity" else {"Content-Encoding": coding})
+    app.files["/photos"] = File(body, headers=headers, chunked=True)
+    answer, sent = raw(f"{web.url}/photos", coding)
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+    page = decode(sent, coding)
+    assert isinstance(page, bytes)
+    assert TAG.search(page)
+    assert TAG.sub(b"", page) == APP
+    assert re.fullmatch(r'"page-[0-9a-f]{12}"', answer.headers["ETag"])
+
+
+@pytest.mark.parametrize("case", UNTOUCHED)
+def test_what_is_not_the_apps_page_passes_as_it_is_without_a_length_too(
+    web: GatewayProcess, app: ImmichSite, case: str
+) -> None:
+    app.files["/photos"] = replace(UNTOUCHED[case], chunked=True)
+    ours, body = raw(f"{web.url}/photos", "gzip")
+    stock, stock_body = raw(f"{app.url}/photos", "gzip")
+    assert (ours.status_code, body) == (stock.status_code, stock_body)
+    assert {**ours.headers, "Date": ""} == {**stock.headers, "Date": ""}
+
+
+def test_of_a_page_without_an_end_no_more_is_held_than_a_page_has(web: GatewayProcess, app: ImmichSite) -> None:
+    body = APP + b" " * (64 << 20)
+    app.files["/photos"] = File(body, chunked=True)
+    assert raw(f"{web.url}/photos", "identity")[1][: len(APP)] == APP
+    growth = web.growth()
+    assert len(raw(f"{web.url}/photos", "identity")[1]) == len(body)
+    assert growth() < 32 << 20
+
+
+def test_a_body_is_given_as_a_whole_or_passes() -> None:
+    given: list[bytes] = []
+
+    def change(body: bytes) -> bytes:
+        given.append(body)
+        return body.upper()
+
+    short = Gathered(change)
+    assert [[*short(chunk)] for chunk in (b"a", b"b", b"")] == [[], [], [b"AB"]]
+    empty = Gathered(change)
+    assert [*empty(b"")] == []
+    long = Gathered(change)
+    piece = b"x" * LARGEST
+    assert [[*long(chunk)] for chunk in (piece, b"y", b"z", b"")] == [[], [piece + b"y"], [b"z"], []]
+    assert given == [b"ab", b""]
+
+
+@pytest.mark.parametrize("path", ["/photos", "/elsewhere"])
+def test_the_head_of_a_page_promises_nothing_of_stocks(web: GatewayProcess, app: ImmichSite, path: str) -> None:
+    stock = requests.head(f"{app.url}{path}", timeout=60)
+    ours = requests.head(f"{web.url}{path}", timeout=60)
+    assert (ours.status_code, ours.content) == (200, b"")
+    assert "Content-Length" in stock.headers
+    assert not {"Content-Length", "ETag"} & {*ours.headers}
+    assert {name for name in stock.headers if name not in ("Content-Length", "ETag")} == {*ours.headers}
+
+
+def test_the_head_of_anything_else_is_immichs(web: GatewayProcess, app: ImmichSite) -> None:
+    app.files["/file"] = File(b"text", "text/plain", {"ETag": '"file"'})
+    assert requests.head(f"{web.url}/file", timeout=60).headers["ETag"] == '"file"'
+
+
 def test_a_page_that_cannot_be_read_is_one_line_in_the_log(web: GatewayProcess, app: ImmichSite) -> None:
     def lines() -> int:
         return web.whole_log().count("a page is left to Immich as it is, because of a fault here: ")
@@ -134,8 +204,25 @@ def test_anything_else_below_our_path_is_immichs(web: GatewayProcess, app: Immic
     assert requests.post(address(web), data=b"x", timeout=60).status_code == 405
 
 
+def test_every_reason_has_words_in_every_language() -> None:
+    text = SCRIPT.decode()
+
+    def table(name: str) -> str:
+        return text.partition(f"const {name} = {{")[2].partition("\n  };")[0]
+
+    languages = re.findall(r'^    "?([a-zA-Z-]+)"?: \[', table("WORDS"), re.MULTILINE)
+    assert len(languages) == 9
+    blocks = re.findall(r'^    "?([a-zA-Z-]+)"?: \{(.*?)^    \}', table("REASONS"), re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in blocks] == languages
+    said = {field for field in get_args(get_type_hints(Result)["reason"]) if field}
+    for language, block in blocks:
+        words = dict(re.findall(r'^      (\w+): "(.+)",$', block, re.MULTILINE))
+        assert words.keys() == said | {"not_named", "restarted"}, language
+    assert said == {one.reason for one in vars(runs).values() if isinstance(one, Result) and one.reason}
+
+
 def test_a_script_of_a_few_kilobytes() -> None:
-    assert len(gzip.compress(SCRIPT)) < 6000
+    assert len(gzip.compress(SCRIPT)) < 8000
 
 
 @pytest.mark.parametrize(("menu", "redis_url"), [("off", "redis://127.0.0.1:9"), ("on", "")])

@@ -98,6 +98,7 @@ def test_of_a_photo_without_text_before_and_after_it_is_said_that_nothing_shows(
     found = ended(web, "refresh-ocr", 1)
     assert (found["state"], found["verified"]) == ("done", False)
     assert "no text before and none now" in found["message"]
+    assert found["reason"] == "no_text"
 
 
 @pytest.mark.parametrize(("name", "queue"), [("refresh-ocr", "ocr"), ("refresh-clip", "smartSearch")])

@@ -141,15 +141,34 @@ def test_words_that_nobody_wrote_find_nothing(receipts: ImmichSite, search: Sear
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_mixed_search_is_immichs_own_with_its_filter(receipts: ImmichSite, search: Search, version: str) -> None:
+def test_a_mixed_search_is_by_picture_among_those_with_the_text(
+    receipts: ImmichSite, search: Search, version: str
+) -> None:
     receipts.version = version
     receipts.by_picture = {"海边": [5, 4, 3, 2, 1, 6]}
     answer = search({"query": "海边 ocr:总计", "language": "zh-CN", "page": 2, "size": 2})
     assert numbers(answer) == [1, 6]
-    (asked,) = receipts.of("/search/")
-    assert asked.target == "/api/search/smart"
-    assert asked.json == {"query": "海边", "ocr": "总计", "language": "zh-CN", "page": 2, "size": 2}
-    assert "ETag" in answer.headers  # it is stock's answer, not one of ours
+    (asked,) = receipts.of("/smart")
+    assert asked.json == {"query": "海边", "ocr": "总计", "language": "zh-CN", "page": 1, "size": 10}
+
+
+def test_a_mixed_search_finds_either_script(receipts: ImmichSite, search: Search) -> None:
+    """Stock compares characters; what another spelling found stands where the picture says."""
+    receipts.photos += [Photo(8, ["臺北車站"]), Photo(9, ["台北车站"])]
+    receipts.by_picture = {"车": [8, 1, 9, 2]}
+    assert numbers(search({"query": "车 ocr:台北"})) == [8, 9]
+    assert numbers(search({"query": "车 ocr:臺北"})) == [8, 9]
+
+
+@pytest.mark.parametrize("query", ["海边 ocr:总计", "海边 ocr:台北"])
+def test_a_mixed_search_that_fails_here_is_still_asked_in_two_halves(
+    receipts: ImmichSite, search: Search, web: GatewayProcess, query: str
+) -> None:
+    receipts.broken_searches = True
+    search({"query": query})
+    last = receipts.of("/smart")[-1].json
+    assert last == {"query": "海边", "ocr": query.partition(":")[2]}
+    assert "a search is left to Immich as it is, because of a fault here" in web.whole_log()
 
 
 def test_a_mixed_search_in_the_shape_of_3_2(receipts: ImmichSite, search: Search) -> None:

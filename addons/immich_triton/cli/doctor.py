@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from immich_triton.cli import diagnosis, gpu_diagnosis, owed
+from immich_triton.cli import diagnosis, gpu_diagnosis, owed, site_diagnosis
 from immich_triton.cli.findings import Finding, note, show
 from immich_triton.core.counting import count
 from immich_triton.core.direct_requests import on_loopback
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         help="the gateway's immich_state_dir (default: %(default)s)",
     )
     text("--immich", metavar="URL", help="the Immich server, e.g. http://127.0.0.1:2283")
+    text("--site", metavar="URL", help="the site in front of the Immich server, e.g. http://127.0.0.1:2284")
     api_key.add_option(command)
     return command
 
@@ -83,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seen += show("Immich", diagnosis.immich(server, table, options.state_dir), console)
     else:
         seen += show("Immich", [note("not checked: give --immich URL and IMMICH_API_KEY")], console)
+    if options.site:
+        seen += show("Site", site_diagnosis.site(options.site.rstrip("/")), console)
     errors = sum(finding.level == "error" for finding in seen)
     warnings = sum(finding.level == "warning" for finding in seen)
     counted = f"{count(errors, 'error')}, {count(warnings, 'warning')}"

@@ -20,6 +20,8 @@ from immich_triton.core.paths import PACKAGE, PROJECT, home
 
 LOCK: Final = PROJECT / "requirements.lock"
 GPU_LOCK: Final = PROJECT / "requirements-gpu.lock"
+WEB_LOCK: Final = PROJECT / "requirements-web.lock"
+"""What the site in front of the Immich server needs, beside one of the others; the versions in all of them agree."""
 
 _READY: Final = ".installed"
 _INSIDE: Final = "IMMICH_TRITON_ENVIRONMENT"
@@ -32,12 +34,31 @@ class Needs(Enum):
     GATEWAY = ("mitmproxy", "orjson", "requests", "rich", "tritonclient")
     PICTURES = (*GATEWAY, "PIL")
     TRITON = (*GATEWAY, "onnx", "onnxruntime", "pytriton", "rapidocr_onnxruntime")
+    TRITON_AND_SITE = (*TRITON, "asyncpg", "bullmq", "opencc", "redis", "rjieba")
+
+    @property
+    def of_the_site(self) -> bool:
+        """Whether the libraries of the site are among them."""
+        return self is Needs.TRITON_AND_SITE
 
 
-def folder(lock: Path = LOCK) -> Path:
-    """Return where the environment of the present *lock* file lies (it may not exist yet)."""
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
-    return home("XDG_DATA_HOME", ".local/share") / f"env-{digest}"
+def folder(*locks: Path) -> Path:
+    """Return where the environment of the present *locks* lies (it may not exist yet); `LOCK` when none is named.
+
+    Its name is made of all of them together, so that a change of any asks for a new environment.
+    """
+    content = b"".join(lock.read_bytes() for lock in locks or (LOCK,))
+    return home("XDG_DATA_HOME", ".local/share") / f"env-{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def choices(*, site: bool) -> list[tuple[Path, ...]]:
+    """Return which locks an environment may have been made of, the one to be taken first at the front.
+
+    ONNX Runtime for GPUs where that was installed; the libraries of the site only for who needs them, or has no other.
+    """
+    wanted = ((GPU_LOCK, WEB_LOCK), (LOCK, WEB_LOCK)) if site else ()
+    plain = ((GPU_LOCK,), (GPU_LOCK, WEB_LOCK), (LOCK,), (LOCK, WEB_LOCK))
+    return [locks for locks in wanted or plain if all(lock.exists() for lock in locks)]
 
 
 def is_ready(environment: Path) -> bool:
@@ -67,13 +88,19 @@ def enter(needs: Needs, arguments: Sequence[str]) -> str | None:
     """
     if not (missing := lacks(needs)):
         return None
-    made = [environment for lock in (GPU_LOCK, LOCK) if lock.exists() and is_ready(environment := folder(lock))]
+    made = [ready for locks in choices(site=needs.of_the_site) if is_ready(ready := folder(*locks))]
     if not made or os.environ.get(_INSIDE):
-        return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; run: immich-triton setup"
+        return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; run: {_setup(needs)}"
     python = interpreter(made[0])
     command = [str(python), "-m", "immich_triton", *arguments]
     os.execve(python, command, {**os.environ, _INSIDE: "1"})  # noqa: S606 - no shell is wanted
     raise AssertionError("unreachable")
+
+
+def _setup(needs: Needs) -> str:
+    """Return the command that installs *needs*; whoever has the libraries for GPUs is to keep them."""
+    gpu = needs.of_the_site and GPU_LOCK.exists() and is_ready(folder(GPU_LOCK))
+    return f"immich-triton setup{' --gpu' if gpu else ''}{' --web' if needs.of_the_site else ''}"
 
 
 def link_package(environment: Path) -> None:

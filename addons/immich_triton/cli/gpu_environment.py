@@ -35,10 +35,12 @@ def enter(arguments: Sequence[str]) -> str | None:
     """
     if runtime() is not None:
         return None
-    lock = environment.GPU_LOCK
-    if os.environ.get(INSIDE) or not (lock.exists() and environment.is_ready(made := environment.folder(lock))):
-        return "ONNX Runtime for GPUs is not installed; run: immich-triton setup --gpu"
-    python = environment.interpreter(made)
+    site = "--web" in {argument.partition("=")[0] for argument in arguments}
+    choices = [locks for locks in environment.choices(site=site) if environment.GPU_LOCK in locks]
+    made = [ready for locks in choices if environment.is_ready(ready := environment.folder(*locks))]
+    if os.environ.get(INSIDE) or not made:
+        return f"ONNX Runtime for GPUs is not installed; run: immich-triton setup --gpu{' --web' if site else ''}"
+    python = environment.interpreter(made[0])
     command = [str(python), "-m", "immich_triton", *arguments]
     os.execve(python, command, {**os.environ, INSIDE: "1"})  # noqa: S606 - no shell is wanted
     raise AssertionError("unreachable")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from immich_triton.core import loopback
 from immich_triton.core.paths import RUN
-from immich_triton.server.gateway_process import given
 from immich_triton.server.preflight import reachable
+from immich_triton.server.proxy_process import given
 
 
 class UnhealthyError(Exception):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from immich_triton import __version__
@@ -13,16 +14,30 @@ from immich_triton.cli import environment, gpu_environment
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: the *module* in `immich_triton.cli` whose ``main(arguments)`` runs it, and what it *needs*."""
+    """A subcommand: the *module* in `immich_triton.cli` whose ``main(arguments)`` runs it, and what it *needs*.
+
+    *more* says what it needs with an option.
+    """
 
     module: str
     summary: str
     needs: environment.Needs = environment.Needs.GATEWAY
+    more: Mapping[str, environment.Needs] = field(default_factory=dict)
+
+    def needed_for(self, arguments: Sequence[str]) -> environment.Needs:
+        """Return what it needs when it is called with *arguments*."""
+        given = {argument.partition("=")[0] for argument in arguments}
+        return next((needs for option, needs in self.more.items() if option in given), self.needs)
 
 
 COMMANDS: Final[dict[str, Command]] = {
     "setup": Command("setup", "install what the others need, in an environment of its own", environment.Needs.NOTHING),
-    "run": Command("run", "run the gateway and the embedded Triton together", environment.Needs.TRITON),
+    "run": Command(
+        "run",
+        "run the gateway and the embedded Triton together, and the site in front of the Immich server",
+        environment.Needs.TRITON,
+        {"--web": environment.Needs.TRITON_AND_SITE},
+    ),
     "triton": Command("triton", "run the embedded Triton alone", environment.Needs.TRITON),
     "export ocr": Command("export_ocr", "make the OCR models", environment.Needs.TRITON),
     "export clip": Command("export_clip", "export a Chinese-CLIP model", environment.Needs.TRITON),
@@ -57,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     command = COMMANDS[name]
     missing = gpu_environment.enter(given) if gpu_environment.wanted(name, rest) else None
-    if (missing := missing or environment.enter(command.needs, given)) is not None:
+    if (missing := missing or environment.enter(command.needed_for(rest), given)) is not None:
         print(f"immich-triton {name}: {missing}", file=sys.stderr)
         return 2
     sys.argv[0] = f"immich-triton {name}"  # what argparse calls the program

@@ -1,57 +1,47 @@
 #!/usr/bin/env python3
-"""Run the gateway and the embedded Triton together, until Ctrl-C or SIGTERM.
+"""Run the gateway and the embedded Triton together, until Ctrl-C or SIGTERM; with --web the site too.
 
-Makes the default OCR models first when the model repository has none. Several instances can run beside each other, each
-with its own ports.
+The site and the machine learning are two products that happen to have one supervisor. Neither takes the other down: a
+site that dies is started again for as long as it takes, and where the machine learning cannot be started or kept
+running, it is started anew from the beginning while people go on looking at their photos. Only what is wrong before
+anything was started ends the program.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import math
-import secrets
-import shlex
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
-import argon2  # mitmproxy's own dependency, for this very option
-
-from immich_triton.cli import run_gpu, run_mt_photos
+from immich_triton.cli import run_gpu, run_mt_photos, run_options
+from immich_triton.cli.run_options import Parts
 from immich_triton.core.command import COMMAND, environment
-from immich_triton.core.paths import MODELS, RUN
 from immich_triton.ml.route_file import RouteError
 from immich_triton.ml.routes import RouteTable, load_routes
 from immich_triton.server import preflight
-from immich_triton.server.gateway_care import GatewayCare
-from immich_triton.server.gateway_process import GatewayProcess, GatewaySettings, WebInterface, given
+from immich_triton.server.back_off import BackOff
+from immich_triton.server.gateway_process import GatewayProcess
 from immich_triton.server.idle import Idle
 from immich_triton.server.idle_socket import IdleSocket
 from immich_triton.server.preflight import StartError
+from immich_triton.server.proxy_care import ProxyCare
 from immich_triton.server.renewal import renew
+from immich_triton.server.site_process import SiteProcess
 from immich_triton.server.stop_signals import StopSignals
 from immich_triton.server.triton_process import TritonProcess
-from immich_triton.server.triton_settings import TritonSettings
 
-DRAIN_SECONDS = 3660.0
+DRAIN_SECONDS: Final = 3660.0
 """More than the gateway ever takes to finish requests in flight (immich_drain_timeout); Triton is there meanwhile."""
-PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS: Final = 3.0
 """When a stop takes longer, we say why."""
-READY_SECONDS = 20.0
+READY_SECONDS: Final = 20.0
 """How long the gateway may take to see that the models are ready."""
-TICK = 0.1
-OURS = {
-    "immich_triton_url": "immich-triton run starts a Triton of its own. For one elsewhere run the gateway alone: "
-    "mitmdump -s addons/immich_ml.py --mode reverse:http://127.0.0.1:3003 -p 3004 --set immich_triton_url=…",
-    "immich_supervisor": "that is immich-triton run itself; --idle-unload 0 keeps the models loaded",
-    "immich_models": "choose the model repository with immich-triton run --models DIR",
-}
-"""mitmproxy options that follow from other settings, and what to do instead."""
+TICK: Final = 0.1
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -60,10 +50,9 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program. Returns 0 after a stop that was asked for, 1 when a part cannot be started or kept running."""
-    options = _parse(arguments)
     with StopSignals() as asked:
         try:
-            _run(options, asked)
+            _run(run_options.read(arguments), asked)
         except Stopped:
             print("stopped", flush=True)
             return 0
@@ -73,142 +62,234 @@ def main(arguments: list[str] | None = None) -> int:
     raise AssertionError("unreachable")
 
 
-def _run(options: argparse.Namespace, asked: StopSignals) -> None:
-    """Start everything and watch over it. Ends with an exception: `Stopped` when that is what the user wants."""
-    began = time.monotonic()
-    models = options.models.resolve()
-    more = shlex.split(options.options)
-    _refuse_what_is_ours([*more, *shlex.split(options.mt_photos_options)])
-    run_dir = (options.run_dir or RUN / str(options.port)).resolve()
-    cards = run_gpu.cards() if options.gpu else []
-    idle = Idle(options.idle_unload)
-    doors = [IdleSocket(run_dir, idle)] if options.idle_unload else []
-    triton = TritonProcess(
-        TritonSettings(
-            models=models,
-            http_port=options.triton_http_port,
-            metrics_port=options.triton_metrics_port,
-            run_dir=run_dir / "triton",
-            only_routed=True,
-            metrics_host=options.metrics_host,
-            port_remedy="choose others: immich-triton run --triton-http-port N --triton-metrics-port N",
-        ),
-        lambda text: print(f"triton: {text}", flush=True),
-        idle,
-    )
-    password = secrets.token_urlsafe(12)
-    gateway = GatewayProcess(
-        GatewaySettings(
-            upstream=_upstream(options.upstream),
-            host=options.host,
-            port=options.port,
-            metrics_port=options.metrics_port,
-            metrics_host=options.metrics_host,
-            triton_url=triton.settings.url,
-            models=models,
-            run_dir=run_dir,
-            options=more,
-            web=WebInterface(options.inspect_port, argon2.PasswordHasher().hash(password)) if options.inspect else None,
-            supervisor=doors[0].path if doors else None,
+class Watch:
+    """Lets time pass: looks after the site, if there is one, and whether somebody asked to stop."""
+
+    def __init__(self, asked: StopSignals, site: SiteProcess | None) -> None:
+        self.asked = asked
+        self.site = site
+        self._care: ProxyCare | None = None
+
+    def start_site(self, page: str) -> None:
+        """Start the site, first of all: people wait for it, and it needs nothing of the rest. *page* is mitmweb's."""
+        if self.site is None:
+            return
+        settings = self.site.settings
+        reach = "" if _connects(settings.upstream) else " (nothing answers there now: people get 502)"
+        print(f"site: starting on port {settings.port}, in front of {settings.upstream}{reach}", flush=True)
+        if page:
+            print(f"site: mitmweb at {page}", flush=True)
+        self._care = ProxyCare(
+            self.site, lambda text: print(f"site: {text}", flush=True), beside="the machine learning goes on"
         )
-    )
-    mt_photos = run_mt_photos.process(options, triton.settings.url, models, run_dir)
-    gateways = [gateway, *([mt_photos] if mt_photos else [])]
+        self._care.start()
+
+    def tick(self, seconds: float = TICK) -> None:
+        """Wait a little. Raises `Stopped`."""
+        if self.asked.wait(seconds):
+            raise Stopped
+        self.look()
+
+    def look(self) -> None:
+        """Look after the site."""
+        if self._care is not None:
+            self._care.poll()
+
+
+def _run(parts: Parts, asked: StopSignals) -> None:
+    """Start everything and watch over it. Ends with an exception: `Stopped` when that is what the user wants."""
+    site = SiteProcess(parts.site) if parts.site else None
+    learning = MachineLearning(parts)
+    watch = Watch(asked, site)
+    back_off = BackOff()
     try:
-        triton.reserve()
-        for each in gateways:
-            each.reserve()
-        preflight.check_ports([*triton.settings.ports, *(port for each in gateways for port in each.settings.ports)])
-        if options.export:
-            _export_if_needed(models, asked, gpu=options.gpu)
-        for sentence in run_gpu.check(cards, models) if cards else run_gpu.without(models):
+        _reserve(learning, site)
+        watch.start_site(parts.pages.get("site", ""))
+        while True:
+            began = time.monotonic()
+            try:
+                learning.run(watch)
+            except (StartError, RouteError, OSError) as error:
+                if site is None:
+                    raise
+                pause = back_off.after(time.monotonic() - began)
+                print(
+                    f"error: {error}\nthe machine learning is started anew in {pause:g} s; the site goes on",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            learning.stop(watch)
+            _wait(pause, watch)
+            learning = MachineLearning(parts)
+    finally:
+        if site is not None:
+            site.terminate()
+        learning.stop(watch, stopping=True)
+        if site is not None:
+            site.end()
+
+
+def _reserve(learning: MachineLearning, site: SiteProcess | None) -> None:
+    """See that nothing stands in the way of any part, before one of them is started. Raises `StartError`."""
+    learning.reserve()
+    ports = learning.ports
+    if site is not None:
+        site.reserve()
+        ports = [*ports, *site.settings.ports]
+    preflight.check_ports(ports)
+
+
+def _wait(seconds: float, watch: Watch) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        watch.tick()
+
+
+class MachineLearning:
+    """Triton and the gateways in front of it, for one start."""
+
+    def __init__(self, parts: Parts) -> None:
+        idle = Idle(parts.idle_unload)
+        self._parts = parts
+        self._triton = TritonProcess(parts.triton, lambda text: print(f"triton: {text}", flush=True), idle)
+        self._gateway = GatewayProcess(parts.gateway)
+        self._mt_photos = GatewayProcess(parts.mt_photos) if parts.mt_photos else None
+        self._door = IdleSocket(parts.gateway.run_dir, idle) if parts.idle_unload else None
+
+    @property
+    def _gateways(self) -> list[GatewayProcess]:
+        return [self._gateway, *([self._mt_photos] if self._mt_photos else [])]
+
+    @property
+    def ports(self) -> list[preflight.Port]:
+        """What all of them listen on."""
+        return [*self._parts.triton.ports, *(port for each in self._gateways for port in each.settings.ports)]
+
+    def reserve(self) -> None:
+        """Check this machine, ports and folders. Raises `StartError`."""
+        self._triton.reserve()
+        for gateway in self._gateways:
+            gateway.reserve()
+
+    def run(self, watch: Watch) -> None:
+        """Start all and look after them. Ends with an exception: `Stopped`, or what makes it useless to go on."""
+        triton, models, cards = self._triton, self._parts.gateway.models, self._parts.cards
+        began = time.monotonic()
+        if self._parts.export:
+            _export_if_needed(models, watch, gpu=bool(cards))
+        for sentence in run_gpu.check(cards, models) if cards else ():
             print(f"warning: {sentence}", flush=True)
         for sentence in renew(models):
             print(f"models: {sentence}", flush=True)
         routes = load_routes(models)
         print(f"triton: starting over {models} (log: {triton.log_path})", flush=True)
         triton.start()
-        care = GatewayCare(gateway, lambda text: print(f"gateway: {text}", flush=True))
+        cares = [
+            ProxyCare(self._gateway, lambda text: print(f"gateway: {text}", flush=True), name="the gateway"),
+            *([run_mt_photos.care(self._mt_photos)] if self._mt_photos else []),
+        ]
         while not triton.live:
-            _tick(triton, asked)
-        for door in doors:
-            door.open()
+            self._tick(watch)
+        if self._door:
+            self._door.open()
         # Before any model is loaded: whoever asks waits in the gateway for what he asked for, and no longer.
-        care.start()
-        beside = [run_mt_photos.care(mt_photos)] if mt_photos else []
-        for other in beside:
-            other.start()
+        for care in cares:
+            care.start()
         while not triton.ready:
-            _tick(triton, asked, care, *beside, *doors)
-        unready = _wait_for(gateway, triton, asked, [care, *beside], doors)
-        _summary(gateway.settings, triton, routes, time.monotonic() - began)
-        for line in run_gpu.summary(cards, models) if cards else ():
-            print(line, flush=True)
-        if gateway.settings.web:
-            print(f"  mitmweb          http://127.0.0.1:{gateway.settings.web.port}/  password {password}", flush=True)
-        if mt_photos:
-            print(run_mt_photos.summary(mt_photos.settings), flush=True)
+            self._tick(watch, cares)
+        unready = self._wait_until_ready(watch, cares)
+        self._tell(routes, watch.site, time.monotonic() - began)
         if unready:
             print(f"warning: not every route is ready: {unready}", flush=True)
         while True:
-            _tick(triton, asked, care, *beside, *doors)
-    finally:
-        _stop(gateways, triton, asked)
-        for door in doors:
-            door.close()
+            self._tick(watch, cares)
+
+    def stop(self, watch: Watch, *, stopping: bool = False) -> None:
+        """Stop the gateways first, so that requests in flight still get their answer, then Triton.
+
+        *stopping*: the site was told as well, and is waited for; else it is looked after meanwhile.
+        """
+        triton, site, asked = self._triton, watch.site, watch.asked
+        signals, began, told = asked.count, time.monotonic(), False
+        for gateway in self._gateways:
+            gateway.terminate()
+        waited_for = [*self._gateways, *([site] if stopping and site else [])]
+        while (
+            any(each.running() for each in waited_for)
+            and time.monotonic() - began < DRAIN_SECONDS
+            and asked.count == signals
+        ):
+            time.sleep(TICK)
+            if triton.was_ready:
+                triton.poll()  # one that dies now is started again, for the last requests
+            if not stopping:
+                watch.look()
+            if not told and time.monotonic() - began > PATIENCE_SECONDS:
+                print("waiting for requests in flight; Ctrl-C again ends them", flush=True)
+                told = True
+        for gateway in self._gateways:
+            gateway.end()
+        triton.stop()
+        if self._door:
+            self._door.close()
+
+    def _tick(self, watch: Watch, cares: Sequence[ProxyCare] = ()) -> None:
+        watch.tick()
+        self._triton.poll()
+        for care in cares:
+            care.poll()
+        if self._door and cares:
+            self._door.poll()
+
+    def _wait_until_ready(self, watch: Watch, cares: Sequence[ProxyCare]) -> str | None:
+        """Wait until every route is ready. Returns what is missing when that does not happen in time."""
+        deadline = time.monotonic() + READY_SECONDS
+        while (
+            (unready := self._gateway.why_not_ready()) or not all(care.up for care in cares)
+        ) and time.monotonic() < deadline:
+            # A model that failed to load does not come by waiting.
+            if self._triton.failed and all(care.up for care in cares):
+                break
+            self._tick(watch, cares)
+        return unready
+
+    def _tell(self, routes: RouteTable, site: SiteProcess | None, seconds: float) -> None:
+        gateway, triton, cards = self._parts.gateway, self._parts.triton, self._parts.cards
+        reach = "" if _connects(gateway.upstream) else " (nothing answers there now: such requests get 502)"
+        lines = [
+            f"immich-triton is up after {seconds:.1f} s; Ctrl-C stops it",
+            f"  Immich asks      {_url(gateway.host, gateway.port)}",
+            f"  metrics          http://{gateway.metrics}/metrics, health at /healthz and /readyz"
+            if gateway.metrics
+            else "  metrics          none",
+            f"  Triton           {triton.url}, metrics {triton.metrics_url}",
+            *(
+                f"  routed           {line}"
+                for line in routes.describe() or ["nothing: immich-triton export ocr (clip, faces) makes models"]
+            ),
+            f"  passes through   everything else, to {gateway.upstream}{reach}",
+            *(run_gpu.summary(cards, gateway.models) if cards else ()),
+            *([run_mt_photos.summary(self._parts.mt_photos)] if self._parts.mt_photos else []),
+            *_about_the_site(site),
+        ]
+        if page := self._parts.pages.get("gateway"):
+            lines.append(f"  mitmweb          {page}")
+        print("\n".join(lines), flush=True)
 
 
-def _tick(triton: TritonProcess, asked: StopSignals, *others: GatewayCare | IdleSocket) -> None:
-    if asked.wait(TICK):
-        raise Stopped
-    triton.poll()
-    for other in others:
-        other.poll()
+def _about_the_site(site: SiteProcess | None) -> list[str]:
+    if site is None:
+        return []
+    settings = site.settings
+    metrics = f", metrics http://{settings.metrics}/metrics" if settings.metrics else ""
+    return [f"  people go to     {_url(settings.host, settings.port)}, in front of {settings.upstream}{metrics}"]
 
 
-def _wait_for(
-    gateway: GatewayProcess,
-    triton: TritonProcess,
-    asked: StopSignals,
-    cares: Sequence[GatewayCare],
-    doors: Sequence[IdleSocket],
-) -> str | None:
-    """Wait until every route is ready. Returns what is missing when that does not happen in time."""
-    deadline = time.monotonic() + READY_SECONDS
-    while ((unready := gateway.why_not_ready()) or not _all_up(cares)) and time.monotonic() < deadline:
-        # A model that failed to load does not come by waiting.
-        if triton.failed and _all_up(cares):
-            break
-        _tick(triton, asked, *cares, *doors)
-    return unready
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _all_up(cares: Sequence[GatewayCare]) -> bool:
-    return all(care.up for care in cares)
-
-
-def _stop(gateways: Sequence[GatewayProcess], triton: TritonProcess, asked: StopSignals) -> None:
-    """Stop the gateways first, so that requests in flight still get their answer, then Triton."""
-    signals, began, told = asked.count, time.monotonic(), False
-    for gateway in gateways:
-        gateway.terminate()
-    while (
-        any(gateway.running() for gateway in gateways)
-        and time.monotonic() - began < DRAIN_SECONDS
-        and asked.count == signals
-    ):
-        time.sleep(TICK)
-        if triton.was_ready:
-            triton.poll()  # one that dies now is started again, for the last requests
-        if not told and time.monotonic() - began > PATIENCE_SECONDS:
-            print("waiting for requests in flight; Ctrl-C again ends them", flush=True)
-            told = True
-    for gateway in gateways:
-        gateway.end()
-    triton.stop()
-
-
-def _export_if_needed(models: Path, asked: StopSignals, *, gpu: bool) -> None:
+def _export_if_needed(models: Path, watch: Watch, *, gpu: bool) -> None:
     there = models.is_dir() and any(route.task == "ocr" for route in load_routes(models).routes)
     if there and not (gpu and run_gpu.ocr_on_cpu(models)):
         return
@@ -216,51 +297,13 @@ def _export_if_needed(models: Path, asked: StopSignals, *, gpu: bool) -> None:
     more = run_gpu.export_arguments(models) if gpu else []
     with subprocess.Popen([*COMMAND, "export", "ocr", "--models", str(models), *more], env=environment()) as export:
         while export.poll() is None:
-            if asked.wait(TICK):
+            try:
+                watch.tick()
+            except Stopped:
                 export.terminate()
-                raise Stopped
+                raise
     if export.returncode != 0:
         raise StartError(f"immich-triton export ocr ended with exit code {export.returncode}; see above")
-
-
-def _refuse_what_is_ours(more: list[str]) -> None:
-    for name, remedy in OURS.items():
-        if given(more, name, None) is not None:
-            raise StartError(f"{name} cannot be set in --options: {remedy}")
-
-
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0 <= minutes < math.inf:
-        raise argparse.ArgumentTypeError(f"minutes, 0 or more, not {text}")
-    return minutes
-
-
-def _upstream(text: str) -> str:
-    parts = urlsplit(text)
-    with contextlib.suppress(ValueError):  # the port is no number
-        if parts.scheme in ("http", "https") and parts.hostname and not parts.path.strip("/") and parts.port != 0:
-            return f"{parts.scheme}://{parts.netloc}"
-    raise StartError(f"--upstream must look like http://127.0.0.1:3003, not {text!r}")
-
-
-def _summary(gateway: GatewaySettings, triton: TritonProcess, routes: RouteTable, seconds: float) -> None:
-    reach = "" if _connects(gateway.upstream) else " (nothing answers there now: such requests get 502)"
-    host = gateway.host if ":" not in gateway.host else f"[{gateway.host}]"
-    lines = [
-        f"immich-triton is up after {seconds:.1f} s; Ctrl-C stops it",
-        f"  Immich asks      http://{host}:{gateway.port}",
-        f"  metrics          http://{gateway.metrics}/metrics, health at /healthz and /readyz"
-        if gateway.metrics
-        else "  metrics          none",
-        f"  Triton           {triton.settings.url}, metrics {triton.settings.metrics_url}",
-        *(
-            f"  routed           {line}"
-            for line in routes.describe() or ["nothing: immich-triton export ocr (clip, faces) makes models"]
-        ),
-        f"  passes through   everything else, to {gateway.upstream}{reach}",
-    ]
-    print("\n".join(lines), flush=True)
 
 
 def _connects(url: str) -> bool:
@@ -271,64 +314,6 @@ def _connects(url: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    text = parser.add_argument
-    text(
-        "--upstream",
-        default="http://127.0.0.1:3003",
-        metavar="URL",
-        help="the stock Immich machine learning, which gets what is not routed (default: %(default)s)",
-    )
-    text(
-        "--host",
-        default="127.0.0.1",
-        help="address the gateway listens on; 0.0.0.0 to be reached from containers and other machines, which need no "
-        "password then: mind the firewall (default: %(default)s)",
-    )
-    text("--port", type=int, default=3004, metavar="N", help="port the gateway listens on (default: %(default)s)")
-    text(
-        "--metrics-port",
-        type=lambda text: int(text) if text else None,
-        default=9464,
-        metavar="N",
-        help="port of the gateway's metrics; '' for none (default: %(default)s)",
-    )
-    text(
-        "--metrics-host",
-        default="127.0.0.1",
-        metavar="HOST",
-        help="address on which the gateway's metrics and Triton's listen; 0.0.0.0 for a Prometheus elsewhere. They ask "
-        "for no password: mind the firewall (default: %(default)s)",
-    )
-    text("--triton-http-port", type=int, default=8000, metavar="N", help="Triton's port (default: %(default)s)")
-    text("--triton-metrics-port", type=int, default=8002, metavar="N", help="its metrics' port (default: %(default)s)")
-    text("--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)")
-    text(
-        "--idle-unload",
-        type=_minutes,
-        default=10.0,
-        metavar="MINUTES",
-        help="unload the models of a route, its pipelines too, when nobody asked for it in so many minutes; the next "
-        "request waits until they are loaded again; 0: never (default: 10)",
-    )
-    text("--options", default="", metavar="TEXT", help="more mitmproxy options, e.g. '--set immich_deadline=30'")
-    text("--inspect", action="store_true", help="run mitmweb instead of mitmdump, to watch requests in a browser")
-    text("--inspect-port", type=int, default=8081, metavar="N", help="port of mitmweb's pages (default: %(default)s)")
-    text("--run-dir", type=Path, metavar="DIR", help="folder for logs and pid files (default: .run/<port>)")
-    text(
-        "--no-export",
-        dest="export",
-        action="store_false",
-        help="do not make the OCR models when the model repository has none; OCR then passes through",
-    )
-    run_mt_photos.add_options(parser)
-    run_gpu.add_option(parser)
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, override
 
 from immich_triton.core.paths import PROJECT
-from immich_triton.server.gateway_care import GatewayCare
+from immich_triton.server import proxy_process
 from immich_triton.server.gateway_process import GatewayProcess, GatewaySettings
 from immich_triton.server.preflight import Port
+from immich_triton.server.proxy_care import ProxyCare
 
 ADDON: Final = PROJECT / "addons/mt_photos.py"
 
@@ -19,7 +19,7 @@ NOWHERE: Final = "http://127.0.0.1:9"
 """mitmproxy wants an address behind a reverse proxy. Nothing is ever sent there: the addon answers or refuses all."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MtPhotosSettings(GatewaySettings):
     """What to run; ``clip`` and ``key`` are mitmproxy options, empty where nobody gave them."""
 
@@ -30,11 +30,8 @@ class MtPhotosSettings(GatewaySettings):
     @override
     def ports(self) -> list[Port]:
         """What it listens on, with the options of its own to choose others by."""
-        names = [("mt-photos-ai's API", "--mt-photos-port"), ("its metrics", "--mt-photos-metrics-port")]
-        return [
-            Port(port.number, what, f"choose another one: immich-triton run {option} N", port.host)
-            for port, (what, option) in zip(super().ports, names, strict=False)
-        ]
+        remedies = "--mt-photos-port N", "--mt-photos-metrics-port N", ""  # it has no mitmweb
+        return proxy_process.listening(self, self.metrics, "mt-photos-ai's API", remedies)
 
     @property
     @override
@@ -58,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(
         "--mt-photos-metrics-port",
         type=lambda text: int(text) if text else None,
-        default=9465,
+        default=9466,
         metavar="N",
         help="port of its metrics, on loopback; '' for none (default: %(default)s)",
     )
@@ -83,30 +80,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def process(options: argparse.Namespace, triton_url: str, models: Path, run_dir: Path) -> GatewayProcess | None:
-    """Return the process that the command line asks for, not started; None when it asks for none."""
+def settings(options: argparse.Namespace, gateway: GatewaySettings) -> MtPhotosSettings | None:
+    """Return what the command line asks for beside *gateway*, over the same Triton; None when it asks for nothing."""
     if not options.mt_photos:
         return None
-    return GatewayProcess(
-        MtPhotosSettings(
-            upstream=NOWHERE,
-            host=options.host,
-            port=options.mt_photos_port,
-            metrics_port=options.mt_photos_metrics_port,
-            triton_url=triton_url,
-            models=models,
-            run_dir=run_dir / "mt_photos",
-            options=shlex.split(options.mt_photos_options),
-            addon=ADDON,
-            clip=options.mt_photos_clip,
-            key=options.mt_photos_key,
-        )
+    return MtPhotosSettings(
+        upstream=NOWHERE,
+        host=gateway.host,
+        port=options.mt_photos_port,
+        metrics_port=options.mt_photos_metrics_port,
+        triton_url=gateway.triton_url,
+        models=gateway.models,
+        run_dir=gateway.run_dir / "mt_photos",
+        options=shlex.split(options.mt_photos_options),
+        addon=ADDON,
+        supervisor=gateway.supervisor,
+        clip=options.mt_photos_clip,
+        key=options.mt_photos_key,
     )
 
 
-def care(gateway: GatewayProcess) -> GatewayCare:
+def care(gateway: GatewayProcess) -> ProxyCare:
     """Return who looks after it."""
-    return GatewayCare(gateway, lambda text: print(f"mt-photos: {text}", flush=True))
+    return ProxyCare(gateway, lambda text: print(f"mt-photos: {text}", flush=True), name="the gateway for MT-Photos")
 
 
 def summary(settings: GatewaySettings) -> str:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -36,27 +36,36 @@ class SetupError(Exception):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
     options = _parser().parse_args(arguments)
-    lock = options.lock or (environment.GPU_LOCK if options.gpu else environment.LOCK)
-    target = options.environment or environment.folder(lock)
+    locks = [options.lock or (environment.GPU_LOCK if options.gpu else environment.LOCK)]
+    if options.web:
+        locks.append(environment.WEB_LOCK)
     try:
-        install(lock.resolve(), target.absolute(), editable=options.editable, python=options.python)
+        check(locks)
+        target = options.environment or environment.folder(*locks)
+        whole = [lock.resolve() for lock in locks]
+        install(whole, target.absolute(), editable=options.editable, python=options.python)
     except (SetupError, OSError) as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     if options.environment is None:
-        remove_others(target)
-    more = " --gpu" if options.gpu else ""
+        remove_others(target, locks)
+    more = (" --gpu" if options.gpu else "") + (" --web http://immich-server:2283" if options.web else "")
     print("setup: done" if options.environment else f"setup: done; go on with: immich-triton run{more}", flush=True)
     return 0
 
 
-def install(lock: Path, target: Path, *, editable: Path | None = None, python: str = sys.executable) -> None:
-    """Install exactly what *lock* lists into the environment *target*, which is made when it is not there.
+def check(locks: Iterable[Path]) -> None:
+    """Raise `SetupError` for a lock file that is missing, before anything is made."""
+    for lock in locks:
+        if not lock.exists():
+            raise SetupError(f"{lock} is missing: this installation of immich-triton is not whole; install it again")
+
+
+def install(locks: Sequence[Path], target: Path, *, editable: Path | None = None, python: str = sys.executable) -> None:
+    """Install exactly what *locks* list into the environment *target*, which is made when it is not there.
 
     *editable*: a clone to install on top of it; else the running package is linked in. Raises `SetupError`.
     """
-    if not lock.exists():
-        raise SetupError(f"{lock} is missing: this installation of immich-triton is not whole; install it again")
     if not environment.interpreter(target).exists():
         _say(f"creating {target}")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,12 +73,14 @@ def install(lock: Path, target: Path, *, editable: Path | None = None, python: s
         _run(
             [python, "-m", "venv", str(target)], "the environment could not be made (Debian: apt install python3-venv)"
         )
-    count = len(re.findall(r"^[a-z]", lock.read_text(encoding="utf-8"), re.MULTILINE))
     tool = installer(target)
-    _say(f"installing {count} packages from {lock.name} with {'uv' if tool[1] == 'pip' else 'pip'}")
-    # --no-deps: the lock is complete; opencv-python is replaced by its headless build there.
-    line = [*tool, "--no-deps", "--require-hashes", "-r", str(lock)]
-    _run(line, "see above; run the same command again to go on", count)
+    # One after the other: of what stands in two of them an installer would want to know which hashes count.
+    for lock in locks:
+        count = len(re.findall(r"^[a-z]", lock.read_text(encoding="utf-8"), re.MULTILINE))
+        _say(f"installing {count} packages from {lock.name} with {'uv' if tool[1] == 'pip' else 'pip'}")
+        # --no-deps: the lock is complete; opencv-python is replaced by its headless build there.
+        line = [*tool, "--no-deps", "--require-hashes", "-r", str(lock)]
+        _run(line, "see above; run the same command again to go on", count)
     if editable is None:
         environment.link_package(target)
     else:
@@ -120,13 +131,18 @@ def shown(output: Iterator[str], count: int) -> Iterator[str]:
         yield line
 
 
-def remove_others(target: Path) -> None:
-    """Remove environments of older versions beside *target*: each has 1.5 GB, and nobody would find them."""
-    locks = (environment.LOCK, environment.GPU_LOCK)
-    keep = {target.name, *(environment.folder(lock).name for lock in locks if lock.exists())}
+def remove_others(target: Path, locks: Sequence[Path]) -> None:
+    """Remove environments that *target*, made of *locks*, replaces: each has 1.5 GB, and nobody would find them.
+
+    Those of older versions, and one of the present version that has a part of these locks only.
+    """
+    present = environment.choices(site=False)
+    keep = {environment.folder(*others).name for others in present if not set(others) < set(locks)} | {target.name}
+    parts = {environment.folder(*others).name for others in present if set(others) < set(locks)}
     for folder in target.parent.glob("env-*"):
         if folder.name not in keep:
-            _say(f"removing {folder}, of an older version")
+            why = f"whose packages are all in {target.name}" if folder.name in parts else "of an older version"
+            _say(f"removing {folder}, {why}")
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -138,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--gpu", action="store_true", help="with ONNX Runtime for NVIDIA GPUs (CUDA) instead of that for CPUs")
+    add("--web", action="store_true", help="also what the site needs, which immich-triton run --web URL starts")
     add("--environment", type=Path, metavar="DIR", help="where to install (default: a folder among the user's data)")
     add("--lock", type=Path, metavar="FILE", help="what to install (default: what run needs)")
     add("--editable", type=Path, metavar="DIR", help="for a clone: install the package from there, as it is edited")

@@ -121,19 +121,29 @@ COMPARISON: Final = Field(
     "The result of a comparison that a person asked for: it does quote texts.",
     default="",
 )
+SITE: Final = Field(
+    "immich_site",
+    "site_notes",
+    Life.SENDING,
+    "What the site in front of the Immich server did with a request, for people; no word of what was asked.",
+    default="",
+)
 
 PROGRESS: Final = Row("progress", "progress", Life.CONNECTION, "Where the connection's request stands, and since when.")
 WORK: Final = Row("work", "gateway", Life.CONNECTION, "The tasks that answer the connection's predictions.")
 IN_FLIGHT: Final = Row(
     "in_flight", "metrics", Life.CONNECTION, "The ids of the connection's predictions that are counted as in flight."
 )
+SITE_IN_FLIGHT: Final = Row(
+    "site_in_flight", "in_flight", Life.CONNECTION, "The ids of the connection's requests to the site that go on."
+)
 
 CURRENT_ID: Final = Row("immich_request_id", "request_id", Life.TASK, "The id of the request a task works for.")
 
 TABLE: Final[tuple[Row, ...]] = (
     *(GATEWAY, KIND, RELEASED, REQUEST_ID),
-    *(ROUTES, FELL_BACK, FAULT, WRITTEN, COMPARISON),
-    *(PROGRESS, WORK, IN_FLIGHT),
+    *(ROUTES, FELL_BACK, FAULT, WRITTEN, COMPARISON, SITE),
+    *(PROGRESS, WORK, IN_FLIGHT, SITE_IN_FLIGHT),
     CURRENT_ID,
 )
 

@@ -9,13 +9,16 @@ from typing import Final
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 
 SHIPPED: Final = PACKAGE / "_shipped"
-"""Where a wheel carries what a clone has beside the package: addons, pipelines, backends, lock files."""
+"""Where a wheel carries what a clone has beside the package: addons, pipelines, backends, SQL, lock files."""
 
 INSTALLED: Final = SHIPPED.is_dir()
 """Whether this is an installed wheel: nothing may be written beside the package then."""
 
 PROJECT: Final = SHIPPED if INSTALLED else PACKAGE.parents[1]
 """What is read from: ``addons/*.py``, ``triton_models/`` (the pipelines), ``triton_backends/``, the lock files."""
+
+SQL: Final = PROJECT / "deploy/sql"
+"""What an administrator of Immich's database runs, so that the site may read the text in it."""
 
 
 def home(variable: str, default: str) -> Path:

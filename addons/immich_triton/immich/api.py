@@ -26,6 +26,9 @@ METADATA: Final = "/api/search/metadata"
 JOBS: Final = "/api/assets/jobs"
 """Where the owner of photos has a job done for them again: ``{"assetIds": […], "name": "refresh-faces"}``."""
 
+SERVER_PING: Final = "/api/server/ping"
+"""Answered to anybody by an Immich that is up."""
+
 TIMEOUT: Final = 30.0
 LARGEST: Final = 4 << 20
 """Bytes of an answer to an administrator that are read."""

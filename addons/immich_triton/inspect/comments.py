@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from immich_triton.core import flow_state
 from immich_triton.ml.notes import UPSTREAM, answered_by
 from immich_triton.proxy.answers import detail_of
 from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
+from immich_triton.proxy.marks import is_loaded, mark
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Response
 
     from immich_triton.ml.service import Service
     from immich_triton.proxy.flow_kind import FlowKind
-
-ERROR_MARK: Final = ":red_circle:"
 
 
 class Comments:
@@ -27,33 +26,20 @@ class Comments:
     def response(self, flow: HTTPFlow) -> None:
         """Comment on an answered flow."""
         kind = kind_of(flow, self._service.id)
-        if kind is None or flow.response is None or _is_loaded(flow):
+        if kind is None or flow.response is None or is_loaded(flow):
             return
         flow.comment = comment_on(kind, flow, flow.response)
-        _mark(flow, failed=flow.response.status_code >= 400)
+        mark(flow, failed=flow.response.status_code >= 400)
 
     def error(self, flow: HTTPFlow) -> None:
         """Comment on a flow that got no answer."""
         kind = kind_of(flow, self._service.id)
-        if kind is None or flow.error is None or _is_loaded(flow):
+        if kind is None or flow.error is None or is_loaded(flow):
             return
         who = "the upstream did not answer" if may_go_upstream(flow) else "no answer"
         reason = flow_state.WRITTEN.get(flow) or f"{who}: {flow.error.msg}"
         flow.comment = " · ".join(filter(None, (reason, flow_state.ROUTES.get(flow) if kind == "predict" else "")))
-        _mark(flow, failed=True)
-
-
-def _mark(flow: HTTPFlow, *, failed: bool) -> None:
-    """Mark an error; take our mark, and no other, from a flow that failed before it was replayed."""
-    if failed:
-        flow.marked = ERROR_MARK
-    elif flow.marked == ERROR_MARK:
-        flow.marked = ""
-
-
-def _is_loaded(flow: HTTPFlow) -> bool:
-    """Whether a flow comes from a file, with a comment of its own; one that was killed here has none yet."""
-    return not flow.live and bool(flow.comment)
+        mark(flow, failed=True)
 
 
 def comment_on(kind: FlowKind, flow: HTTPFlow, response: Response) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
 from mitmproxy.exceptions import OptionsError
-from mitmproxy.utils.asyncio_utils import create_task
 
 from immich_triton.core import flow_state
 from immich_triton.core.errors import ProtocolError
@@ -16,21 +14,20 @@ from immich_triton.core.flow_state import ByClient
 from immich_triton.ml.measurements import Measurements
 from immich_triton.ml.outages import Outages
 from immich_triton.proxy.flow_kind import kind_of, may_go_upstream
-from immich_triton.proxy.metrics_server import MetricsServer, listen
+from immich_triton.proxy.metrics_page import MetricsPage
 
 if TYPE_CHECKING:
-    import socket
-
     from mitmproxy.connection import Client
     from mitmproxy.http import HTTPFlow
 
     from immich_triton.core.model_states import State
-    from immich_triton.core.option_kinds import Address
     from immich_triton.ml.measurements import ModelState
     from immich_triton.ml.service import Service
 
-logger = logging.getLogger(__name__)
-
+REMEDY: Final = (
+    "Choose another address with immich_metrics_listen (immich-triton run --metrics-port N); immich_metrics_listen= "
+    "goes without metrics"
+)
 
 WITHIN: Final = 0.8
 """Seconds Triton has to answer; Prometheus gives up after 10, Kubernetes' probes after 1."""
@@ -50,9 +47,9 @@ class Metrics:
         self._service = service
         self._measurements = Measurements()
         service.observers.subscribe(self._measurements)
-        self._server: MetricsServer | None = None
-        self._address: Address | None = None
-        self._running = False
+        self._page = MetricsPage(
+            self._measurements.registry, collect=self._look, why_not_ready=self._why_not_ready, remedy=REMEDY
+        )
         self._in_flight: ByClient[set[str]] = ByClient(flow_state.IN_FLIGHT, lambda _client: set())
 
     def configure(self, updated: AbstractSet[str]) -> None:
@@ -60,20 +57,17 @@ class Metrics:
         if "immich_metrics_listen" not in updated:
             return
         try:
-            address = self._service.settings.metrics_listen
-            if address != self._address:
-                self._move(address)
+            self._page.move(self._service.settings.metrics_listen)
         except ValueError as error:
             raise OptionsError(f"immich-triton: {error}") from error
 
     def running(self) -> None:
         """Begin to answer: now there is an event loop."""
-        self._running = True
-        self._serve()
+        self._page.running()
 
     def done(self) -> None:
         """Give the address back."""
-        self._close()
+        self._page.close()
 
     def requestheaders(self, flow: HTTPFlow) -> None:
         """Count a request as in flight."""
@@ -101,32 +95,6 @@ class Metrics:
         if self._in_flight.pop(client):
             self._show_in_flight()
 
-    def _move(self, address: Address | None) -> None:
-        """Serve at *address*, None for nowhere. Raises ValueError, and then it serves where it did."""
-        before = self._address
-        listener: socket.socket | None
-        if address and before and address[1] == before[1]:
-            # On the same port the old listener is in the way: 0.0.0.0 includes 127.0.0.1.
-            self._close()
-            try:
-                listener = listen(*address)
-            except ValueError:
-                self._open(before, listen(*before))
-                raise
-        else:
-            listener = listen(*address) if address else None
-            self._close()
-        if address and listener:
-            self._open(address, listener)
-
-    def _open(self, address: Address, listener: socket.socket) -> None:
-        self._address = address
-        self._server = MetricsServer(
-            listener, self._measurements.registry, collect=self._look, why_not_ready=self._why_not_ready
-        )
-        if self._running:
-            self._serve()
-
     def _end(self, flow: HTTPFlow) -> None:
         flows = self._in_flight.get(flow.client_conn)
         if flows and flow.id in flows:
@@ -137,18 +105,6 @@ class Metrics:
 
     def _show_in_flight(self) -> None:
         self._measurements.in_flight.set(sum(map(len, self._in_flight)))
-
-    def _serve(self) -> None:
-        if self._server is not None and self._address is not None:
-            create_task(self._server.serve(), name="serve the metrics", keep_ref=True)
-            host, port = self._address
-            logger.info("metrics at http://%s:%d/metrics", f"[{host}]" if ":" in host else host, port)
-
-    def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        self._address = None
 
     async def _why_not_ready(self) -> dict[str, str]:
         """Tell whether every route can be answered, by the same question as Immich's ping."""

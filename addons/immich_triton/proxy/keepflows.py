@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
@@ -13,22 +14,30 @@ from immich_triton.proxy.settings import ProxySettings
 if TYPE_CHECKING:
     from mitmproxy.addons.view import View
     from mitmproxy.http import HTTPFlow
+    from mitmproxy.options import Options
 
 
 class KeepFlows:
-    """Removes the oldest flows beyond ``immich_keep_flows``; mitmdump keeps none, so there is nothing to remove.
+    """Removes the oldest flows beyond what the option *name* says; mitmdump keeps none, so there is nothing to remove.
 
-    Remembers nothing: whatever was kept while the script was reloaded or broken is counted too.
+    *read* takes that number out of mitmproxy's options, and raises ValueError for what is none. Remembers nothing:
+    whatever was kept while the script was reloaded or broken is counted too.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        name: str = "immich_keep_flows",
+        read: Callable[[Options], int] = lambda options: ProxySettings.read(options).keep_flows,
+    ) -> None:
+        self._name = name
+        self._read = read
         self._limit = 0
 
     def configure(self, updated: AbstractSet[str]) -> None:
         """Take the number that the settings say. Raises OptionsError."""
-        if "immich_keep_flows" in updated:
+        if self._name in updated:
             try:
-                self._limit = ProxySettings.read(ctx.options).keep_flows
+                self._limit = self._read(ctx.options)
             except ValueError as error:
                 raise OptionsError(f"immich-triton: {error}") from error
 

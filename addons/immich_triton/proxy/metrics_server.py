@@ -1,7 +1,7 @@
 """Serves ``/metrics``, ``/healthz`` and ``/readyz`` on an address of their own, in mitmproxy's event loop.
 
-Apart from the gateway's port: what Immich and strangers can reach must not tell anything, and every path of that port
-belongs to the stock ML.
+Apart from the port of the product: what Immich and strangers can reach must not tell anything, and every path of that
+port belongs to the upstream.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 BACKLOG: Final = 16
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises ValueError with what to do when that is not possible.
+def listen(host: str, port: int, remedy: str) -> socket.socket:
+    """Return a listening socket. Raises ValueError with the *remedy* when that is not possible.
 
     At once, not when the event loop gets to it: a gateway whose metrics are missing must not start.
     """
@@ -37,10 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if listener is not None:
             listener.close()
-        raise ValueError(
-            f"cannot serve metrics on {host}:{port}: {error.strerror}. Choose another address with "
-            "immich_metrics_listen (immich-triton run --metrics-port N); immich_metrics_listen= goes without metrics"
-        ) from error
+        raise ValueError(f"cannot serve metrics on {host}:{port}: {error.strerror}. {remedy}") from error
     listener.setblocking(False)
     return listener
 
@@ -98,7 +95,7 @@ class MetricsServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _request: web.BaseRequest) -> web.Response:
-        """Tell whether every route can be answered, by the same question as Immich's ping."""
+        """Tell whether all that the product is there for can be answered."""
         unready = await self._why_not_ready()
         answer = {"ready": not unready, "unready": unready}
         return web.Response(status=503 if unready else 200, body=orjson.dumps(answer), content_type="application/json")

@@ -15,9 +15,12 @@ from typing import Any, Final
 
 import asyncpg
 
+from immich_triton.core.paths import SQL
 from immich_triton.web.failopen import brief
 
 logger = logging.getLogger(__name__)
+
+INSTALL: Final = SQL / "install.sql"
 
 CONNECTIONS: Final = 4
 CONNECTING: Final = 2.0
@@ -70,7 +73,7 @@ class Offers:
         """Return the level in words, for the log."""
         if self.full_text:
             return "full-text search with zhparser in Immich's database"
-        return "read from Immich's database, without full-text search (deploy/sql/install.sql found no zhparser)"
+        return f"read from Immich's database, without full-text search ({INSTALL} found no zhparser)"
 
 
 class Database:
@@ -89,6 +92,11 @@ class Database:
         """Whether this is what the constructor makes of *url* and *slowest*."""
         return (self._url, self._slowest) == (url, slowest)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether it is asked now; for a while after a fault it is not."""
+        return time.monotonic() >= self._silent_until
+
     async def offers(self, *, within: float) -> Offers:
         """Return what is offered, asked anew every `LOOKED_AT` seconds. Raises like `fetch`."""
         now = time.monotonic()
@@ -96,7 +104,7 @@ class Database:
             (row,) = await self.fetch(OFFERS, within=within)
             if not row["lines"]:
                 with self._noticing_faults():
-                    raise DatabaseFault("the role may not read asset_ocr: run deploy/sql/install.sql")
+                    raise DatabaseFault(f"the role may not read asset_ocr: run {INSTALL}")
             fresh = Offers(row["owners"], row["full_text"])
             if self._said not in (None, fresh):
                 logger.info("relevance of text, from now on: %s", fresh.level)
@@ -111,7 +119,7 @@ class Database:
         Raises `DatabaseFault`, and TimeoutError after *within* seconds. Either way searches do without the database
         for the next `BACK_OFF` seconds; but not after a time-out that is no *fault*, or with hardly any time given.
         """
-        if time.monotonic() < self._silent_until:
+        if not self.is_asked:
             raise DatabaseFault("it failed lately")
         with self._noticing_faults(of_time=fault and within >= NOTICEABLE):
             async with asyncio.timeout(within):

@@ -13,6 +13,7 @@ import orjson
 from immich_triton.immich.api import JOBS, Answer, Unreachable, asset, exchange, text_of
 
 if TYPE_CHECKING:
+    from immich_triton.web.account import Stopwatch
     from immich_triton.web.caller import Caller
 
 CONNECTIONS: Final = 64
@@ -64,10 +65,11 @@ def client(*, verify: bool, authorities: str | None) -> aiohttp.ClientSession:
 class Immich:
     """The API at *base*, ``http://host:port``, as *caller* may use it."""
 
-    def __init__(self, session: aiohttp.ClientSession, base: str, caller: Caller) -> None:
+    def __init__(self, session: aiohttp.ClientSession, base: str, caller: Caller, stopwatch: Stopwatch) -> None:
         self._session = session
         self._base = base
         self._caller = caller
+        self._stopwatch = stopwatch
 
     @property
     def caller(self) -> Caller:
@@ -127,7 +129,8 @@ class Immich:
         headers = [*self._caller.headers, ("accept-encoding", "identity")]  # it is near: to pack takes longer
         url = f"{self._base}{path}{query}"
         try:
-            return await exchange(self._session, method, url, headers=headers, content=content, within=within)
+            with self._stopwatch:
+                return await exchange(self._session, method, url, headers=headers, content=content, within=within)
         except Unreachable as error:  # whose text may quote the query, and with it the caller's key
             raise Unreachable(f"no answer to {method} {path}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _ETAG: Final = re.compile(r'((?:W/)?"[^"]*)"')
 def may_be_page(flow: HTTPFlow) -> bool:
     """Whether the head of an answer may be that of the app's page, so that its body has to be looked at."""
     request, response = flow.request, flow.response
-    if response is None or request.method != "GET" or response.status_code != 200:
+    if response is None or request.method not in ("GET", "HEAD") or response.status_code != 200:
         return False
     length = response.headers.get("content-length", "0")
     return (
@@ -30,6 +31,32 @@ def may_be_page(flow: HTTPFlow) -> bool:
         and length.isdecimal()
         and int(length) <= LARGEST
     )
+
+
+class Gathered:
+    """Takes a body of unknown length chunk by chunk: one of up to `LARGEST` bytes is given to *change* as a whole.
+
+    A longer one passes as it comes from there on. So whatever is sent, no more than that is held.
+    """
+
+    def __init__(self, change: Callable[[bytes], bytes]) -> None:
+        self._change = change
+        self._held = bytearray()
+        self._passes = False
+
+    def __call__(self, chunk: bytes) -> Iterable[bytes]:
+        """Return what is to be sent now; an empty *chunk* is the end."""
+        if self._passes:
+            return [chunk] if chunk else []
+        self._held += chunk
+        if chunk and len(self._held) <= LARGEST:
+            return []
+        held = bytes(self._held)
+        self._held.clear()
+        if not chunk:
+            return [changed] if (changed := self._change(held)) else []
+        self._passes = True
+        return [held]
 
 
 def with_script(page: bytes, address: str) -> bytes | None:

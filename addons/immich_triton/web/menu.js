@@ -40,19 +40,105 @@
   };
   const [ITEM, QUEUED, DONE, FAILED, WAITING] = WORDS.en.keys();
 
-  /** Return the words in the language of the app: 2.7 keeps it as zh_Hans, 3.1 as zh-Hans, browsers say zh-CN. */
+  // Why, as far as it is known by a word; what Immich itself says stays as it is.
+  const REASONS = {
+    en: {
+      no_text: "no text before and none now",
+      no_result: "ended without a result: is the machine learning up and on?",
+      unseen: "the result cannot be seen from here",
+      gone: "taken out of the queue",
+      not_named: "the app has not named the photos",
+      restarted: "the result is not known after a restart",
+    },
+    "zh-Hans": {
+      no_text: "之前和现在都没有文字",
+      no_result: "任务结束但没有结果：机器学习服务是否已启动并启用？",
+      unseen: "无法得知结果",
+      gone: "任务已被移出队列",
+      not_named: "应用没有给出照片",
+      restarted: "服务重启后无法得知结果",
+    },
+    "zh-Hant": {
+      no_text: "之前和現在都沒有文字",
+      no_result: "工作結束但沒有結果：機器學習服務是否已啟動並啟用？",
+      unseen: "無法得知結果",
+      gone: "工作已被移出佇列",
+      not_named: "應用程式沒有給出照片",
+      restarted: "服務重新啟動後無法得知結果",
+    },
+    ja: {
+      no_text: "前も今も文字がありません",
+      no_result: "結果なしで終了しました。機械学習は動作していて有効ですか？",
+      unseen: "結果を確認できません",
+      gone: "キューから取り除かれました",
+      not_named: "アプリが写真を示しませんでした",
+      restarted: "再起動のため結果がわかりません",
+    },
+    ko: {
+      no_text: "이전에도 지금도 텍스트 없음",
+      no_result: "결과 없이 종료됨: 머신 러닝이 실행 중이고 켜져 있나요?",
+      unseen: "결과를 확인할 수 없음",
+      gone: "대기열에서 제거됨",
+      not_named: "앱이 사진을 알려 주지 않음",
+      restarted: "재시작되어 결과를 알 수 없음",
+    },
+    de: {
+      no_text: "vorher kein Text und jetzt keiner",
+      no_result: "ohne Ergebnis beendet: Läuft das maschinelle Lernen, und ist es eingeschaltet?",
+      unseen: "das Ergebnis ist von hier nicht zu sehen",
+      gone: "aus der Warteschlange genommen",
+      not_named: "die App hat die Fotos nicht genannt",
+      restarted: "das Ergebnis ist nach einem Neustart nicht bekannt",
+    },
+    fr: {
+      no_text: "pas de texte avant, ni maintenant",
+      no_result: "terminé sans résultat : l’apprentissage automatique est-il démarré et activé ?",
+      unseen: "le résultat n’est pas visible d’ici",
+      gone: "retiré de la file d’attente",
+      not_named: "l’application n’a pas indiqué les photos",
+      restarted: "le résultat n’est pas connu après un redémarrage",
+    },
+    es: {
+      no_text: "sin texto antes y ahora",
+      no_result: "terminó sin resultado: ¿está en marcha y activado el aprendizaje automático?",
+      unseen: "el resultado no se ve desde aquí",
+      gone: "retirado de la cola",
+      not_named: "la aplicación no indicó las fotos",
+      restarted: "el resultado no se conoce tras un reinicio",
+    },
+    th: {
+      no_text: "ไม่มีข้อความทั้งก่อนและตอนนี้",
+      no_result: "สิ้นสุดโดยไม่มีผลลัพธ์: ระบบแมชชีนเลิร์นนิงทำงานและเปิดอยู่หรือไม่",
+      unseen: "ไม่เห็นผลลัพธ์จากที่นี่",
+      gone: "ถูกนำออกจากคิว",
+      not_named: "แอปไม่ได้ระบุรูปภาพ",
+      restarted: "ไม่ทราบผลลัพธ์หลังเริ่มใหม่",
+    },
+  };
+
+  /** Return the words in the language of the app. */
   function words() {
+    return WORDS[language()];
+  }
+
+  /** Return *reason* in the language of the app, or else the *message*. */
+  function why(reason, message) {
+    return REASONS[language()][reason] ?? message;
+  }
+
+  /** Return which of our languages the app speaks: 2.7 keeps it as zh_Hans, 3.1 as zh-Hans, browsers say zh-CN. */
+  function language() {
     let code = navigator.language;
     try {
       code = localStorage.getItem("lang") || code;
     } catch {
       // no storage: the language of the browser, as the app has it
     }
-    const [language, ...rest] = code.replaceAll('"', "").toLowerCase().split(/[-_]/);
-    if (language === "zh") {
-      return WORDS[rest.some((part) => ["hant", "tw", "hk", "mo"].includes(part)) ? "zh-Hant" : "zh-Hans"];
+    const [first, ...rest] = code.replaceAll('"', "").toLowerCase().split(/[-_]/);
+    if (first === "zh") {
+      return rest.some((part) => ["hant", "tw", "hk", "mo"].includes(part)) ? "zh-Hant" : "zh-Hans";
     }
-    return Object.hasOwn(WORDS, language) ? WORDS[language] : WORDS.en;
+    return Object.hasOwn(WORDS, first) ? first : "en";
   }
 
   // The request of the app
@@ -90,7 +176,7 @@
     }
     const timer = setTimeout(() => {
       awaited = null;
-      toast(task, FAILED, "the app has not named the photos");
+      toast(task, FAILED, why("not_named"));
     }, APP_SECONDS * 1000);
     awaited = { task, timer };
     item.click();
@@ -159,10 +245,10 @@
         if (answer.ok) {
           const result = (await answer.json()).tasks[task];
           if (!result) {
-            return { state: "done", message: "immich_web was started anew: the result is not known" };
+            return { state: "done", message: why("restarted") };
           }
           if (result.state === "done" || result.state === "failed") {
-            return result;
+            return { state: result.state, message: why(result.reason, result.message) };
           }
         } else if (answer.status < 500) {
           return { state: "failed", message: await messageOf(answer) };

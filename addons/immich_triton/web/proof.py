@@ -31,14 +31,14 @@ async def shown(
 
     A line in the log, of *level*, tells of photos about which Immich has not said anything by then: they are not shown.
     """
-    asked = list(photos)
+    asked = list(photos) if question.can_name else []
     queue, items, silent = iter(asked), dict[str, Any](), set(asked)
 
     async def ask() -> None:
         for photo in queue:
             try:
                 # None has less time than all of them: on a busy machine eight at a time may each take long.
-                found = await immich.search(METADATA, question.metadata(None, size=1, id=photo), within=within)
+                found = await immich.search(METADATA, question.naming(photo), within=within)
             except Unreachable:
                 continue
             except (Refused, ValueError):

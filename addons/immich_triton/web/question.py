@@ -64,19 +64,34 @@ class Question:
         filters = self.body["filter"] if self.structured else self.body
         return bool(filters.get("albumIds")) or bool(self.structured and filters.get("or"))
 
-    def smart(self, *, size: int | None = None, page: int = 1) -> dict[str, Any]:
-        """Return the body of Immich's smart search for the picture, with every filter as it came."""
+    def smart(self, *, size: int | None = None, page: int = 1, text: str | None = None) -> dict[str, Any]:
+        """Return the body of Immich's smart search for the picture, with every filter as it came.
+
+        *text* is another spelling of the text that the photos must have; empty: any photo.
+        """
         body = {**self.body, "query": self.picture}
-        if self.kind == "filtered":
-            body |= self._with_text(self.text)
+        wanted = self.text if text is None else text
+        if self.kind == "filtered" and wanted:
+            body |= self._with_text(wanted)
         return self._cut(body, size, page)
 
-    def metadata(self, text: str | None, *, size: int, page: int = 1, **more: Any) -> dict[str, Any]:
+    def metadata(self, text: str | None, *, size: int, page: int = 1) -> dict[str, Any]:
         """Return the body of Immich's metadata search for photos with *text*, with every filter as it came."""
-        body = {key: value for key, value in self.body.items() if key not in ONLY_SMART | NO_FILTERS}
-        if text is not None:
-            body |= self._with_text(text)
-        return self._cut(body | more, size, page)
+        more = {} if text is None else self._with_text(text)
+        return self._cut(self._without_picture() | more, size, page)
+
+    @property
+    def can_name(self) -> bool:
+        """Whether one photo can be asked for beside the filters: not where they say something about ids already."""
+        return "id" not in (self.body["filter"] if self.structured else self.body)
+
+    def naming(self, photo: str) -> dict[str, Any]:
+        """Return the body of Immich's metadata search for one *photo*, with every filter as it came."""
+        named = {"filter": {**self.body["filter"], "id": {"eq": photo}}} if self.structured else {"id": photo}
+        return self._cut(self._without_picture() | named, 1, 1)
+
+    def _without_picture(self) -> dict[str, Any]:
+        return {key: value for key, value in self.body.items() if key not in ONLY_SMART | NO_FILTERS}
 
     def _with_text(self, text: str) -> dict[str, Any]:
         if self.structured:

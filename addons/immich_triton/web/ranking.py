@@ -15,11 +15,12 @@ from immich_triton.web.failopen import brief
 from immich_triton.web.immich import Found, Immich, Refused
 from immich_triton.web.pages import Ranked
 from immich_triton.web.proof import shown
-from immich_triton.web.question import Question
+from immich_triton.web.question import LARGEST_PAGE, Question
 from immich_triton.web.relevance.score import GOOD
 from immich_triton.web.text_side import NotUnderstood, Texts, TextSide, items_of
 
 if TYPE_CHECKING:
+    from immich_triton.web.account import Account
     from immich_triton.web.service import Service
 
 logger = logging.getLogger(__name__)
@@ -51,25 +52,32 @@ class Outcome:
 class Ranking:
     """One search of one caller."""
 
-    def __init__(self, service: Service, immich: Immich, question: Question) -> None:
+    def __init__(self, service: Service, immich: Immich, question: Question, account: Account) -> None:
         self._service = service
         self._settings = service.settings
         self.immich = immich
         self.question = question
         self._depth = max(self._settings.depth, question.size)
-        self._text = TextSide(service, immich, question, self._depth)
+        self.account = account
+        self._text = TextSide(service, immich, question, self._depth, account)
 
     async def rank(self) -> Outcome:
         """Make the list. Raises `Refused` and `Unreachable` for Immich's own searches, `NotUnderstood`."""
+        self.account.outcome = "ranked"
         if self.question.kind == "text":
             return await self._by_text(await self._text.scored(alone=True))
         picture, texts = await self._both(self._scored, self._depth)
         if isinstance(picture, Refused):
             return await self._by_text_alone(texts, picture)
+        if self.question.kind == "filtered":
+            return await self._filtered(picture, texts)
+        if texts is None:
+            self.account.outcome = "picture_alone"
         return await self._fused(picture, texts or Texts([], {}))
 
     async def again(self, ranked: Ranked) -> Outcome:
         """Fetch the photos of a list that was made before. Raises like `rank`."""
+        self.account.outcome = "kept"
         if self.question.kind == "text":
             found = await self._text.searched(ranked.depth)
         else:
@@ -83,6 +91,7 @@ class Ranking:
 
     async def nothing(self) -> Found:
         """Let Immich look at login and filters, for a search that finds nothing. Raises like `rank`."""
+        self.account.outcome = "empty"
         return await self.immich.search(METADATA, self.question.metadata(None, size=1))
 
     async def _by_text(self, texts: Texts) -> Outcome:
@@ -92,6 +101,7 @@ class Ranking:
         if texts.complete and any(texts.scores.get(photo, 0) >= GOOD for photo in ids):
             # Where there are photos with all of the words, those with half of them are none that was asked for.
             ids = [photo for photo in ids if texts.scores.get(photo, GOOD) >= GOOD]
+        self.account.by_text, self.account.further = len(ids), sum(photo in items for photo in texts.further)
         return Outcome(Ranked(tuple(ids), self._depth, METADATA if typed.more else ""), items, typed)
 
     async def _scored(self, *, alone: bool) -> Texts:
@@ -105,6 +115,7 @@ class Ranking:
         outcome = await self._by_text(texts) if texts else None
         if outcome is None or not outcome.ranked.ids:
             raise refused
+        self.account.outcome = "text_alone"
         logger.warning("a search shows photos by their text alone: Immich's smart search failed, is its ML down?")
         return outcome
 
@@ -150,6 +161,46 @@ class Ranking:
         except (TimeoutError, Refused, Unreachable, ValueError):
             return None  # then Immich's own error tells of the fault
 
+    async def _filtered(self, typed: Found, texts: Texts | None) -> Outcome:
+        """Make the list of photos by picture, among those with the text: *typed* is Immich's own answer to that.
+
+        In the order of the picture without a filter stands what only another spelling or the database found.
+        """
+        if self.question.structured and not typed.knows_filters:
+            raise NotUnderstood
+        self.account.by_picture = len(typed.ids)
+        ranked = Ranked(typed.ids, self._depth, SMART if typed.more else "")
+        if texts is None:
+            self.account.outcome = "picture_alone"
+            return Outcome(ranked, typed.items, typed)
+        scores = texts.scores
+        # What another spelling found as well; what is not in Immich's own answer for the one that was typed.
+        spelt = [photo for photo in items_of(texts.found[1:]) if scores.get(photo, 0) >= GOOD]
+        others = [photo for photo in dict.fromkeys([*spelt, *texts.further]) if photo not in typed.items]
+        items = {**items_of(texts.found), **typed.items}
+        unknown = [photo for photo in others if photo not in items]
+        items |= await shown(self.immich, self.question, unknown, within=CHECKING_ALONE)
+        others = [photo for photo in others if photo in items]
+        ids = [*typed.ids]
+        if texts.complete and any(scores.get(photo, 0) >= GOOD for photo in (*ids, *others)):
+            # Immich is content with half of the words. Where there are photos with all of them, those are not meant.
+            ids = [photo for photo in ids if scores.get(photo, GOOD) >= GOOD]
+        if others:
+            ids = await self._by_picture([*ids, *others], typed)
+        self.account.by_text, self.account.further = len(ids), len(others)
+        return Outcome(Ranked(tuple(ids), self._depth, ranked.tail), items, typed)
+
+    async def _by_picture(self, photos: list[str], typed: Found) -> list[str]:
+        """Return *photos* in the order of the picture, as far as that reaches; then those of *typed*, then others."""
+        every = await self.immich.search(SMART, self.question.smart(size=LARGEST_PAGE, text=""))
+        places = {photo: place for place, photo in enumerate(every.ids)}
+        behind = {photo: len(places) + place for place, photo in enumerate(typed.ids)}
+        if self.question.of_albums:
+            # Here the two searches of Immich mean different photos: only those of the search that was asked for.
+            photos = [photo for photo in photos if photo in places or photo in behind]
+        last = len(places) + len(behind)
+        return sorted(photos, key=lambda photo: places.get(photo, behind.get(photo, last)))
+
     async def _fused(self, picture: Found, texts: Texts) -> Outcome:
         if self.question.structured and not picture.knows_filters:
             raise NotUnderstood
@@ -167,7 +218,10 @@ class Ranking:
             items |= proven
             hits += proven
         hits.sort(key=lambda photo: (-scores.get(photo, UNREAD), places.get(photo, len(places))))
-        settings = self._settings
+        account, settings = self.account, self._settings
+        account.by_picture = len(picture.ids)
+        if account.outcome == "ranked":
+            account.by_text, account.further = len(hits), sum(photo in items for photo in texts.further)
         ids = fusion.fuse(
             [fusion.Ranking(picture.ids, settings.clip_weight), fusion.Ranking(hits, settings.ocr_weight)],
             k=settings.rank_constant,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from mitmproxy.utils.asyncio_utils import create_task
@@ -20,11 +21,13 @@ from immich_triton.web.failopen import stock_instead
 from immich_triton.web.immich import Refused
 from immich_triton.web.reprocessing import tasks
 from immich_triton.web.reprocessing.not_possible import NotConfigured, NotPossible
+from immich_triton.web.site_notes import note
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Request, Response
 
     from immich_triton.immich.api import Answer
+    from immich_triton.web.account import OrderOutcome
     from immich_triton.web.reprocessing.orders import Orders
     from immich_triton.web.service import Service
 
@@ -32,6 +35,13 @@ logger = logging.getLogger(__name__)
 
 PATIENCE: Final = 30.0
 """Seconds for a call to Immich that shows a right; each takes 10 to 17 milliseconds."""
+
+SAID: Final[Mapping[OrderOutcome, str]] = {
+    "queued": "put into Immich's queue",
+    "wrong": "a request that is none",
+    "refused": "refused by Immich",
+    "not_possible": "not possible now",
+}
 
 
 class Reprocess:
@@ -48,13 +58,14 @@ class Reprocess:
             return
         try:
             if tasks.is_order(request):
-                flow.response = await self._order(request)
+                await self._order(flow)
             elif (asked := tasks.asked_about(request)) is not None:
+                note(flow, "what became of a photo that was to be processed again")
                 flow.response = await self._tell(request, asked)
         except Refused as refused:
             flow.response = respond.as_sent(request, refused.answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, the user gets what stock Immich answers
-            stock_instead("an order to process photos again", error)
+            stock_instead("order", error, self._service.measurements)
 
     def running(self) -> None:
         """Say at the start whether the queues are there, not only when somebody wants something."""
@@ -75,21 +86,31 @@ class Reprocess:
             create_task(self._kept.close(), name="close the client of Redis", keep_ref=True)
             self._kept = None
 
-    async def _order(self, request: Request) -> Response | None:
-        order = tasks.parse(request.raw_content or b"")
+    async def _order(self, flow: HTTPFlow) -> None:
+        order = tasks.parse(flow.request.raw_content or b"")
         if order is None:
-            return None
+            return
+        measurements, name = self._service.measurements, order.task.name
+        try:
+            flow.response, outcome = await self._answered(flow.request, order)
+        except Refused as refused:
+            flow.response, outcome = respond.as_sent(flow.request, refused.answer), "refused"
+        measurements.ordered(name, outcome, len(order.photos) if outcome == "queued" else 0)
+        count = f"{len(order.photos):,} photo{'' if len(order.photos) == 1 else 's'}"
+        note(flow, f"{name}: {count}, {SAID[outcome]}")
+
+    async def _answered(self, request: Request, order: tasks.Order) -> tuple[Response, OrderOutcome]:
         immich = self._service.immich(request, caller_of(request))
         # In the order of Immich's own checks: who it is, what he may do, what he asks for, of what.
         seen = await immich.may_start_jobs(within=PATIENCE)
         if order.wrong:
-            return respond.error(request, seen, 400, order.wrong)
+            return respond.error(request, seen, 400, order.wrong), "wrong"
         await for_each(order.photos, lambda photo: immich.may_change(photo, within=PATIENCE))
         try:
             await (await self._orders()).start(immich, order.task, order.photos)
         except NotPossible as reason:
-            return _not_possible(request, seen, reason)
-        return respond.as_sent(request, seen)
+            return _not_possible(request, seen, reason), "not_possible"
+        return respond.as_sent(request, seen), "queued"
 
     async def _tell(self, request: Request, asked: str) -> Response:
         photo = tasks.photo_id(asked) or tasks.NOBODYS
@@ -111,7 +132,7 @@ class Reprocess:
             module = await asyncio.to_thread(importlib.import_module, "immich_triton.web.reprocessing.orders")
             if self._kept is None or self._kept.url != url:
                 self.done()
-                self._kept = module.Orders(url)
+                self._kept = module.Orders(url, self._service.measurements.run_ended)
         return self._kept
 
 

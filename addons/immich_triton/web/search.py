@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import orjson
 
+from immich_triton.web.account import Account
 from immich_triton.web.caller import caller_of
 from immich_triton.web.failopen import stock_instead
 from immich_triton.web.immich import Refused
@@ -14,11 +16,13 @@ from immich_triton.web.question import parse
 from immich_triton.web.ranking import Ranking
 from immich_triton.web.respond import as_sent
 from immich_triton.web.site import is_search
+from immich_triton.web.site_notes import note
 from immich_triton.web.text_side import NotUnderstood
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
+    from immich_triton.web.question import Question
     from immich_triton.web.service import Service
 
 
@@ -32,27 +36,43 @@ class Search:
         """Answer a search whose body was kept for us, or let it go on to Immich."""
         if flow.request.stream or flow.response or flow.error or not is_search(flow.request):
             return
+        account, began = Account(), time.monotonic()
         try:
-            await self._search(flow)
+            await self._search(flow, account)
         except Exception as error:  # noqa: BLE001 - whatever it is, the user gets what stock Immich answers
-            stock_instead("a search", error)
+            account.outcome = "fault"
+            stock_instead("search", error, self._service.measurements)
+        seconds = time.monotonic() - began
+        self._service.measurements.searched(account, answered=flow.response is not None, seconds=seconds)
+        note(flow, account.in_words())
 
-    async def _search(self, flow: HTTPFlow) -> None:
+    async def _search(self, flow: HTTPFlow, account: Account) -> None:
         settings, request = self._service.settings, flow.request
         route = request.path.partition("?")[0]
         question = parse(route, request.raw_content or b"", prefix=settings.ocr_prefix, hybrid=settings.hybrid)
         if question is None:
             return
-        if question.kind == "filtered":
-            request.content = orjson.dumps(question.smart())
-            return
+        account.kind, account.page = question.kind, question.page
+        # What Immich is asked when we do not answer: of a picture and a text it knows both halves, if not the prefix.
+        halves = orjson.dumps(question.smart()) if question.kind == "filtered" else None
+        try:
+            await self._answer(flow, question, account)
+        finally:
+            if flow.response is None and halves is not None:
+                request.content = halves
+
+    async def _answer(self, flow: HTTPFlow, question: Question, account: Account) -> None:
+        request = flow.request
         caller = caller_of(request)
         if caller.by_link:
-            return  # the visitor of a shared link may not search smartly: Immich says so
-        pager = Pager(self._service.lists, Ranking(self._service, self._service.immich(request, caller), question))
+            account.outcome = "shared_link"  # its visitor may not search smartly: Immich says so
+            return
+        immich = self._service.immich(request, caller, account.at_immich)
+        pager = Pager(self._service.lists, Ranking(self._service, immich, question, account))
         try:
             flow.response = await pager.answer(request)
         except Refused as refused:
+            account.outcome = "refused"
             flow.response = as_sent(request, refused.answer)
         except NotUnderstood:
-            return
+            account.outcome = "not_understood"

@@ -9,12 +9,15 @@ import uuid
 from typing import TYPE_CHECKING, Final
 
 from mitmproxy import ctx
+from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 from mitmproxy.utils.asyncio_utils import create_task
 
-from immich_triton.immich.api import Unreachable
+from immich_triton.immich.api import SERVER_PING, Unreachable, exchange
+from immich_triton.web.account import Stopwatch
 from immich_triton.web.database import CONNECTING, Database, DatabaseFault
 from immich_triton.web.immich import Immich, Refused, client
 from immich_triton.web.lists import Lists
+from immich_triton.web.measurements import Measurements
 from immich_triton.web.recent import Recent
 from immich_triton.web.relevance import chinese
 from immich_triton.web.relevance.by_api import Texts
@@ -42,6 +45,7 @@ class Service:
         self.texts = Texts()
         self.chinese = chinese.Chinese()
         self.database: Database | None = None
+        self.measurements = Measurements()
         self._users = Recent[bytes, str](MOST_USERS)
 
     @property
@@ -61,14 +65,31 @@ class Service:
                 self.database.close()
             self.database = Database(settings.database_url, slowest) if settings.database_url else None
 
-    def immich(self, request: Request, caller: Caller) -> Immich:
-        """Return the API that *request* would go to, for its caller."""
+    def immich(self, request: Request, caller: Caller, stopwatch: Stopwatch | None = None) -> Immich:
+        """Return the API that *request* would go to, for its caller; *stopwatch* takes the time of its answers."""
+        return Immich(
+            self._client(), base(request.scheme, request.host, request.port), caller, stopwatch or Stopwatch()
+        )
+
+    async def immich_answers(self, *, within: float) -> bool:
+        """Whether Immich answers its own ping, as the first server that ``--mode`` names."""
+        mode = ProxyMode.parse(ctx.options.mode[0])
+        if not isinstance(mode, ReverseMode):
+            return False
+        host, port = mode.address
+        try:
+            url = base(mode.scheme, host, port) + SERVER_PING
+            answer = await exchange(self._client(), "GET", url, headers=(), within=within)
+        except Unreachable:
+            return False
+        return answer.status == 200
+
+    def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = client(
                 verify=not ctx.options.ssl_insecure, authorities=ctx.options.ssl_verify_upstream_trusted_ca
             )
-        host = f"[{request.host}]" if ":" in request.host else request.host
-        return Immich(self._session, f"{request.scheme}://{host}:{request.port}", caller)
+        return self._session
 
     def warm_up(self) -> None:
         """Load the dictionaries in the background; until then the simplest level serves."""
@@ -106,3 +127,8 @@ class Service:
         if self._session is not None:
             session, self._session = self._session, None
             create_task(session.close(), name="close the client of Immich", keep_ref=True)
+
+
+def base(scheme: str, host: str, port: int) -> str:
+    """Return the beginning of an address."""
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

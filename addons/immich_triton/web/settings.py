@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from immich_triton.core.option_kinds import Integer, Milliseconds, Number, OnOff, Secret
+from immich_triton.core.option_kinds import Address, HostPort, Integer, Milliseconds, Number, OnOff, Secret
 from immich_triton.core.options import OptionSet, option
+from immich_triton.proxy.settings import KeptFlows
 from immich_triton.web.reprocessing.redis_url import RedisUrl
 
 WEIGHT: Final = Number(0, 100)
@@ -107,6 +108,28 @@ class Settings(OptionSet):
         "on",
         "Whether the menus of Immich's web app get Refresh OCR and Refresh CLIP, by a script that its page loads; on "
         "or off. Without web_redis_url they do not.",
+    )
+    drain_timeout: int = option(
+        "web_drain_timeout",
+        Integer(0, 3600),
+        30,
+        "Seconds that requests in flight are given to finish after SIGTERM or Ctrl-C; what stops the site (Docker, "
+        "systemd) must wait longer. An upload that takes longer is cut off, and the app sends it again. WebSockets are "
+        "not waited for.",
+    )
+    metrics_listen: Address | None = option(
+        "web_metrics_listen",
+        HostPort(),
+        "127.0.0.1:9465",
+        "Address, HOST:PORT, of the metrics for Prometheus (/metrics) and of the health of the process (/healthz) and "
+        "of Immich behind it (/readyz). Not for strangers: it is apart from the port that people use. Empty: none.",
+    )
+    keep_flows: int = option(
+        "web_keep_flows",
+        KeptFlows(),
+        500,
+        "How many flows mitmweb and mitmproxy keep to look at; the oldest are removed. 0 keeps all, and then memory "
+        "grows with every picture that somebody looks at. mitmdump keeps none.",
     )
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from immich_triton.core import flow_state
 from immich_triton.immich.api import METADATA, SMART
 from immich_triton.web.failopen import stock_instead
 from immich_triton.web.reprocessing import tasks
@@ -28,13 +29,14 @@ class Site:
         """Keep the body of what may be ours, stream any other; tell Immich who asks."""
         # First, so that a fault further down cannot make a gigabyte wait in memory.
         flow.request.stream = True
+        flow_state.forget(flow)
         try:
             normalise(flow.request)
             if self._service.settings.forwarded:
                 tell_who_asks(flow)
             flow.request.stream = not self._is_ours(flow.request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request goes its way
-            stock_instead("a request", error)
+            stock_instead("request", error, self._service.measurements)
 
     def _is_ours(self, request: Request) -> bool:
         """Whether a request is looked at as a whole, and perhaps answered here."""

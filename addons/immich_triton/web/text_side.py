@@ -16,6 +16,7 @@ from immich_triton.web.relevance import by_api, by_database
 from immich_triton.web.relevance.score import GOOD
 
 if TYPE_CHECKING:
+    from immich_triton.web.account import Account
     from immich_triton.web.service import Service
 
 logger = logging.getLogger(__name__)
@@ -50,12 +51,13 @@ class Texts(NamedTuple):
 class TextSide:
     """One search of one caller; *depth* is how many photos Immich is asked for."""
 
-    def __init__(self, service: Service, immich: Immich, question: Question, depth: int) -> None:
+    def __init__(self, service: Service, immich: Immich, question: Question, depth: int, account: Account) -> None:
         self._service = service
         self._settings = service.settings
         self._immich = immich
         self._question = question
         self._depth = depth
+        self._account = account
 
     async def scored(self, *, alone: bool = False) -> Texts:
         """Search and score. Raises like `searched`, and TimeoutError unless the text is all there is (*alone*)."""
@@ -71,6 +73,7 @@ class TextSide:
                     raise
         found = await self.searched(self._depth)
         now = time.monotonic()
+        self._account.text_from = "api"
         return Texts(found, await self._by_api(items_of(found), timeout if alone else until - now))
 
     async def searched(self, size: int) -> list[Found]:
@@ -103,11 +106,12 @@ class TextSide:
         scores = await search.scores(dict.fromkeys([*items, *further]))
         hits = [photo for photo in further if photo not in items and scores.get(photo, 0) >= GOOD]
         hits.sort(key=lambda photo: -scores[photo])
+        self._account.text_from = "database"
         return Texts(found, scores, tuple(hits), complete=True)
 
     async def _found_by(self, search: by_database.Search, until: float) -> list[str]:
-        if self._question.structured:
-            return []  # Immich 3.2 takes no id beside a filter, so nothing could be proven
+        if not self._question.can_name:
+            return []  # nothing could be proven
         user = await self._service.user(self._immich, within=max(until - time.monotonic(), SOON))
         try:
             return await search.find(user)

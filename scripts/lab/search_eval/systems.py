@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 
 from immich_triton.immich.api import METADATA, SMART, Answer
+from immich_triton.web.account import Account
 from immich_triton.web.caller import Caller
 from immich_triton.web.database import Database
 from immich_triton.web.immich import Found, Immich
@@ -69,7 +70,7 @@ class Ours:
         """Return the photos that are found, in order."""
         question = parse(SMART, _body(query), prefix=True, hybrid=True)
         assert question is not None  # noqa: S101 - every query of the set is one for us
-        outcome = await Ranking(self.service, StandIn(self.stock), question).rank()
+        outcome = await Ranking(self.service, StandIn(self.stock), question, Account()).rank()
         return [self.stock.numbers[photo] for photo in outcome.ranked.ids]
 
 

@@ -19,7 +19,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let the user's folders and the lock files lie in a folder of the test's own."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.delenv("IMMICH_TRITON_ENVIRONMENT", raising=False)
-    for name in ("LOCK", "GPU_LOCK"):
+    for name in ("LOCK", "GPU_LOCK", "WEB_LOCK"):
         monkeypatch.setattr(environment, name, tmp_path / name)
         (tmp_path / name).write_text(f"# {name}\n")
     return tmp_path
@@ -85,28 +85,64 @@ def test_without_an_environment_it_is_said_what_is_missing(
     assert environment.enter(Needs.TRITON, []) == sentence
 
 
-@pytest.mark.parametrize(("ready", "taken"), [(["LOCK"], "LOCK"), (["LOCK", "GPU_LOCK"], "GPU_LOCK")])
+def make_ready(home: Path, locks: str) -> Path:
+    """Make an environment of *locks*, named as in ``LOCK+WEB_LOCK``, as `setup` would leave it."""
+    folder = environment.folder(*(home / name for name in locks.split("+")))
+    folder.mkdir(parents=True)
+    environment.mark_ready(folder)
+    return folder
+
+
+def test_the_folder_of_several_locks_changes_with_any_of_them(home: Path) -> None:
+    locks = home / "LOCK", home / "WEB_LOCK"
+    folders = {environment.folder(*locks), environment.folder(locks[0])}
+    for lock in locks:
+        lock.write_text(f"another {lock.name}")
+        folders.add(environment.folder(*locks))
+    assert len(folders) == 4
+
+
+@pytest.mark.parametrize(
+    ("needs", "ready", "taken"),
+    [
+        (Needs.TRITON, ["LOCK"], "LOCK"),
+        (Needs.TRITON, ["LOCK", "GPU_LOCK"], "GPU_LOCK"),
+        (Needs.TRITON, ["LOCK", "LOCK+WEB_LOCK"], "LOCK"),
+        (Needs.TRITON, ["LOCK+WEB_LOCK"], "LOCK+WEB_LOCK"),
+        (Needs.TRITON, ["LOCK", "GPU_LOCK+WEB_LOCK"], "GPU_LOCK+WEB_LOCK"),
+        (Needs.TRITON_AND_SITE, ["LOCK", "GPU_LOCK", "LOCK+WEB_LOCK"], "LOCK+WEB_LOCK"),
+        (Needs.TRITON_AND_SITE, ["LOCK+WEB_LOCK", "GPU_LOCK+WEB_LOCK"], "GPU_LOCK+WEB_LOCK"),
+    ],
+)
 def test_the_command_goes_on_in_one_that_is_ready(
     monkeypatch: pytest.MonkeyPatch,
     home: Path,
     entered: list[tuple[Path, list[str], dict[str, str]]],
+    needs: Needs,
     ready: list[str],
     taken: str,
 ) -> None:
     lack(monkeypatch, "onnx")
-    for name in ready:
-        folder = environment.folder(home / name)
-        folder.mkdir(parents=True)
-        environment.mark_ready(folder)
+    made = {locks: make_ready(home, locks) for locks in ready}
     with pytest.raises(EnteredError):
-        environment.enter(Needs.TRITON, ["run", "--port", "1"])
+        environment.enter(needs, ["run", "--port", "1"])
     ((python, command, variables),) = entered
-    assert python == environment.folder(home / taken) / "bin/python"
+    assert python == made[taken] / "bin/python"
     assert command == [str(python), "-m", "immich_triton", "run", "--port", "1"]
     # In there it does not try again, whatever is missing.
     monkeypatch.setattr(os, "environ", variables)
     assert environment.enter(Needs.TRITON, []) == "onnx is not installed; run: immich-triton setup"
     assert len(entered) == 1
+
+
+@pytest.mark.parametrize(("ready", "setup"), [("LOCK", "setup --web"), ("GPU_LOCK", "setup --gpu --web")])
+def test_what_only_the_site_needs_is_installed_by_a_setup_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, home: Path, ready: str, setup: str
+) -> None:
+    lack(monkeypatch, "asyncpg")
+    make_ready(home, ready)
+    sentence = f"asyncpg is not installed; run: immich-triton {setup}"
+    assert environment.enter(Needs.TRITON_AND_SITE, ["run", "--web", "http://immich"]) == sentence
 
 
 def test_this_very_package_is_found_in_it(tmp_path: Path) -> None:

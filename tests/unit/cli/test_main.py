@@ -103,6 +103,18 @@ def test_what_is_lacking_is_said_with_what_to_do(bare: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == "immich-triton run: pytriton is not installed; run: immich-triton setup\n"
 
 
+@pytest.mark.parametrize("arguments", [["--web", "http://immich"], ["--port", "1", "--web=http://immich"]])
+def test_with_the_site_it_is_said_which_setup_installs_that(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.delenv("IMMICH_TRITON_ENVIRONMENT", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("redis", "rjieba") else name)
+    assert main.main(["run", *arguments]) == 2
+    said = "immich-triton run: redis, rjieba are not installed; run: immich-triton setup --web\n"
+    assert capsys.readouterr().err == said
+
+
 def test_with_an_environment_the_command_goes_on_in_it(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = environment.folder()
     made.mkdir(parents=True)

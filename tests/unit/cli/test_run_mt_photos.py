@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from immich_triton.cli import run_mt_photos
-from immich_triton.server.gateway_process import GatewayProcess
+from immich_triton.cli.run_mt_photos import MtPhotosSettings
+from immich_triton.server.gateway_process import GatewaySettings
+
+GATEWAY = GatewaySettings(
+    upstream="http://127.0.0.1:3003",
+    host="127.0.0.1",
+    port=3004,
+    metrics_port=9464,
+    triton_url="http://127.0.0.1:8000",
+    models=Path("/models"),
+    run_dir=Path("/run"),
+    supervisor=Path("/run/models.sock"),
+)
 
 
-def process(*arguments: str) -> GatewayProcess | None:
+def asked(*arguments: str, host: str = "127.0.0.1") -> MtPhotosSettings | None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--host", default="127.0.0.1")
     run_mt_photos.add_options(parser)
     options = parser.parse_args(arguments)
-    return run_mt_photos.process(options, "http://127.0.0.1:8000", Path("/models"), Path("/run"))
+    return run_mt_photos.settings(options, replace(GATEWAY, host=host))
 
 
 def command(*arguments: str) -> list[str]:
-    made = process("--mt-photos", *arguments)
+    made = asked("--mt-photos", *arguments)
     assert made is not None
-    return made.settings.command
+    return made.command
 
 
 def test_it_runs_only_when_it_is_asked_for() -> None:
-    assert process() is None
+    assert asked() is None
 
 
 def test_it_runs_the_addon_beside_the_gateway_over_the_same_triton_and_models() -> None:
@@ -32,7 +44,8 @@ def test_it_runs_the_addon_beside_the_gateway_over_the_same_triton_and_models() 
     assert f"--scripts={run_mt_photos.ADDON}" in line
     assert run_mt_photos.ADDON.is_file()
     assert {"--listen-port=8060", "--set=immich_triton_url=http://127.0.0.1:8000"} <= set(line)
-    assert {"--set=immich_models=/models", "--set=immich_metrics_listen=127.0.0.1:9465"} <= set(line)
+    assert {"--set=immich_models=/models", "--set=immich_metrics_listen=127.0.0.1:9466"} <= set(line)
+    assert "--set=immich_supervisor=/run/models.sock" in line, "a route that sleeps wakes for both"
     assert not [part for part in line if "mt_photos_" in part and part.startswith("--set")]
 
 
@@ -48,19 +61,19 @@ def test_what_the_options_say_counts() -> None:
 
 
 def test_a_port_that_is_taken_is_told_with_the_option_to_choose_another() -> None:
-    made = process("--mt-photos", "--mt-photos-port", "18060")
+    made = asked("--mt-photos", "--mt-photos-port", "18060")
     assert made is not None
-    assert [(port.number, port.remedy.rpartition("run ")[2]) for port in made.settings.ports] == [
+    assert [(port.number, port.remedy.rpartition("run ")[2]) for port in made.ports] == [
         (18060, "--mt-photos-port N"),
-        (9465, "--mt-photos-metrics-port N"),
+        (9466, "--mt-photos-metrics-port N"),
     ]
-    without = process("--mt-photos", "--mt-photos-metrics-port", "")
+    without = asked("--mt-photos", "--mt-photos-metrics-port", "")
     assert without is not None
-    assert len(without.settings.ports) == 1
+    assert len(without.ports) == 1
 
 
 def test_the_summary_says_where_it_is() -> None:
-    made = process("--mt-photos", "--host", "::1")
+    made = asked("--mt-photos", host="::1")
     assert made is not None
-    line = run_mt_photos.summary(made.settings)
-    assert line == "  MT-Photos asks   http://[::1]:8060, metrics http://127.0.0.1:9465/metrics"
+    line = run_mt_photos.summary(made)
+    assert line == "  MT-Photos asks   http://[::1]:8060, metrics http://127.0.0.1:9466/metrics"

@@ -83,3 +83,14 @@ def test_mitmdump_keeps_none_anyway(context: taddons.context) -> None:
 def test_a_number_that_is_none_is_refused(context: taddons.context) -> None:
     with pytest.raises(OptionsError, match="immich_keep_flows must be 0"):
         context.options.update(immich_keep_flows=-1)
+
+
+def test_another_product_has_an_option_of_its_own() -> None:
+    with taddons.context() as context:
+        context.options.add_option("web_keep_flows", int, 500, "")
+        context.master.addons.add(KeepFlows("web_keep_flows", lambda options: int(options.web_keep_flows)))
+        context.master.addons.add(view := View())
+        context.options.update(web_keep_flows=2)
+        for _ in range(4):
+            begin(context)
+        assert len(view.resolve("@all")) == 2

@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, Gauge
 from harness.ports import free_ports
 from immich_triton.proxy.metrics_server import MetricsServer, listen
 
+REMEDY = "Choose another with --metrics-port N"
+
 
 class Site:
     """A server with one gauge, which counts the scrapes."""
@@ -45,14 +47,14 @@ async def serving() -> AsyncIterator[Site]:
     async def why_not_ready() -> dict[str, str]:
         return unready
 
-    listener = listen("127.0.0.1", free_ports(1)[0])
+    listener = listen("127.0.0.1", free_ports(1)[0], REMEDY)
     host, port = listener.getsockname()
     server = MetricsServer(listener, registry, collect=collect, why_not_ready=why_not_ready)
     await server.serve()
     async with aiohttp.ClientSession() as session:
         yield Site(f"http://{host}:{port}", session, unready)
     server.close()
-    listen("127.0.0.1", port).close()  # whoever is loaded next has the address at once
+    listen("127.0.0.1", port, REMEDY).close()  # whoever is loaded next has the address at once
     await asyncio.gather(
         *(task for task in asyncio.all_tasks() if task.get_name().startswith("close the metrics' connections"))
     )
@@ -80,12 +82,12 @@ async def test_nothing_else_is_there_and_nothing_can_be_sent(site: Site) -> None
 
 def test_who_has_the_address_already_stops_the_start() -> None:
     port = free_ports(1)[0]
-    with listen("127.0.0.1", port) as listener:
+    with listen("127.0.0.1", port, REMEDY) as listener:
         assert not listener.getblocking()
         with pytest.raises(ValueError, match=rf"cannot serve metrics on 127\.0\.0\.1:{port}: .*--metrics-port N"):
-            listen("127.0.0.1", port)
+            listen("127.0.0.1", port, REMEDY)
 
 
 def test_a_name_that_is_none_stops_the_start() -> None:
-    with pytest.raises(ValueError, match=r"cannot serve metrics on .*immich_metrics_listen"):
-        listen("300.0.0.1", 9464)
+    with pytest.raises(ValueError, match=r"cannot serve metrics on .*--metrics-port N"):
+        listen("300.0.0.1", 9464, REMEDY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,29 +14,22 @@ from aiohttp import web
 from background_loop import in_background
 
 from harness.ports import free_ports
-from immich_triton.server.gateway_process import ADDON, GatewayProcess, GatewaySettings, WebInterface, given
+from immich_triton.server.gateway_process import ADDON, GatewayProcess, GatewaySettings
 from immich_triton.server.preflight import StartError
+from immich_triton.server.proxy_process import WebInterface
 
 
 def settings(directory: Path = Path("run"), **changes: Any) -> GatewaySettings:
-    own = GatewaySettings("http://ml:3003", "0.0.0.0", 3004, 9464, "http://127.0.0.1:8000", Path("models"), directory)
+    own = GatewaySettings(
+        upstream="http://ml:3003",
+        host="0.0.0.0",
+        port=3004,
+        metrics_port=9464,
+        run_dir=directory,
+        triton_url="http://127.0.0.1:8000",
+        models=Path("models"),
+    )
     return replace(own, **changes)
-
-
-@pytest.mark.parametrize(
-    ("options", "value"),
-    [
-        ([], "nothing"),
-        (["--set", "name=1"], "1"),
-        (["--set=name=a=b"], "a=b"),
-        (["--set=name="], ""),
-        (["name=1"], "nothing"),
-        (["--set", "other=1", "name=2"], "nothing"),
-        (["--set=names=1", "--name=2"], "nothing"),
-    ],
-)
-def test_an_option_that_mitmproxy_is_given_is_found(options: Sequence[str], value: str) -> None:
-    assert given(options, "name", "nothing") == value
 
 
 def test_the_command_line() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from immich_triton.immich.api import Unreachable
+from immich_triton.web.account import RunResult
 from immich_triton.web.at_once import for_each
 from immich_triton.web.immich import Immich, Refused
 from immich_triton.web.reprocessing.bull import Queues
@@ -24,12 +24,15 @@ PATIENCE: Final = 30.0
 
 
 class Orders:
-    """What needs the Redis at *url*. Methods raise `NotPossible` and `Unreachable`."""
+    """What needs the Redis at *url*. Methods raise `NotPossible` and `Unreachable`.
 
-    def __init__(self, url: str) -> None:
+    *told* hears of each run that has ended: the name of its task, and how.
+    """
+
+    def __init__(self, url: str, told: Callable[[str, RunResult], None] = lambda _task, _result: None) -> None:
         self.url = url
         self._queues = Queues(url)
-        self._runs = Runs()
+        self._runs = Runs(told=told)
         self._vectors = VectorWatch(self._queues, self._runs)
         self._one_by_one = asyncio.Lock()  # who clicks twice orders once
 
@@ -83,12 +86,15 @@ class Orders:
             return None
         if run.result is None:
             if task is REFRESH_OCR:
-                run.result = run.compare(await text_of(immich, photo))
+                result = run.compare(await text_of(immich, photo))
             elif self._vectors.awaits(photo):
                 return {"state": "running"}  # it has ended this moment
             else:
-                run.result = UNSEEN
-        return asdict(run.result)
+                result = UNSEEN
+            if run.result is None:  # nobody else who asked was faster
+                self._runs.settle(task, run, result)
+            return result.as_json()
+        return run.result.as_json()
 
     async def close(self) -> None:
         """Close the connections to Redis."""

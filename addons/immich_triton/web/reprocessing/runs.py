@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from immich_triton.web.account import RunResult
 from immich_triton.web.reprocessing.tasks import Task
 
 KEPT: Final = 24 * 3600.0
@@ -19,24 +20,39 @@ MOST: Final = 20_000
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended; *verified* says whether that was seen from what the run left. *message* is for a person."""
+    """How a run ended; *verified* says whether that was seen from what the run left.
+
+    *message* is for a person, *reason* the same in a word, for who says it in another language (`menu.js`).
+    """
 
     state: Literal["done", "failed"]
     verified: bool
     message: str = ""
+    reason: Literal["", "no_text", "no_result", "unseen", "gone"] = ""
+
+    def as_json(self) -> dict[str, str | bool]:
+        """Return it as the site answers it."""
+        answer: dict[str, str | bool] = {"state": self.state, "verified": self.verified, "message": self.message}
+        return answer | {"reason": self.reason} if self.reason else answer
 
 
 NEW_TEXT: Final = Result("done", verified=True)
 NO_TEXT: Final = Result(
-    "done", verified=False, message="no text before and none now; Immich does not show whether it looked"
+    "done",
+    verified=False,
+    message="no text before and none now; Immich does not show whether it looked",
+    reason="no_text",
 )
 NO_ANSWER: Final = Result(
     "failed",
     verified=True,
     message="Immich ended the job without a result: is its machine learning up and on?",
+    reason="no_result",
 )
-UNSEEN: Final = Result("done", verified=False, message="Immich ended the job; its result could not be seen from here")
-GONE: Final = Result("failed", verified=True, message="the job was taken out of Immich's queue")
+UNSEEN: Final = Result(
+    "done", verified=False, message="Immich ended the job; its result could not be seen from here", reason="unseen"
+)
+GONE: Final = Result("failed", verified=True, message="the job was taken out of Immich's queue", reason="gone")
 
 NEW_VECTOR: Final = Result("done", verified=True)
 
@@ -64,10 +80,20 @@ def fingerprint(lines: Iterable[str]) -> str:
 
 
 class Runs:
-    """The last run of each task for each photo: at most *most*, the oldest go first; *clock* gives seconds."""
+    """The last run of each task for each photo: at most *most*, the oldest go first; *clock* gives seconds.
 
-    def __init__(self, most: int = MOST, clock: Callable[[], float] = time.monotonic) -> None:
+    *told* hears of each that has ended.
+    """
+
+    def __init__(
+        self,
+        most: int = MOST,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        told: Callable[[str, RunResult], None] = lambda _task, _result: None,
+    ) -> None:
         self._most = most
+        self._told = told
         self._clock = clock
         self._runs: OrderedDict[tuple[str, str], tuple[float, Run]] = OrderedDict()
 
@@ -78,6 +104,11 @@ class Runs:
         while len(self._runs) >= self._most:
             self._runs.popitem(last=False)
         self._runs[key] = self._clock(), run
+
+    def settle(self, task: Task, run: Run, result: Result) -> None:
+        """Take note how a run ended."""
+        run.result = result
+        self._told(task.name, "failed" if result.state == "failed" else "verified" if result.verified else "unverified")
 
     def drop(self, task: Task, photos: Iterable[str]) -> None:
         """Forget runs that did not come about."""

@@ -107,4 +107,4 @@ class VectorWatch:
     def _settle(self, job: str, result: runs.Result) -> None:
         photo, _ = self._awaited.pop(job, (None, 0.0))
         if photo is not None and (run := self._kept.get(REFRESH_CLIP, photo)) is not None:
-            run.result = result
+            self._kept.settle(REFRESH_CLIP, run, result)

@@ -1,4 +1,4 @@
-"""When the supervisor starts a gateway again, and when it gives up."""
+"""When the supervisor starts a proxy again, and when it gives up, or never does."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from immich_triton.server.gateway_care import GatewayCare
-from immich_triton.server.gateway_process import GatewayProcess
 from immich_triton.server.preflight import StartError
+from immich_triton.server.proxy_care import ProxyCare
+from immich_triton.server.proxy_process import ProxyProcess
 
 
 class Gateway:
@@ -41,11 +41,12 @@ class Gateway:
 class Site:
     """A gateway in care, and a clock that is set by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "the gateway") -> None:
         self.now = 1000.0
         self.said: list[str] = []
         self.gateway = Gateway()
-        self.care = GatewayCare(cast("GatewayProcess", cast("Any", self.gateway)), self.said.append, lambda: self.now)
+        proxy = cast("ProxyProcess", cast("Any", self.gateway))
+        self.care = ProxyCare(proxy, self.said.append, lambda: self.now, name=name)
         self.care.start()
 
     def live(self, seconds: float) -> None:
@@ -125,3 +126,27 @@ def test_a_start_that_this_machine_refuses_is_tried_again(site: Site) -> None:
     site.live(1)
     site.live(1)
     assert site.care.up
+
+
+def test_one_that_is_never_given_up_may_die_as_often_as_it_likes_and_at_the_start() -> None:
+    site = Site(name="")
+    pauses = [site.pause_after_death() for _ in range(9)]
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    said = "was killed by SIGKILL before it ever answered; its last lines above say why; starting it again in 0.5 s"
+    assert site.said[0] == f"{said}, Triton goes on"
+    site.live(1)
+    assert site.care.up
+    for _ in range(9):
+        site.live(1)
+        site.pause_after_death()
+
+
+def test_one_that_is_never_given_up_and_has_lost_its_addon_is_started_again() -> None:
+    site = Site(name="")
+    site.gateway.strange = True
+    site.live(1)
+    site.gateway.strange = False
+    site.live(1)
+    site.live(1)
+    assert site.care.up
+    assert "mitmproxy runs without the addon before it ever answered" in site.said[0]
