@@ -217,8 +217,8 @@ def _about_the_site(parser: argparse.ArgumentParser) -> None:
     text(
         "--web",
         metavar="URL",
-        help="also run the site, the proxy in front of the Immich server at URL, e.g. http://immich-server:2283; needs "
-        "immich-triton setup --web (this is not mitmweb: --inspect)",
+        help="also run the site (not mitmweb: that is --inspect), the proxy in front of the Immich server at URL, e.g. "
+        "http://immich-server:2283; needs immich-triton setup --web",
     )
     text(
         "--web-host",
