@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--against", action="append", default=[], metavar="[NAME=]URL", help="a stock Immich ML; may be repeated"
     )
+    command.add_argument(
+        "--networks",
+        type=Path,
+        metavar="DIR",
+        help="the OCR networks of a model repository in this process, in fp32: as on a CPU, and on a GPU's shape table",
+    )
     command.add_argument("--model", help="the Immich model name to ask for (default: Immich's own default)")
     command.add_argument("--pages", type=int, metavar="N", help="only the first N pages, for a quick try")
     command.add_argument("--mistakes", action="store_true", help="print every line that was not read exactly")
@@ -81,6 +87,10 @@ def readers(options: argparse.Namespace) -> list[Reader]:
         chosen.append(ServiceReader("gateway", options.url, model=options.model))
     if options.engine:
         chosen.append(RapidReader(options.threads))
+    if options.networks:
+        from ocr_eval.networks import NetworksReader  # heavy to import
+
+        chosen += [NetworksReader(options.networks, options.threads, table=table) for table in (False, True)]
     for number, text in enumerate(options.against, 1):
         name, _, url = text.rpartition("=")
         chosen.append(ServiceReader(name or f"against {number}", url, model=options.model))
