@@ -47,6 +47,11 @@ class Image:
         return list(self._config["Entrypoint"])
 
     @property
+    def volumes(self) -> list[str]:
+        """The folders that are volumes."""
+        return [*(self._config.get("Volumes") or {})]
+
+    @property
     def command(self) -> list[str]:
         """The default arguments."""
         return list(self._config["Cmd"])
@@ -78,6 +83,8 @@ class Container:
     def __enter__(self) -> Container:
         """Make it."""
         self._name = buildah("from", "--pull=never", self._image.tag)
+        # Else buildah mounts volumes of its own there, over those that it is given.
+        buildah("config", *(f"--volume={volume}-" for volume in self._image.volumes), self._name)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,11 +103,6 @@ class Container:
     def inside(self, command: Sequence[str], options: Sequence[str] = ()) -> list[str]:
         """Return the command line that runs *command* in it, with more *options* of ``buildah run``."""
         return _command("run", "--isolation=chroot", "--network=host", *options, self._name, "--", *command)
-
-    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, as ``docker exec`` and health checks do; its outputs come back as one."""
-        line = self.inside(command)
-        return subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 
 def _newer(folder: Path, since: float, spared: AbstractSet[Path]) -> Iterator[Path]:
@@ -156,6 +158,26 @@ class Running:
         if not (pids := self.pids()):
             raise ProcessLookupError("no process of the container runs")
         return pids[0]
+
+    def execute(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end beside it, as ``docker exec`` and health checks do; its outputs come back as one.
+
+        In its name space: a second ``buildah run`` would take the volumes away from it.
+        """
+        try:
+            pid = self.main()
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            owner = Path(f"/proc/{pid}").stat()
+        except (ProcessLookupError, FileNotFoundError) as error:
+            return subprocess.CompletedProcess(command, 1, str(error))
+        environment = dict(
+            os.fsdecode(one).split("=", 1) for one in variables if one and self._mark.encode() not in one
+        )
+        line = ["nsenter", f"--target={pid}", "--mount", "--root", "--wd", f"--setuid={owner.st_uid}"]
+        line += [f"--setgid={owner.st_gid}", "--", "env", *command]
+        return subprocess.run(
+            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=environment
+        )
 
     def ended(self) -> int | None:
         """Return the exit code, None while it runs."""

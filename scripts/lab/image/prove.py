@@ -67,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def prove_gateway(image: Image, folder: Path, mounts: list[str], log: Path) -> None:
     """Start the gateway alone over a Triton of this machine. Raises `Failed`."""
+    if not [*(folder / "models").glob("*/route.toml")]:
+        raise Failed("the models are not in the volume")
     say(f"{image.tag} has {image.size} and runs as {image.user}")
     port, metrics_port = free_ports(2)
     arguments = [f"--models={folder / 'models'}", f"--run-dir={folder / 'triton'}", "--only-routed"]

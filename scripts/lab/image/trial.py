@@ -82,7 +82,7 @@ class Trial:
     def wait_until_healthy(self) -> None:
         """Wait until the health command says so."""
         began = time.monotonic()
-        while (health := self._container.run(self.health())).returncode:
+        while (health := self.running.execute(self.health())).returncode:
             self._runs()
             if time.monotonic() - began > START_SECONDS:
                 raise Failed(f"not healthy after {START_SECONDS:g} s: {health.stdout}")
