@@ -237,7 +237,7 @@ def test_flows_that_mitmweb_starts_with_keep_what_was_noted(web: Mitmweb, upstre
         assert eventually(lambda: any(flow["request"]["path"] == "/predict" for flow in other.flows()))
         (loaded,) = [flow for flow in other.flows() if flow["request"]["path"] == "/predict"]
         assert loaded["comment"] == recorded["comment"]
-        assert "answered by: ocr PP-OCRv5_mobile → ocr" in other.shown(loaded, "request")[1]
+        assert "meant for: ocr PP-OCRv5_mobile → ocr" in other.shown(loaded, "request")[1]
 
 
 def test_nothing_of_a_request_is_logged(web: Mitmweb) -> None:
