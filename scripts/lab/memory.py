@@ -35,7 +35,7 @@ from immich_triton.ml.routes import RouteTable, load_routes
 
 LOG = PROJECT / ".run/memory.log"
 MEGABYTE = 1 << 20
-IDLE_MINUTES = 0.25
+IDLE_MINUTES = 1.0
 SETTLE_SECONDS = 4.0
 """What is freed is given back a moment after the last request."""
 SHORT = {"ocr": "ocr", "facial-recognition": "faces", "clip": "clip"}
@@ -159,9 +159,8 @@ def _sleep(gateway: Gateway, *, or_decoders: bool) -> None:
     path = RUN / str(gateway.port) / NAME
 
     def asleep() -> bool:
-        return set(ask(path).models.values()) == {"asleep"} and not holdings.has_models(
-            gateway, or_decoders=or_decoders
-        )
+        left = holdings.has_models(gateway, or_decoders=or_decoders)
+        return set(ask(path).models.values()) == {"asleep"} and not left
 
     if not eventually(asleep, 240):
         raise BenchError(f"not all fell asleep: {ask(path).models}; see {LOG}")
