@@ -199,10 +199,10 @@ def _refuse_what_is_ours(more: list[str]) -> None:
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0 <= minutes < math.inf:
-        raise argparse.ArgumentTypeError(f"minutes, 0 or more, not {text}")
-    return minutes
+    with contextlib.suppress(ValueError):  # no number
+        if 0 <= (minutes := float(text)) < math.inf:
+            return minutes
+    raise argparse.ArgumentTypeError(f"minutes, 0 or more, not {text}")
 
 
 def _upstream(text: str) -> str:
