@@ -20,7 +20,7 @@ from scrape import Scrape
 
 from harness.ports import free_ports
 from harness.program import Program, eventually
-from immich_triton.cli import doctor
+from immich_triton.cli import doctor, run
 from immich_triton.core.model_states import NAME, ask
 from immich_triton.immich.ml_client import Answer, entries_for, predict
 from immich_triton.ml.ledger import Ledger
@@ -223,3 +223,10 @@ def test_a_run_directory_that_is_removed_locks_nobody_in(sleeping: Site) -> None
     assert eventually((sleeping.run_dir / NAME).exists)
     assert eventually(lambda: sleeping.ping() == (200, "pong"))
     assert sleeping.ask().status == 200
+
+
+@pytest.mark.parametrize("minutes", ["-1", "nan", "inf", "soon"])
+def test_what_are_no_minutes_is_refused(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.main(["--idle-unload", minutes])
+    assert f"argument --idle-unload: minutes, 0 or more, not {minutes}" in capsys.readouterr().err

@@ -136,10 +136,10 @@ def _port(text: str) -> int | None:
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0 <= minutes < math.inf:
-        raise argparse.ArgumentTypeError(f"minutes, 0 or more, not {text}")
-    return minutes
+    with contextlib.suppress(ValueError):  # no number
+        if 0 <= (minutes := float(text)) < math.inf:
+            return minutes
+    raise argparse.ArgumentTypeError(f"minutes, 0 or more, not {text}")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -102,6 +102,12 @@ def arguments(pid: int) -> list[str]:
     return line.decode("utf-8", "surrogateescape").split("\0")[:-1]
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used so far; 0 when it has ended."""
+    fields = _fields(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
 def how_it_ended(code: int) -> str:
     """Return an exit code of `subprocess` in words."""
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -37,9 +37,15 @@ def of(gateway: Gateway) -> list[Holding]:
     return found
 
 
-def has_models(gateway: Gateway) -> bool:
-    """Tell whether a process is left that serves a model, or decodes for one."""
-    return any(name.startswith(("model ", "decoding")) for name in _members(gateway).values())
+def has_models(gateway: Gateway, *, or_decoders: bool) -> bool:
+    """Tell whether a process is left that serves a model, *or decoders*, which stay for a minute."""
+    kinds = ("model ", "decoding") if or_decoders else ("model ",)
+    return any(name.startswith(kinds) for name in _members(gateway).values())
+
+
+def cpu_seconds(gateway: Gateway) -> float:
+    """Return the CPU time of all processes that run now."""
+    return sum(map(processes.cpu_seconds, _members(gateway)))
 
 
 def as_figures(held: list[Holding]) -> list[dict[str, Any]]:

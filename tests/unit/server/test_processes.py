@@ -56,7 +56,17 @@ def test_memory_is_that_of_all_of_them(shell: int) -> None:
     assert memory.rss % 1024 == 0
 
 
+def test_cpu_time_is_what_a_process_used() -> None:
+    before = processes.cpu_seconds(os.getpid())
+
+    def works() -> bool:
+        return processes.cpu_seconds(os.getpid()) > before
+
+    assert eventually(lambda: sum(range(10**5)) > 0 and works())
+
+
 def test_what_is_gone_has_nothing() -> None:
+    assert processes.cpu_seconds(NOBODY) == 0
     assert (processes.parent(NOBODY), processes.session(NOBODY), processes.state(NOBODY)) == (None, None, None)
     assert processes.arguments(NOBODY) == []
     assert processes.tree(NOBODY) == [NOBODY]
