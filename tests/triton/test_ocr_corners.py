@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import cv2
@@ -12,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immich_pipelines import ocr_detection
+from immich_pipelines.ocr import Knobs, Networks, read
 from immich_pipelines.ocr_corners import clipped, in_order, turned
 from immich_pipelines.ocr_detection import find_boxes
-from immich_pipelines.ocr_recognition import cut_line
+from immich_pipelines.ocr_recognition import Decoder, cut_line
 
 Array = npt.NDArray[Any]
 
@@ -115,3 +117,21 @@ def test_beyond_the_bound_the_largest_remain_and_the_others_are_counted(monkeypa
     assert len(boxes.points) == 50
     assert boxes.left_out == 50
     assert boxes.points[:, :, 1].min() < 20
+
+
+def test_a_page_says_how_many_of_its_boxes_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ocr_detection, "MAX_BOXES", 50)
+    probabilities = np.zeros((1, 1, 640, 640), np.float32)
+    for box in rows_of(70, 640):
+        cv2.fillConvexPoly(probabilities[0, 0], box.round().astype(np.int32), [0.9])
+
+    async def detect(_: Array) -> Array:
+        return probabilities
+
+    async def recognize(images: Array) -> tuple[Array, Array]:
+        return np.ones((len(images), 1), np.int32), np.ones((len(images), 1), np.float32)
+
+    image = cv2.imencode(".png", np.zeros((640, 640, 3), np.uint8))[1].tobytes()
+    for knobs in (Knobs(), Knobs(recognition=False)):
+        page = asyncio.run(read(image, knobs, Networks(detect, recognize, Decoder("a"))))
+        assert (len(page.boxes), page.left_out) == (50, 20)
