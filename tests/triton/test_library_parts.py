@@ -29,7 +29,7 @@ def imported_by(*modules: str) -> set[str]:
 @pytest.mark.parametrize(
     ("modules", "needed"),
     [
-        (["immich_pipelines.ocr_recognition", "immich_pipelines.onnx_metadata"], set()),
+        (["immich_pipelines.ocr_detection", "immich_pipelines.ocr_recognition", "immich_pipelines.onnx_metadata"], set()),
         (["immich_pipelines.clip_image", "immich_pipelines.clip_text"], set()),
         # SCRFD's module imports what would run the net; scikit-image brings SciPy at the first face.
         (
