@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from immich_triton.cli import environment
+from immich_triton.core import versions
 
 COMMANDS: Final = ("run", "triton")
 """Those whose --gpu means that networks are computed on a GPU; exports only write down where they are to be."""
@@ -22,10 +22,8 @@ def wanted(command: str, arguments: Sequence[str]) -> bool:
 
 def runtime() -> str | None:
     """Return the version of ONNX Runtime for GPUs in this interpreter; None when it has that for CPUs, or none."""
-    try:
-        return version("onnxruntime-gpu")
-    except PackageNotFoundError:
-        return None
+    found = versions.of("onnxruntime-gpu")
+    return None if found == versions.UNKNOWN else found
 
 
 def enter(arguments: Sequence[str]) -> str | None:
