@@ -11,7 +11,7 @@ import pytest
 from places import PROJECT
 from tiny_ocr import recognizer
 
-from immich_pipelines.onnx_metadata import metadata
+from immich_pipelines.onnx_metadata import metadata_props
 from immich_pipelines.parts import part
 
 HEAVY = {"insightface", "onnx", "onnxruntime", "rapidocr_onnxruntime", "scipy", "sklearn", "skimage"}
@@ -29,7 +29,10 @@ def imported_by(*modules: str) -> set[str]:
 @pytest.mark.parametrize(
     ("modules", "needed"),
     [
-        (["immich_pipelines.ocr_detection", "immich_pipelines.ocr_recognition", "immich_pipelines.onnx_metadata"], set()),
+        (
+            ["immich_pipelines.ocr_detection", "immich_pipelines.ocr_recognition", "immich_pipelines.onnx_metadata"],
+            set(),
+        ),
         (["immich_pipelines.clip_image", "immich_pipelines.clip_text"], set()),
         # SCRFD's module imports what would run the net; scikit-image brings SciPy at the first face.
         (
@@ -74,11 +77,11 @@ def test_the_metadata_is_what_onnx_reads(tmp_path: Path) -> None:
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     onnx.save_model(model, tmp_path / "model.onnx")
-    assert metadata(tmp_path / "model.onnx") == texts
+    assert metadata_props(tmp_path / "model.onnx") == texts
 
 
 @pytest.mark.parametrize("content", [b"no ONNX file", b"\x72\xff\xff\x01", b"\x72", b"\xff" * 20])
 def test_what_is_no_onnx_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(ValueError, match="no ONNX file"):
-        metadata(tmp_path / "model.onnx")
+        metadata_props(tmp_path / "model.onnx")

@@ -14,7 +14,7 @@ from immich_pipelines.bls import call_async
 from immich_pipelines.errors import BadInput
 from immich_pipelines.ocr import Networks
 from immich_pipelines.ocr_recognition import Decoder, with_longer
-from immich_pipelines.onnx_metadata import metadata
+from immich_pipelines.onnx_metadata import metadata_props
 
 Array = npt.NDArray[Any]
 
@@ -81,6 +81,6 @@ async def _recognize(model: str, images: Array) -> tuple[Array, Array]:
 
 def _dictionary(path: Path) -> str:
     try:
-        return metadata(path)["character"]
+        return metadata_props(path)["character"]
     except KeyError:
         raise ValueError(f"{path} carries no metadata `character`; run immich-triton export ocr") from None

@@ -18,7 +18,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Kinds of fields ("wire types")."""
 
 
-def metadata(path: Path) -> dict[str, str]:
+def metadata_props(path: Path) -> dict[str, str]:
     """Return the metadata of the model in *path*. Raises OSError, or ValueError when that is no ONNX file."""
     with path.open("rb") as file:
         end = file.seek(0, 2)
