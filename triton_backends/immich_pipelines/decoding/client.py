@@ -190,6 +190,9 @@ def _launch(command: list[str], listener: int) -> None:
     """Start the pool and wait until it has detached itself. Raises `PoolError` when it cannot start."""
     # The packages of this interpreter, however it came by them: Triton's stub honours no PYTHONPATH, the pool does.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # What lets a network keep its buffers would have these keep an image each: nobody gives their memory back.
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        environment.pop(name, None)
     try:
         ended = subprocess.run(  # noqa: S603 - our own program
             command,
