@@ -112,6 +112,22 @@ def test_what_is_no_whole_image_is_bad_input(shared: DecodingPool) -> None:
         shared.decode(saved(picture(), "PNG"), max_pixels=99)
 
 
+def test_what_lets_a_network_keep_its_buffers_is_not_for_decoders(
+    triton: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "33554432")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "67108864")
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    with contextlib.closing(DecodingPool(2, triton=triton.pid)) as pool:
+        pool.start()
+        started = decoders(triton.pid)
+        assert started
+        for pid in started:
+            given = (processes.PROC / str(pid) / "environ").read_bytes()
+            assert b"MALLOC_ARENA_MAX=2" in given
+            assert b"_THRESHOLD_=" not in given
+
+
 def test_an_image_that_outruns_its_time_takes_nothing_along(triton: subprocess.Popen[bytes]) -> None:
     with contextlib.closing(DecodingPool(2, seconds=0.5, triton=triton.pid)) as pool:
         pool.start()
