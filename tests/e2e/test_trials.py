@@ -1,6 +1,7 @@
 """A few trials of ``scripts/lab/chaos.py``, with encoders of a few kilobytes; more: slow/test_faults.py.
 
-What is expected of the other faults has tests of its own: test_ocr.py (a killed Triton), test_catchup.py (an outage).
+What is expected of the other faults has tests of its own: test_ocr.py (a killed Triton), test_catchup_process.py (an
+outage).
 """
 
 from __future__ import annotations

@@ -3,236 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
-import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
-from gateway_process import GatewayProcess, kept, running_gateway
+from catching_up import BUSY, KEY, STARTED, Immich, access, attend_until, attending, lose, said, serving
 from mitmproxy import ctx
-from mitmproxy.test import taddons
-from recorder import Recorder, recording_upstream
-from stand_in_triton import CLIP_NAME, StandInTriton, stand_in_triton, write_routes
+from stand_in_triton import CLIP_NAME, StandInTriton, stand_in_triton
 
 from harness.program import eventually
 from immich_triton.core import state_file
-from immich_triton.core.observer import Reason, Refusal, RequestDone
-from immich_triton.immich.ml_client import entries_for, predict
-from immich_triton.ml.catchup import CatchUp, Pauses, own_port, start_missing
-from immich_triton.ml.configuration import Configuration
+from immich_triton.core.observer import Reason, Refusal
+from immich_triton.ml.catchup import own_port, start_missing
 from immich_triton.ml.outages import PAUSES, Outages, moment
-from immich_triton.ml.service import Service
 from immich_triton.triton.inference import Call, Unavailable, WrongWeights
-
-KEY = "the-api-key"
-STARTED = (200, '{"jobCounts":{}}')
-BUSY = (400, '{"message":"Job is already running","error":"Bad Request","statusCode":400}')
-
-
-@dataclass
-class Immich:
-    """The part of Immich's API that is asked; the observed answers of a 2.7.5."""
-
-    url: str = ""
-    answers: list[tuple[int, str]] = field(default_factory=lambda: [STARTED])
-    asked: list[tuple[str, str, object]] = field(default_factory=list)
-    meanwhile: Callable[[], None] = lambda: None
-    """What happens before it answers."""
-
-    @property
-    def queues(self) -> list[str]:
-        """The queues that were to be started, in order."""
-        return [path.rsplit("/", 1)[1] for _, path, _ in self.asked]
-
-    async def handle(self, request: web.Request) -> web.Response:
-        """Answer, and keep what was asked."""
-        self.asked.append((request.method, request.path, await request.json() if request.can_read_body else None))
-        assert request.headers["x-api-key"] == KEY
-        self.meanwhile()
-        status, text = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        headers = {"Location": text} if status == 302 else {}
-        return web.Response(status=status, text=text, headers=headers, content_type="application/json")
-
-
-@asynccontextmanager
-async def serving(immich: Immich) -> AsyncIterator[Immich]:
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", immich.handle)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    immich.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        yield immich
-    finally:
-        await runner.cleanup()
-
-
-@contextmanager
-def immich_server() -> Iterator[Immich]:
-    immich, loop, started, stop = Immich(), asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-
-    async def run() -> None:
-        async with serving(immich):
-            started.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),), daemon=True)
-    thread.start()
-    assert started.wait(60)
-    try:
-        yield immich
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-        loop.close()
-
-
-@pytest.fixture
-def immich() -> Iterator[Immich]:
-    with immich_server() as server:
-        yield server
 
 
 @pytest.fixture
 def triton() -> Iterator[StandInTriton]:
     with stand_in_triton() as server:
         yield server
-
-
-@pytest.fixture
-def upstream() -> Iterator[Recorder]:
-    with recording_upstream() as recorder:
-        yield recorder
-
-
-def break_down(triton: StandInTriton) -> None:
-    triton.behaviour[""] = "503"
-    triton.unready |= {"ocr_rec", "visual", "textual"}
-
-
-def recover(triton: StandInTriton) -> None:
-    triton.behaviour.clear()
-    triton.unready.clear()
-
-
-def routes(directory: Path) -> Path:
-    """Return the routes there, written where there are none yet."""
-    models = directory / "models"
-    return models if models.exists() else write_routes(models)
-
-
-def gateway(
-    triton: StandInTriton, upstream: Recorder, immich: Immich, directory: Path
-) -> AbstractContextManager[GatewayProcess]:
-    return running_gateway(
-        directory,
-        models=routes(directory),
-        triton_url=triton.url,
-        upstream=upstream.url,
-        immich_deadline=4,
-        immich_query_deadline=4,
-        immich_api_url=immich.url,
-        immich_api_key=kept(directory, KEY),
-    )
-
-
-def ask_ocr(process: GatewayProcess) -> int:
-    return predict(process.url, entries_for("ocr"), image=b"image").status
-
-
-def test_an_outage_is_caught_up_on_once_also_over_restarts(
-    triton: StandInTriton, upstream: Recorder, immich: Immich, tmp_path: Path
-) -> None:
-    with gateway(triton, upstream, immich, tmp_path) as process:
-        assert ask_ocr(process) == 200
-        break_down(triton)
-        with ThreadPoolExecutor(4) as pool:
-            # A query is lost to nobody but the person who asks again; a photo is.
-            query = pool.submit(predict, process.url, entries_for("clip-text"), text="猫")
-            assert set(pool.map(ask_ocr, [process] * 3)) == {503}
-            assert query.result().status == 503
-        assert immich.asked == []
-        assert eventually(lambda: "ocr: to be caught up on" in process.log)
-        assert "clip: to be caught up on" not in process.whole_log()
-        process.process.kill()
-        process.process.wait()
-    # The start after the kill counts as an outage of all that is routed.
-    with gateway(triton, upstream, immich, tmp_path) as process:
-        assert predict(process.url, entries_for("clip"), image=b"image").status == 503
-        assert immich.asked == []
-        recover(triton)
-        # With no mark left there is nothing that Immich could be asked for once more.
-        assert eventually(lambda: len(immich.asked) >= 2 and Outages(process.state_dir).marks() == {}, 60)
-        assert sorted(immich.queues) == ["ocr", "smartSearch"]
-        assert {method for method, _, _ in immich.asked} == {"PUT"}
-        assert [body for _, _, body in immich.asked] == [{"command": "start", "force": False}] * 2
-        assert ask_ocr(process) == 200
-        assert len(immich.asked) == 2
-        log = process.whole_log()
-        assert KEY not in log
-        assert "ocr: photos that fail in a run of All are not found by Missing" in log
-
-
-@asynccontextmanager
-async def attending(
-    triton: StandInTriton, tmp_path: Path, **options: object
-) -> AsyncIterator[tuple[Service, CatchUp, Outages]]:
-    """Give the addon without waiting times, inside a mitmproxy."""
-    service = Service()
-    configuration = Configuration(service)
-    with taddons.context() as context:
-        context.options.update(mode=["reverse:http://127.0.0.1:9"])
-        context.master.addons.add(configuration)
-        context.configure(
-            configuration,
-            immich_models=str(routes(tmp_path)),
-            immich_state_dir=str(tmp_path / "state"),
-            immich_triton_url=triton.url,
-            **options,
-        )
-        yield service, CatchUp(service, Pauses(settle=0, busy=0, failed=0)), Outages(tmp_path / "state")
-        service.close()
-        closing = [task for task in asyncio.all_tasks() if task.get_name() == "close a client of Triton"]
-        await asyncio.gather(*closing)
-
-
-def access(immich: Immich, directory: Path) -> dict[str, str]:
-    """Return the options by which the gateway may ask Immich."""
-    return {"immich_api_url": immich.url, "immich_api_key": kept(directory, KEY)}
-
-
-async def attend_until(catch_up: CatchUp, condition: Callable[[], bool]) -> bool:
-    """Look after outages until *condition* holds: Triton may take too long to say that it is well."""
-    for _ in range(20):
-        await catch_up.attend()
-        if condition():
-            return True
-    return False
-
-
-def lose(
-    service: Service,
-    *tasks: str,
-    status: int = 503,
-    reason: Reason = "unavailable",
-    image: bool = True,
-    seconds: float = 1.0,
-) -> None:
-    """Have a request fail now that was sent so many seconds ago."""
-    service.observers.request_done(RequestDone(tasks, "triton", image, status, reason, seconds))
-
-
-def said(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
-    """Return the lines of the log in which the regular expression is found."""
-    return [line for record in caplog.records if re.search(text, line := record.getMessage())]
 
 
 @pytest.mark.parametrize(
@@ -441,7 +231,7 @@ async def test_nothing_is_asked_while_a_model_is_missing(triton: StandInTriton, 
 async def test_nothing_is_asked_while_triton_has_other_weights(triton: StandInTriton, tmp_path: Path) -> None:
     async with (
         serving(Immich()) as immich,
-        attending(triton, tmp_path, immich_api_url=immich.url, immich_api_key=kept(tmp_path, KEY)) as (
+        attending(triton, tmp_path, **access(immich, tmp_path)) as (
             service,
             catch_up,
             outages,
@@ -484,20 +274,6 @@ async def test_a_photo_that_was_refused_unread_is_caught_up_on(
         assert outages.marks().keys() == ({"clip", "ocr"} if photo else set())
 
 
-def test_a_refused_connection_may_have_been_a_photo(triton: StandInTriton, upstream: Recorder, tmp_path: Path) -> None:
-    models = write_routes(tmp_path / "models")
-    with (
-        running_gateway(
-            tmp_path, models=models, triton_url=triton.url, upstream=upstream.url, immich_max_connections=1
-        ) as gateway,
-        contextlib.ExitStack() as clients,
-    ):
-        for _ in range(5):
-            clients.enter_context(socket.create_connection(gateway.address, 60))
-        assert eventually(lambda: "photos may have been refused (connections, not answered)" in gateway.log)
-        assert Outages(gateway.state_dir).marks().keys() == {"clip", "ocr"}
-
-
 async def test_a_dead_process_is_well_enough_to_ask_for_photos_when_one_may_try(
     triton: StandInTriton, tmp_path: Path
 ) -> None:
@@ -505,9 +281,7 @@ async def test_a_dead_process_is_well_enough_to_ask_for_photos_when_one_may_try(
     triton.behaviour["ocr"] = "dead process"
     async with (
         serving(Immich()) as immich,
-        attending(
-            triton, tmp_path, immich_api_url=immich.url, immich_api_key=kept(tmp_path, KEY), immich_deadline=1
-        ) as (
+        attending(triton, tmp_path, **access(immich, tmp_path), immich_deadline=1) as (
             service,
             catch_up,
             _,
