@@ -1,4 +1,4 @@
-"""``immich-triton run``, which `immich-triton run` calls: the real mitmproxy in front of the real Triton."""
+"""``immich-triton run``: the real mitmproxy in front of the real Triton."""
 
 from __future__ import annotations
 
@@ -8,41 +8,20 @@ import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
 from small_models import write_model, write_ocr_route
+from supervised import Supervised
 
 from harness.ports import free_ports
-from harness.program import Program, eventually
+from harness.program import eventually
 
 pytestmark = pytest.mark.xdist_group("supervisor")
 
 
-@dataclass
-class Instance:
-    """A running `immich-triton run`."""
-
-    program: Program
-    run_dir: Path
-    url: str
-    triton_url: str
-
-    @property
-    def gateway_pid(self) -> int:
-        return int((self.run_dir / "gateway.pid").read_text())
-
-    @property
-    def triton_pid(self) -> int:
-        return int((self.run_dir / "triton/triton.pid").read_text())
-
-    def up(self) -> bool:
-        return "immich-triton is up" in self.program.console
-
-
-Launch = Callable[..., Instance]
+Launch = Callable[..., Supervised]
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +34,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def launch(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     """Give ``launch(*arguments)``: start an instance on free ports, without waiting. Later arguments win."""
-    started: list[Instance] = []
+    started: list[Supervised] = []
 
-    def start(*arguments: object) -> Instance:
-        run_dir = tmp_path_factory.mktemp("run")
-        port, own_metrics_port, http_port, metrics_port, upstream_port = free_ports(5)
-        every: list[object] = ["--port", port, "--triton-http-port", http_port, "--triton-metrics-port", metrics_port]
-        every += [
-            "--metrics-port",
-            own_metrics_port,
-            "--upstream",
-            f"http://127.0.0.1:{upstream_port}",
-            "--models",
-            models,
-            "--run-dir",
-            run_dir,
-        ]
-        every += [f"--options=--set immich_state_dir={run_dir / 'state'} --set immich_query_deadline=7"]
-        program = Program.start("run", [*every, *arguments], run_dir / "console.log")
-        started.append(Instance(program, run_dir, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{http_port}"))
+    def start(*arguments: object) -> Supervised:
+        started.append(Supervised.start(models, tmp_path_factory.mktemp("run"), *arguments))
         return started[-1]
 
     yield start
@@ -82,7 +46,7 @@ def launch(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 
 @pytest.fixture(scope="module")
-def instance(launch: Launch) -> Instance:
+def instance(launch: Launch) -> Supervised:
     instance = launch()
     instance.program.wait_until(instance.up)
     return instance
@@ -94,12 +58,12 @@ def refuses(url: str) -> bool:
         return probe.connect_ex((host, int(port))) != 0
 
 
-def test_both_answer(instance: Instance) -> None:
+def test_both_answer(instance: Supervised) -> None:
     assert requests.get(f"{instance.url}/ping", timeout=5).text == "pong"
     assert requests.get(f"{instance.triton_url}/v2/models/echo/ready", timeout=5).ok
 
 
-def test_says_what_listens_where_and_what_is_routed(instance: Instance) -> None:
+def test_says_what_listens_where_and_what_is_routed(instance: Supervised) -> None:
     console = instance.program.console
     assert re.search(rf"Immich asks +{instance.url}\n", console)
     assert requests.get(re.findall(r"metrics +(http://127.0.0.1:\d+/metrics)", console)[0], timeout=5).ok
@@ -108,15 +72,15 @@ def test_says_what_listens_where_and_what_is_routed(instance: Instance) -> None:
     assert re.search(r"passes through +everything else, to http://127.0.0.1:\d+ \(nothing answers there now", console)
 
 
-def test_without_an_upstream_what_would_pass_gets_a_502(instance: Instance) -> None:
+def test_without_an_upstream_what_would_pass_gets_a_502(instance: Supervised) -> None:
     assert requests.get(f"{instance.url}/", timeout=5).status_code == 502
 
 
-def test_options_reach_mitmproxy(instance: Instance) -> None:
+def test_options_reach_mitmproxy(instance: Supervised) -> None:
     assert b"immich_query_deadline=7" in Path(f"/proc/{instance.gateway_pid}/cmdline").read_bytes()
 
 
-def test_the_gateway_survives_a_killed_triton(instance: Instance) -> None:
+def test_the_gateway_survives_a_killed_triton(instance: Supervised) -> None:
     gateway, triton = instance.gateway_pid, instance.triton_pid
     os.kill(triton, signal.SIGKILL)
     assert eventually(lambda: not (instance.run_dir / "triton/triton.pid").exists() or instance.triton_pid != triton)
@@ -182,7 +146,7 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_start_succeeds(launch
     assert second.program.stop() == 0
 
 
-def test_ctrl_c_stops_the_gateway_first_and_then_triton(launch: Launch, instance: Instance) -> None:
+def test_ctrl_c_stops_the_gateway_first_and_then_triton(launch: Launch, instance: Supervised) -> None:
     second = launch()  # beside the first
     second.program.wait_until(second.up)
     gateway, triton = (Path(f"/proc/{pid}") for pid in (second.gateway_pid, second.triton_pid))

@@ -15,31 +15,13 @@ import pytest
 import requests
 from immich_site import ImmichSite, running_site
 from small_models import write_model, write_ocr_route
+from supervised import Supervised
 
 from harness.ports import free_ports
 from harness.program import Program, eventually
 from immich_triton.immich.site_ping import PING, PONG
 
 pytestmark = pytest.mark.xdist_group("supervisor")
-
-
-@dataclass
-class Instance:
-    """A running `immich-triton run --web`."""
-
-    program: Program
-    run_dir: Path
-    url: str
-    site_url: str
-
-    def pid(self, name: str) -> int:
-        return int((self.run_dir / name).read_text())
-
-    def up(self) -> bool:
-        return "immich-triton is up" in self.program.console
-
-    def site_answers(self) -> bool:
-        return answers(f"{self.site_url}{PING}") == PONG
 
 
 def answers(url: str) -> str:
@@ -50,7 +32,22 @@ def answers(url: str) -> str:
         return ""
 
 
-Launch = Callable[..., Instance]
+@dataclass
+class WithSite:
+    """A running `immich-triton run --web`."""
+
+    supervised: Supervised
+    site_url: str
+
+    @property
+    def program(self) -> Program:
+        return self.supervised.program
+
+    def site_answers(self) -> bool:
+        return answers(f"{self.site_url}{PING}") == PONG
+
+
+Launch = Callable[..., WithSite]
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +66,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def launch(models: Path, immich: ImmichSite, tmp_path: Path) -> Iterator[Launch]:
     """Give ``launch(*arguments)``: start one on free ports, without waiting. Later arguments win."""
-    started: list[Instance] = []
+    started: list[WithSite] = []
 
-    def start(*arguments: object) -> Instance:
-        run_dir = tmp_path / f"run{len(started)}"
-        port, metrics, http, triton_metrics, site, site_metrics, upstream = free_ports(7)
-        every: list[object] = ["--port", port, "--triton-http-port", http, "--triton-metrics-port", triton_metrics]
-        every += ["--metrics-port", metrics, "--upstream", f"http://127.0.0.1:{upstream}", "--models", models]
-        every += ["--run-dir", run_dir, f"--options=--set immich_state_dir={run_dir / 'state'}"]
-        every += ["--web", immich.url, "--web-port", site, "--web-metrics-port", site_metrics]
-        program = Program.start("run", [*every, *arguments], run_dir / "console.log")
-        started.append(Instance(program, run_dir, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{site}"))
+    def start(*arguments: object) -> WithSite:
+        port, metrics = free_ports(2)
+        site = ["--web", immich.url, "--web-port", port, "--web-metrics-port", metrics]
+        supervised = Supervised.start(models, tmp_path / f"run{len(started)}", *site, *arguments)
+        started.append(WithSite(supervised, f"http://127.0.0.1:{port}"))
         return started[-1]
 
     yield start
@@ -91,33 +84,33 @@ def test_both_are_up_each_dies_alone_and_they_end_together(launch: Launch) -> No
     (page,) = free_ports(1)
     instance = launch("--web-options=--set web_depth=17", "--web-inspect", "--web-inspect-port", page)
     program = instance.program
-    program.wait_until(lambda: instance.up() and instance.site_answers())
-    assert answers(f"{instance.url}/ping") == "pong"
+    program.wait_until(lambda: instance.supervised.up() and instance.site_answers())
+    assert answers(f"{instance.supervised.url}/ping") == "pong"
     assert "Immich" in answers(f"{instance.site_url}/")
     found = re.search(rf"people go to +{instance.site_url}, in front of \S+, metrics (\S+)/metrics", program.console)
     assert found
     assert "immich_site_build_info" in answers(f"{found[1]}/metrics")
-    assert b"web_depth=17" in Path(f"/proc/{instance.pid('site.pid')}/cmdline").read_bytes()
+    assert b"web_depth=17" in Path(f"/proc/{instance.supervised.pid('site.pid')}/cmdline").read_bytes()
 
     mitmweb = re.search(rf"site: mitmweb at (http://127.0.0.1:{page}/)  password (\S+)", program.console)
     assert mitmweb
     assert requests.get(mitmweb[1], timeout=5).status_code == 403
     assert requests.get(mitmweb[1], headers={"Authorization": f"Bearer {mitmweb[2]}"}, timeout=5).ok
 
-    site, gateway = instance.pid("site.pid"), instance.pid("gateway.pid")
+    site, gateway = instance.supervised.pid("site.pid"), instance.supervised.pid("gateway.pid")
     os.kill(site, signal.SIGKILL)
     program.wait_until(lambda: "site: answers again after" in program.console)
     said = "site: was killed by SIGKILL; starting it again in 0.5 s, the machine learning goes on"
     assert said in program.console
-    assert (instance.pid("site.pid") != site, instance.pid("gateway.pid")) == (True, gateway)
+    assert (instance.supervised.pid("site.pid") != site, instance.supervised.pid("gateway.pid")) == (True, gateway)
 
-    site = instance.pid("site.pid")
+    site = instance.supervised.pid("site.pid")
     os.kill(gateway, signal.SIGKILL)
     program.wait_until(lambda: "gateway: answers again after" in program.console)
-    assert instance.pid("site.pid") == site
+    assert instance.supervised.pid("site.pid") == site
 
     assert program.stop() == 0
-    assert not (instance.run_dir / "site.pid").exists()
+    assert not (instance.supervised.run_dir / "site.pid").exists()
     assert not Path(f"/proc/{site}").exists()
     assert not instance.site_answers()
     assert "Traceback" not in program.console
@@ -136,17 +129,19 @@ def test_a_machine_learning_that_cannot_start_is_tried_again_and_the_site_goes_o
 def test_a_site_that_cannot_start_is_tried_again_and_the_machine_learning_goes_on(launch: Launch) -> None:
     instance = launch("--web-options=--set web_depth=0")
     program = instance.program
-    program.wait_until(instance.up)
+    program.wait_until(instance.supervised.up)
     program.wait_until(lambda: program.console.count("site: ended with exit code 1 before it ever answered") >= 2)
     assert "web_depth must lie between 1 and 1000" in program.console
-    assert answers(f"{instance.url}/ping") == "pong"
+    assert answers(f"{instance.supervised.url}/ping") == "pong"
     assert program.stop() == 0
 
 
 def test_neither_outlives_a_killed_supervisor(launch: Launch) -> None:
     instance = launch()
-    instance.program.wait_until(lambda: instance.up() and instance.site_answers())
-    processes = [Path(f"/proc/{instance.pid(name)}") for name in ("site.pid", "gateway.pid", "triton/triton.pid")]
+    instance.program.wait_until(lambda: instance.supervised.up() and instance.site_answers())
+    processes = [
+        Path(f"/proc/{instance.supervised.pid(name)}") for name in ("site.pid", "gateway.pid", "triton/triton.pid")
+    ]
     instance.program.process.kill()
     instance.program.process.wait()
     assert eventually(lambda: not any(process.exists() for process in processes))
@@ -183,7 +178,7 @@ def test_a_port_in_use_is_named_before_anything_starts(launch: Launch, option: s
         instance = launch(option, port)
         assert instance.program.process.wait(60) == 1
     assert re.search(rf"error: cannot listen on 127.0.0.1:{port} for the site.*{option} N", instance.program.console)
-    assert not (instance.run_dir / "triton/triton.log").exists()
+    assert not (instance.supervised.run_dir / "triton/triton.log").exists()
 
 
 def test_one_port_for_both_products_is_refused(launch: Launch) -> None:
