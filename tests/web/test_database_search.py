@@ -174,7 +174,7 @@ async def test_the_index_is_used(with_index: ImmichDatabase, full: Chinese) -> N
     with_index.add_all((photo_id(5000 + at), ME, [f"第{at}号"] * 3, ()) for at in range(3000))
     with_index.run("ANALYZE asset_ocr")
     words = by_database.index_query("宫", full.variants)
-    plan = with_index.run(
-        "EXPLAIN " + by_database.FIND[True, True], "宫", ["宫"], [1], [True], words, ME, role="immich_triton"
-    )
+    statement = by_database.FIND[by_database.How(by_index=True, owners=True, several=False)]
+    parameters = ("宫", ["宫"], [1], [True], words, ME, "%")
+    plan = with_index.run(f"EXPLAIN {statement}", *parameters, role="immich_triton")
     assert "immich_triton_asset_ocr_words" in "\n".join(row["QUERY PLAN"] for row in plan)
