@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -207,26 +208,41 @@ class Ranking:
         scores, items = texts.scores, items_of([picture, *texts.found])
         places = {photo: place for place, photo in enumerate(picture.ids)}
         hits = [photo for photo in items_of(texts.found) if scores.get(photo, GOOD) >= GOOD]
-        hits += [photo for photo in texts.further if photo in items]
+        hits += texts.further
         if self.question.of_albums:
             # Here the two searches of Immich mean different photos: only those of the search that was asked for.
             hits = [photo for photo in hits if photo in places]
-        else:
-            unknown = [photo for photo in texts.further if photo not in items]
-            # With many photos of other users that is nothing out of the ordinary: what is left out is a better place.
-            proven = await shown(self.immich, self.question, unknown, within=CHECKING, level=logging.DEBUG)
+        # Of what is equally good, that which Immich has shown comes first: nothing has to be asked for it.
+        hits.sort(key=lambda photo: (-scores.get(photo, UNREAD), places.get(photo, len(places)), photo not in items))
+        ranked = self._fuse(picture, hits, frozenset(hits).difference(items))
+        until = time.monotonic() + CHECKING
+        # A photo that is not shown must not take the place of another, so the rest is fused anew without it.
+        while asked := ranked.to_prove(self.question.page, self.question.size):
+            proven = await self._shown_by(until, asked)
             items |= proven
-            hits += proven
-        hits.sort(key=lambda photo: (-scores.get(photo, UNREAD), places.get(photo, len(places))))
-        account, settings = self.account, self._settings
+            gone = set(asked).difference(proven)
+            hits = [photo for photo in hits if photo not in gone]
+            ranked = self._fuse(picture, hits, ranked.unproven.difference(asked))
+        account = self.account
         account.by_picture = len(picture.ids)
         if account.outcome == "ranked":
-            account.by_text, account.further = len(hits), sum(photo in items for photo in texts.further)
+            account.by_text = sum(photo in items for photo in hits)
+            account.further = sum(photo in items for photo in texts.further)
+        return Outcome(ranked, items, picture)
+
+    def _fuse(self, picture: Found, hits: Sequence[str], unproven: frozenset[str]) -> Ranked:
+        settings = self._settings
         ids = fusion.fuse(
             [fusion.Ranking(picture.ids, settings.clip_weight), fusion.Ranking(hits, settings.ocr_weight)],
             k=settings.rank_constant,
         )
-        return Outcome(Ranked(tuple(ids), self._depth, SMART if picture.more else ""), items, picture)
+        return Ranked(tuple(ids), self._depth, SMART if picture.more else "", unproven)
+
+    async def _shown_by(self, until: float, photos: Sequence[str]) -> dict[str, Any]:
+        if (left := until - time.monotonic()) <= 0:
+            return {}
+        # With many photos of other users that is nothing out of the ordinary: what is left out is a better place.
+        return await shown(self.immich, self.question, photos, within=left, level=logging.DEBUG)
 
 
 def _or_none(texts: Texts | Exception) -> Texts | None:

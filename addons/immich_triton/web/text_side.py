@@ -98,26 +98,28 @@ class TextSide:
         finding = asyncio.create_task(self._found_by(search, until))
         try:
             found = await self.searched(self._depth)
-            further = await finding
+            further, scores = await finding
         finally:
             finding.cancel()
             await asyncio.gather(finding, return_exceptions=True)
         items = items_of(found)
-        scores = await search.scores(dict.fromkeys([*items, *further]))
+        scores = scores | await search.scores([photo for photo in items if photo not in scores])
         hits = [photo for photo in further if photo not in items and scores.get(photo, 0) >= GOOD]
         hits.sort(key=lambda photo: -scores[photo])
         self._account.text_from = "database"
         return Texts(found, scores, tuple(hits), complete=True)
 
-    async def _found_by(self, search: by_database.Search, until: float) -> list[str]:
+    async def _found_by(self, search: by_database.Search, until: float) -> tuple[list[str], dict[str, float]]:
+        """Return what only the database may have found, and its scores: most often Immich's own search takes longer."""
         if not self._question.can_name:
-            return []  # nothing could be proven
+            return [], {}  # nothing could be proven
         user = await self._service.user(self._immich, within=max(until - time.monotonic(), SOON))
         try:
-            return await search.find(user)
+            photos = await search.find(user)
         except TimeoutError:
             logger.warning("a search shows only what Immich's own found: the database took too long to look for more")
-            return []
+            return [], {}
+        return photos, await search.scores(photos)
 
     async def _by_api(self, photos: Iterable[str], within: float) -> dict[str, float]:
         service, first = self._service, [*photos][: self._settings.ocr_lookups]

@@ -151,8 +151,10 @@ class Search:
 
     async def scores(self, photos: Iterable[str]) -> dict[str, float]:
         """Return the scores of those *photos* that have any text."""
+        if not (asked := list(photos)):
+            return {}
         offers, wanted = await self._database.offers(within=self._left), await self._words()
-        rows = await self._database.fetch(LINES, list(photos), within=self._left)
+        rows = await self._database.fetch(LINES, asked, within=self._left)
         texts = {row["photo"]: readable(row["text"], self._chinese) for row in rows}
         scores = {photo: wanted.score(text) for photo, text in texts.items()}
         if offers.full_text and texts:
