@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -11,6 +10,7 @@ from immich_site import photo_id
 from postgres_server import Cluster, ImmichDatabase, with_zhparser
 
 from immich_triton.web.database import Database
+from immich_triton.web.patience import Patience
 from immich_triton.web.relevance import by_database, chinese, variants
 from immich_triton.web.relevance.chinese import Chinese
 from immich_triton.web.relevance.score import GOOD
@@ -57,7 +57,7 @@ async def opened(filled: ImmichDatabase) -> AsyncIterator[Database]:
 
 
 def search(database: Database, query: str, by: Chinese, seconds: float = 10.0) -> by_database.Search:
-    return by_database.Search(database, query, by, time.monotonic() + seconds)
+    return by_database.Search(database, query, by, Patience(seconds))
 
 
 async def found(database: Database, query: str, by: Chinese) -> set[int]:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from immich_triton.immich.api import METADATA, SMART, Unreachable
 from immich_triton.web import fusion
 from immich_triton.web.failopen import brief
-from immich_triton.web.immich import Found, Immich, Refused
+from immich_triton.web.immich import PATIENCE, Found, Immich, Refused
 from immich_triton.web.pages import Ranked
+from immich_triton.web.patience import Patience
 from immich_triton.web.proof import shown
 from immich_triton.web.question import LARGEST_PAGE, Question
 from immich_triton.web.relevance.score import GOOD
-from immich_triton.web.text_side import NotUnderstood, Texts, TextSide, items_of
+from immich_triton.web.text_side import LEISURE, READING, NotUnderstood, Texts, TextSide, items_of
 
 if TYPE_CHECKING:
     from immich_triton.web.account import Account
@@ -35,9 +36,9 @@ UNREAD: Final = 1e-6
 
 
 class Sides(Protocol):
-    """The side of the text, to be begun: in the time of a smart search, or *alone*, with more of it."""
+    """The side of the text, to be begun with the *patience* of a smart search; None when the text is all there is."""
 
-    def __call__(self, *, alone: bool) -> Coroutine[Any, Any, Texts]:
+    def __call__(self, patience: Patience | None) -> Coroutine[Any, Any, Texts]:
         """Return the work of it."""
 
 
@@ -66,8 +67,8 @@ class Ranking:
         """Make the list. Raises `Refused` and `Unreachable` for Immich's own searches, `NotUnderstood`."""
         self.account.outcome = "ranked"
         if self.question.kind == "text":
-            return await self._by_text(await self._text.scored(alone=True))
-        picture, texts = await self._both(self._scored, self._depth)
+            return await self._by_text(await self._text.scored())
+        picture, texts = await self._both(self._text.scored, self._depth)
         if isinstance(picture, Refused):
             return await self._by_text_alone(texts, picture)
         if self.question.kind == "filtered":
@@ -105,10 +106,7 @@ class Ranking:
         self.account.by_text, self.account.further = len(ids), sum(photo in items for photo in texts.further)
         return Outcome(Ranked(tuple(ids), self._depth, METADATA if typed.more else ""), items, typed)
 
-    async def _scored(self, *, alone: bool) -> Texts:
-        return await self._text.scored(alone=alone)
-
-    async def _without_scores(self, depth: int, *, alone: bool) -> Texts:  # noqa: ARG002 - as quick either way
+    async def _without_scores(self, depth: int, _patience: Patience | None) -> Texts:
         return Texts(await self._text.searched(depth), {})
 
     async def _by_text_alone(self, texts: Texts | None, refused: Refused) -> Outcome:
@@ -123,11 +121,19 @@ class Ranking:
     async def _both(self, text: Sides, depth: int) -> tuple[Found | Refused, Texts | None]:
         """Run the search by picture and that by *text* at the same time; None for a text side that fails.
 
+        That may take ``web_ocr_timeout``; and more while the search by picture goes on, for which one waits anyway.
         Raises `Refused` when that is about the caller or the request: then it holds for both.
         """
-        by_text = asyncio.create_task(self._in_time(text(alone=False)))
+        timeout = self._settings.ocr_timeout
+        reading = Patience(READING * timeout, most=LEISURE * timeout)
+        waiting = Patience(timeout, most=PATIENCE)
+        by_text = asyncio.create_task(self._in_time(text(reading), waiting))
         try:
-            picture = await self.immich.search(SMART, self.question.smart(size=depth))
+            try:
+                picture = await self.immich.search(SMART, self.question.smart(size=depth))
+            finally:
+                reading.end()
+                waiting.end()
             texts = await by_text
         except Refused as refused:
             if refused.answer.status < 500:
@@ -147,10 +153,11 @@ class Ranking:
             logger.warning("a search is ranked by the picture alone: the search by text failed: %s", brief(texts))
         return picture, _or_none(texts)
 
-    async def _in_time(self, work: Coroutine[Any, Any, Texts]) -> Texts | Exception:
+    @staticmethod
+    async def _in_time(work: Coroutine[Any, Any, Texts], patience: Patience) -> Texts | Exception:
         """Wait for the side of the text as long as it may take; returns what it failed with."""
         try:
-            async with asyncio.timeout(self._settings.ocr_timeout):
+            async with patience.limit():
                 return await work
         except (TimeoutError, Refused, Unreachable, ValueError) as error:
             return error
@@ -158,7 +165,7 @@ class Ranking:
     async def _alone(self, text: Sides) -> Texts | None:
         """Run the side of the text again, with the time that ``ocr:`` has; None when it fails."""
         try:
-            return await text(alone=True)
+            return await text(None)
         except (TimeoutError, Refused, Unreachable, ValueError):
             return None  # then Immich's own error tells of the fault
 

@@ -9,7 +9,6 @@ The role reads the text of all users, so an id from here is only a question to I
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import product
@@ -21,6 +20,7 @@ from immich_triton.web.relevance.score import RUN, Wanted, readable
 
 if TYPE_CHECKING:
     from immich_triton.web.database import Database
+    from immich_triton.web.patience import Patience
     from immich_triton.web.relevance.chinese import Chinese
 
 MOST: Final = 200
@@ -109,25 +109,21 @@ ORDER BY run, place
 
 
 class Search:
-    """One query, asked of the database. All methods raise what `Database.fetch` raises; *until* is a monotonic time."""
+    """One query, asked of the database. All methods raise what `Database.fetch` raises."""
 
-    def __init__(self, database: Database, query: str, chinese: Chinese, until: float) -> None:
+    def __init__(self, database: Database, query: str, chinese: Chinese, patience: Patience) -> None:
         self._database = database
         self._query = query.replace("\0", " ")  # the one character that PostgreSQL has no text for
         self._chinese = chinese
-        self._until = until
+        self._patience = patience
         self._wanted: Wanted | None = None
-
-    @property
-    def _left(self) -> float:
-        return max(self._until - time.monotonic(), 0.001)
 
     async def find(self, owner: str | None) -> list[str]:
         """Return at most `MOST` photos that have every word of the query; those of *owner* before others.
 
         A time-out is no fault of the database: it has to look at every line where it has no index.
         """
-        offers, wanted = await self._database.offers(within=self._left), await self._words()
+        offers, wanted = await self._database.offers(within=self._patience), await self._words()
         words = list(dict.fromkeys(wanted.words)) or [wanted.whole]
         if not words[0]:
             return []
@@ -144,7 +140,8 @@ class Search:
             index_query(first, self._chinese.variants) if indexed else None,
             owner,
             variants.like(first, self._chinese.variants),
-            within=FINDING * self._left,
+            within=self._patience,
+            share=FINDING,
             fault=False,
         )
         return [row["photo"] for row in rows]
@@ -153,12 +150,12 @@ class Search:
         """Return the scores of those *photos* that have any text."""
         if not (asked := list(photos)):
             return {}
-        offers, wanted = await self._database.offers(within=self._left), await self._words()
-        rows = await self._database.fetch(LINES, asked, within=self._left)
+        offers, wanted = await self._database.offers(within=self._patience), await self._words()
+        rows = await self._database.fetch(LINES, asked, within=self._patience)
         texts = {row["photo"]: readable(row["text"], self._chinese) for row in rows}
         scores = {photo: wanted.score(text) for photo, text in texts.items()}
         if offers.full_text and texts:
-            covers = await self._database.fetch(COVERED, [*texts.values()], wanted.whole, within=self._left)
+            covers = await self._database.fetch(COVERED, [*texts.values()], wanted.whole, within=self._patience)
             for photo, row in zip(texts, covers, strict=True):
                 scores[photo] += COVER * row["cover"]
         return scores
@@ -167,7 +164,7 @@ class Search:
         """Take the query apart: with zhparser where it is, so that its words are those of the index."""
         if self._wanted is None:
             chinese = self._chinese
-            if (await self._database.offers(within=self._left)).full_text:
+            if (await self._database.offers(within=self._patience)).full_text:
                 cut = await self._cut(Wanted(self._query, chinese).whole)
                 chinese = replace(chinese, words=lambda run: cut.get(run) or self._chinese.words(run))
             self._wanted = Wanted(self._query, chinese)
@@ -176,7 +173,7 @@ class Search:
     async def _cut(self, query: str) -> dict[str, list[Span]]:
         runs = list(dict.fromkeys(RUN.findall(query)))
         cut: dict[str, list[Span]] = {run: [] for run in runs}
-        for row in await self._database.fetch(CUT, runs, within=self._left) if runs else ():
+        for row in await self._database.fetch(CUT, runs, within=self._patience) if runs else ():
             spans = cut[row["run"]]
             begin = spans[-1][1] if spans else 0
             spans.append((begin, begin + len(row["token"])))
