@@ -22,7 +22,7 @@ from immich_triton.server import die_with_parent
 
 MONITORING = PROJECT / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text(encoding="utf-8"))
-VARIABLES = {"$__rate_interval": "5s", "$__range": "60s", "$gateway": ".*", "$triton": ".*"}
+VARIABLES = {"$__rate_interval": "5s", "$__range": "60s", "$gateway": ".*", "$triton": ".*", "$site": ".*"}
 """What Grafana puts in their place."""
 
 
@@ -89,11 +89,11 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(directory: Path, gateway: str, triton: str) -> Iterator[Prometheus]:
+def running_prometheus(directory: Path, gateway: str, triton: str, site: str) -> Iterator[Prometheus]:
     """Run Prometheus with the project's configuration, over these addresses and every second."""
     server = program("prometheus")
     config = (MONITORING / "prometheus.yml").read_text(encoding="utf-8").replace("15s", "1s")
-    for default, url in (("127.0.0.1:9464", gateway), ("127.0.0.1:8002", triton)):
+    for default, url in (("127.0.0.1:9464", gateway), ("127.0.0.1:8002", triton), ("127.0.0.1:9465", site)):
         assert default in config
         config = config.replace(default, url.removeprefix("http://"))
     (directory / "prometheus.yml").write_text(config)

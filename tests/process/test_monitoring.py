@@ -6,13 +6,14 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import requests
 import tiny_encoders
 from embedded_triton import StartTriton, TritonServer
 from gateway_process import GatewayProcess, running_gateway
+from immich_site import KEY, File, Photo, running_site
 from places import DATA
 from prometheus_server import (
     DASHBOARD,
@@ -26,11 +27,13 @@ from prometheus_server import (
 )
 from recorder import recording_upstream
 from scrape import Scrape
+from site_process import running_web
 
 from harness.program import eventually
 from immich_triton.core.observer import Reason, RouteTaken
 from immich_triton.immich.ml_client import entries_for, predict
 from immich_triton.ml.measurements import Measurements
+from immich_triton.web.measurements import Measurements as SiteMeasurements
 
 IMAGE = (DATA / "images/tiny_16px.png").read_bytes()
 RULES = (MONITORING / "prometheus-rules.yml").read_text(encoding="utf-8")
@@ -40,9 +43,9 @@ NEEDS_A_GPU = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes"}
 
 
 def exported() -> set[str]:
-    """Return the names of all samples that the gateway can export."""
+    """Return the names of all samples that the gateway and the site can export."""
     names = set()
-    for family in Measurements().registry.collect():
+    for family in (*Measurements().registry.collect(), *SiteMeasurements().registry.collect()):
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
         names |= {family.name + suffix for suffix in suffixes}
     return names
@@ -59,7 +62,7 @@ def test_promtool_accepts_the_configuration_and_the_rules() -> None:
 def test_both_configurations_call_the_jobs_what_rules_and_dashboard_call_them() -> None:
     for configuration in ("prometheus.yml", "prometheus-compose.yml"):
         text = (MONITORING / configuration).read_text(encoding="utf-8")
-        assert re.findall(r"job_name: (\S+)", text) == ["immich-triton", "triton"]
+        assert re.findall(r"job_name: (\S+)", text) == ["immich-triton", "triton", "immich-site"]
 
 
 def test_every_alert_fires_when_it_should_and_not_else() -> None:
@@ -75,7 +78,7 @@ def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
     assert {name for name in asked if not name.startswith("nv_")} - exported() == set()
 
 
-def test_the_dashboard_shows_everything_that_the_gateway_counts() -> None:
+def test_the_dashboard_shows_everything_that_gateway_and_site_count() -> None:
     shown = {name for _, query in questions() for name in metrics_in(query)}
     families = {name.removesuffix("_sum") for name in exported() if not name.endswith(("_bucket", "_count"))}
     families -= {name for name in families if name.startswith("process_")}
@@ -141,15 +144,28 @@ def gateway(triton: TritonServer, models: Path, tmp_path_factory: pytest.TempPat
         yield process
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """Give the site in front of a double of Immich whose page is the web app's, and which has a photo with a text."""
+    pages = {"/photos": File((DATA / "app/app.html").read_bytes())}
+    photos = [Photo(1, ["宫保鸡丁"]), Photo(2)]
+    with (
+        running_site(photos=photos, files=pages) as immich,
+        # A Redis has to be named for the menus; nobody orders anything.
+        running_web(tmp_path_factory.mktemp("site"), immich.url, web_redis_url="redis://127.0.0.1:9") as process,
+    ):
+        yield process
+
+
 def ask(gateway: GatewayProcess, task: str, **payload: object) -> int:
     return predict(gateway.url, entries_for(task, tiny_encoders.NAME), **payload).status  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def prometheus(
-    gateway: GatewayProcess, triton: TritonServer, tmp_path_factory: pytest.TempPathFactory
+    gateway: GatewayProcess, triton: TritonServer, site: GatewayProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
-    """A Prometheus that watches a gateway and a Triton at work, and has seen a few scrapes of both."""
+    """A Prometheus that watches a gateway, a Triton and a site at work, and has seen a few scrapes of each."""
     stop = threading.Event()
 
     def work() -> None:
@@ -159,12 +175,17 @@ def prometheus(
             assert ask(gateway, "clip", image=b"no image") == 400
             requests.get(f"{gateway.url}/ping", timeout=10)
             requests.get(f"{gateway.url}/elsewhere", timeout=10)
+            body, headers = {"query": "宫保"}, {"x-api-key": KEY}
+            assert requests.post(f"{site.url}/api/search/smart", json=body, headers=headers, timeout=60).ok
+            assert requests.get(f"{site.url}/photos", timeout=60).ok
 
     client = threading.Thread(target=work)
-    with running_prometheus(tmp_path_factory.mktemp("prometheus"), gateway.metrics_url, triton.metrics_url) as server:
+    directory = tmp_path_factory.mktemp("prometheus")
+    with running_prometheus(directory, gateway.metrics_url, triton.metrics_url, site.metrics_url) as server:
         client.start()
         try:
-            busy = "sum(increase(immich_gateway_requests_total[5s])) > 0 and sum(increase(nv_inference_count[5s])) > 0"
+            counted = ("immich_gateway_requests_total", "nv_inference_count", "immich_site_texts_total")
+            busy = " and ".join(f"sum(increase({name}[5s])) > 0" for name in counted)
             assert eventually(lambda: bool(server.query(busy)), 60)
             yield server
         finally:
@@ -176,16 +197,18 @@ def test_promtool_finds_nothing_to_say_about_the_metrics(gateway: GatewayProcess
     assert promtool("check", "metrics", stdin=Scrape(gateway.metrics_url).text) == ""
 
 
-def test_prometheus_reads_both_and_the_rules(prometheus: Prometheus) -> None:
+def test_prometheus_reads_all_three_and_the_rules(prometheus: Prometheus) -> None:
     assert sorted((labels["job"], value) for labels, value in prometheus.query("up")) == [
+        ("immich-site", 1.0),
         ("immich-triton", 1.0),
         ("triton", 1.0),
     ]
-    (group,) = prometheus.get("rules")["groups"]
-    assert eventually(
-        lambda: {rule["health"] for rule in prometheus.get("rules")["groups"][0]["rules"]} == {"ok"}, 20
-    ), group
-    assert [rule["name"] for rule in group["rules"]] == ALERTS
+
+    def rules() -> list[Any]:
+        return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+
+    assert eventually(lambda: {rule["health"] for rule in rules()} == {"ok"}, 20), rules()
+    assert sorted(rule["name"] for rule in rules()) == sorted(ALERTS)
 
 
 def test_every_panel_is_answered(prometheus: Prometheus, triton: TritonServer) -> None:
@@ -206,6 +229,7 @@ def test_every_panel_is_answered(prometheus: Prometheus, triton: TritonServer) -
         "Compared answers",
         "Found by",
         "Time of the stock ML, mean",
+        "One photo again, per minute",
     }
 
 
@@ -219,6 +243,8 @@ def test_a_panel_shows_what_happens(prometheus: Prometheus) -> None:
     }
     assert requests_by_task["clip", "text"] > 0
     assert requests_by_task["clip", "image"] > requests_by_task["clip", "text"]
+    searches = {labels["kind"]: value for labels, value in prometheus.query(by_title["Searches by outcome"]) if value}
+    assert set(searches) == {"hybrid"}
     inferences = {labels["model"]: value for labels, value in prometheus.query(by_title["Inferences by model"])}
     assert inferences["see_a"] > 0
     # The gateway's counts are Triton's: one inference of the pipeline for each text.

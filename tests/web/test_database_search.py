@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -11,6 +10,7 @@ from immich_site import photo_id
 from postgres_server import Cluster, ImmichDatabase, with_zhparser
 
 from immich_triton.web.database import Database
+from immich_triton.web.patience import Patience
 from immich_triton.web.relevance import by_database, chinese, variants
 from immich_triton.web.relevance.chinese import Chinese
 from immich_triton.web.relevance.score import GOOD
@@ -57,7 +57,7 @@ async def opened(filled: ImmichDatabase) -> AsyncIterator[Database]:
 
 
 def search(database: Database, query: str, by: Chinese, seconds: float = 10.0) -> by_database.Search:
-    return by_database.Search(database, query, by, time.monotonic() + seconds)
+    return by_database.Search(database, query, by, Patience(seconds))
 
 
 async def found(database: Database, query: str, by: Chinese) -> set[int]:
@@ -174,7 +174,7 @@ async def test_the_index_is_used(with_index: ImmichDatabase, full: Chinese) -> N
     with_index.add_all((photo_id(5000 + at), ME, [f"第{at}号"] * 3, ()) for at in range(3000))
     with_index.run("ANALYZE asset_ocr")
     words = by_database.index_query("宫", full.variants)
-    plan = with_index.run(
-        "EXPLAIN " + by_database.FIND[True, True], "宫", ["宫"], [1], [True], words, ME, role="immich_triton"
-    )
+    statement = by_database.FIND[by_database.How(by_index=True, owners=True, several=False)]
+    parameters = ("宫", ["宫"], [1], [True], words, ME, "%")
+    plan = with_index.run(f"EXPLAIN {statement}", *parameters, role="immich_triton")
     assert "immich_triton_asset_ocr_words" in "\n".join(row["QUERY PLAN"] for row in plan)

@@ -199,3 +199,13 @@ def test_switched_off_it_is_stock_byte_for_byte_and_too_slow_a_text_side_does_no
         # With the machine learning down there is no order of the picture to save time for.
         album.slow, album.ml_is_down = {"/metadata": 1}, True
         assert numbers(ask({"query": "宫保"})) == [20, 25, 5]
+
+
+def test_the_side_of_the_text_may_take_as_long_as_the_search_by_picture(album: ImmichSite, tmp_path: Path) -> None:
+    """With slow machine learning one waits anyway; what is found by then costs nobody anything."""
+    with running_web(tmp_path / "web", album.url, web_ocr_timeout=600) as web:
+        album.slow = {"/metadata": 1, "/smart": 5}
+        body, headers = {"query": "宫保", "size": 8}, {"x-api-key": KEY}
+        answer = requests.post(f"{web.url}/api/search/smart", json=body, headers=headers, timeout=60)
+        assert numbers(answer)[:5] == [5, 20, 25, 1, 2]
+        assert "by the picture alone" not in web.whole_log()

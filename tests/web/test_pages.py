@@ -53,3 +53,14 @@ def test_a_thousand_lists_by_itself() -> None:
     for number in range(1500):
         lists.put(str(number).encode(), Ranked((), 1))
     assert len(lists) == 1000
+
+
+def test_what_immich_does_not_show_leaves_the_list_before_its_page_is_cut() -> None:
+    ranked = Ranked(tuple("aBcDeFgH"), depth=4, unproven=frozenset("BDFH"))
+    assert ranked.to_prove(1, 3) == ("B",)
+    known = ranked.proven(("B",), {"B"})
+    assert (known.ids, known.to_prove(1, 3)) == (ranked.ids, ())
+    refused = ranked.proven(("B",), ())
+    assert refused.cut(1, 3) == ("a", "c", "D")
+    assert refused.to_prove(1, 3) == ("D",)
+    assert refused.proven(("D",), ()).proven(("F", "H"), {"H"}).ids == tuple("acegH")

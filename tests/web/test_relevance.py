@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 
@@ -148,3 +149,21 @@ def test_a_pattern_finds_its_own_word(full: Chinese, word: str) -> None:
     folded = readable(word.replace("\n", " "), full)
     assume(folded.strip() and "\n" not in folded)
     assert re.search(variants.pattern(folded, full.variants), folded)
+
+
+def test_what_is_looked_for_first_is_what_is_spelt_in_one_way_only() -> None:
+    known = {"发": "發髮", "x": "Xｘ"}
+    assert variants.like("发票", known) == "%票%"
+    assert variants.like("增值 税发x", known) == "%增%值%税%"
+    assert variants.like("发x", known) == variants.like(" ", known) == "%"
+    assert variants.like("5_0%\\", {}) == r"%5%\_%0%\%%\\%"
+
+
+@given(st.text(min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_it_is_in_all_that_the_pattern_finds(full: Chinese, word: str, chance: random.Random) -> None:
+    folded = readable(word.replace("\n", " "), full)
+    assume(folded.strip() and "\n" not in folded)
+    text = "".join(chance.choice(variants.spellings(one, full.variants)) for one in folded)
+    assume(re.search(variants.pattern(folded, full.variants), text))
+    parts = re.split(r"(?<!\\)%|(?<=\\\\)%", variants.like(folded, full.variants))
+    assert re.search(".*".join(re.escape(re.sub(r"\\(.)", r"\1", part)) for part in parts), text, re.DOTALL)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 from gateway_process import GatewayProcess, kept
-from immich_site import KEY, OTHER_KEY, ImmichSite, Photo, user_id
+from immich_site import KEY, OTHER_KEY, ImmichSite, Photo
 from postgres_server import Cluster, ImmichDatabase, running_postgres, without_zhparser
 from site_process import running_web
-from site_searches import VERSIONS, Search, numbers
+from site_searches import VERSIONS, Search, checks, fill, numbers
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +45,6 @@ def library(site: ImmichSite, installed: ImmichDatabase) -> ImmichSite:
     )
     site.photos[6].lines = []
     return site
-
-
-def fill(site: ImmichSite, database: ImmichDatabase, photos: list[Photo]) -> None:
-    site.photos += photos
-    database.add_all((photo.id, user_id(photo.owner), photo.lines, photo.hidden_lines) for photo in photos)
-
-
-def checks(site: ImmichSite) -> list[Any]:
-    asked = [request.json for request in site.of("/metadata")]
-    return [body for body in asked if "id" in body or "id" in body.get("filter", {})]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -160,6 +160,21 @@ def test_keys_in_addresses_and_queries_are_not_logged(web: GatewayProcess) -> No
     assert "Streaming re" not in log
 
 
+def test_nothing_is_logged_of_ordinary_connections(tmp_path: Path, site: ImmichSite) -> None:
+    """Immich's web app makes hundreds in an hour: what matters would not be found among them."""
+    said = [" client connect", " client disconnect", " server connect ", " server disconnect "]
+    with running_web(tmp_path / "quiet", site.url) as web:
+        before = web.whole_log()
+        for _ in range(3):
+            assert get(web, "/photos")[0] == get(web, "/api/assets/1/original")[0] == 200
+        log = web.whole_log().removeprefix(before)
+        assert [line for line in log.splitlines() if any(one in line for one in [*said, "Streaming re"])] == []
+        assert len(log.splitlines()) == 1  # the mark of the end, a broken request
+    with running_web(tmp_path / "debug", site.url, termlog_verbosity="debug") as web:
+        get(web, "/photos")
+        assert eventually(lambda: all(one in web.log for one in said))
+
+
 def test_without_immich_clients_get_502_and_mitmdump_lives(tmp_path: Path) -> None:
     with running_site() as gone:
         address = gone.url

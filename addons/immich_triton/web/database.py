@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +17,7 @@ import asyncpg
 
 from immich_triton.core.paths import SQL
 from immich_triton.web.failopen import brief
+from immich_triton.web.patience import Patience
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Database:
         """Whether it is asked now; for a while after a fault it is not."""
         return time.monotonic() >= self._silent_until
 
-    async def offers(self, *, within: float) -> Offers:
+    async def offers(self, *, within: Patience | float) -> Offers:
         """Return what is offered, asked anew every `LOOKED_AT` seconds. Raises like `fetch`."""
         now = time.monotonic()
         if self._offers is None or now - self._looked_at > LOOKED_AT:
@@ -112,22 +113,29 @@ class Database:
         return self._offers
 
     async def fetch(
-        self, statement: str, *parameters: Any, within: float, fault: bool = True
+        self, statement: str, *parameters: Any, within: Patience | float, share: float = 1.0, fault: bool = True
     ) -> Sequence[Mapping[str, Any]]:
         """Run a *statement* and return its rows.
 
-        Raises `DatabaseFault`, and TimeoutError after *within* seconds. Either way searches do without the database
-        for the next `BACK_OFF` seconds; but not after a time-out that is no *fault*, or with hardly any time given.
+        Raises `DatabaseFault`, and TimeoutError after *within* seconds, or a *share* of what is left of that patience.
+        Either way searches do without the database for the next `BACK_OFF` seconds; but not after a time-out that is no
+        *fault*, or with hardly any time given.
         """
         if not self.is_asked:
             raise DatabaseFault("it failed lately")
-        with self._noticing_faults(of_time=fault and within >= NOTICEABLE):
-            async with asyncio.timeout(within):
-                if self._pool is None:
-                    self._pool = await self._new_pool()
-                async with self._pool.acquire(timeout=within) as connection:
-                    rows: Sequence[Mapping[str, Any]] = await connection.fetch(statement, *parameters)
-                    return rows
+        patience = within if isinstance(within, Patience) else Patience(within)
+        given, began = 0.0, asyncio.get_running_loop().time()
+        with self._noticing_faults(of_time=lambda: fault and given >= NOTICEABLE):
+            async with patience.limit(share) as limit:
+                try:
+                    if self._pool is None:
+                        self._pool = await self._new_pool()
+                    # The time is for giving it back too: a server that hangs does not answer to an end either.
+                    async with self._pool.acquire(timeout=share * patience.left) as connection:
+                        rows: Sequence[Mapping[str, Any]] = await connection.fetch(statement, *parameters)
+                        return rows
+                finally:
+                    given = (limit.when() or began) - began
 
     def close(self) -> None:
         """Close the connections, whatever they are at."""
@@ -152,7 +160,7 @@ class Database:
         )
 
     @contextmanager
-    def _noticing_faults(self, *, of_time: bool = True) -> Iterator[None]:
+    def _noticing_faults(self, *, of_time: Callable[[], bool] = lambda: True) -> Iterator[None]:
         """Leave a database that fails alone for a while, and say so once."""
         try:
             yield
@@ -160,7 +168,7 @@ class Database:
             logger.warning("a query is more than the database understands: %s", brief(error))
             raise DatabaseFault(type(error).__name__) from error
         except Exception as error:
-            if isinstance(error, TimeoutError) and not of_time:
+            if isinstance(error, TimeoutError) and not of_time():
                 raise
             self._offers = None
             self._silent_until = time.monotonic() + BACK_OFF

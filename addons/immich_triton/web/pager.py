@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from immich_triton.immich.api import SMART
@@ -35,25 +36,31 @@ class Pager:
         self._ranking = ranking
         self._question = ranking.question
         self._size = ranking.question.size
+        self._key = ranking.immich.caller.key + ranking.question.key()
 
     async def answer(self, request: Request) -> Response:
         """Return the page that *request* asks for. Raises what `Ranking.rank` raises."""
         if self._question.kind == "nothing":
             return page_of(request, await self._ranking.nothing(), [], None)
         outcome = await self._outcome()
-        ranked, number = outcome.ranked, self._question.page
+        number = self._question.page
         items: Sequence[Any] = []
-        while not items and number <= ranked.pages(self._size):
-            items = await self._present(outcome, ranked.cut(number, self._size))
+        while not items:
+            outcome = await self._proven(outcome, number)
+            if number > outcome.ranked.pages(self._size):
+                break
+            items = await self._present(outcome, outcome.ranked.cut(number, self._size))
             number += 1
         if items:
-            return page_of(request, outcome.found, items, await self._next(ranked, number))
-        number, items, found = await self._behind(ranked, number)
-        return page_of(request, found or outcome.found, items, number + 1 if found and found.more else None)
+            return page_of(request, outcome.found, items, await self._next(outcome, number))
+        number, items, found = await self._behind(outcome.ranked, number)
+        more = found is not None and found.more
+        following = await self._next(outcome, number + 1) if more else None
+        return page_of(request, found or outcome.found, items, following)
 
     async def _outcome(self) -> Outcome:
-        page, key = self._question.page, self._ranking.immich.caller.key + self._question.key()
-        if page > 1 and (kept := self._lists.get(key)):
+        page = self._question.page
+        if page > 1 and (kept := self._lists.get(self._key)):
             return await self._ranking.again(kept)
         if page > 1:
             logger.warning(
@@ -62,9 +69,25 @@ class Pager:
                 page,
             )
         outcome = await self._ranking.rank()
-        if not self._question.structured:
-            self._lists.put(key, outcome.ranked)
+        self._keep(outcome.ranked)
         return outcome
+
+    def _keep(self, ranked: Ranked) -> None:
+        if not self._question.structured:
+            self._lists.put(self._key, ranked)
+
+    async def _proven(self, outcome: Outcome, page: int) -> Outcome:
+        """Ask Immich about what is unproven up to *page*, so that neither this page nor one before it changes again."""
+        ranked, items = outcome.ranked, dict(outcome.items)
+        while asked := ranked.to_prove(page, self._size):
+            # What one of Immich's own searches has shown for this very page needs no question.
+            unknown = [photo for photo in asked if photo not in items]
+            items |= await shown(self._ranking.immich, self._question, unknown, within=SINGLE_TIMEOUT)
+            ranked = ranked.proven(asked, items)
+        if ranked is outcome.ranked:
+            return outcome
+        self._keep(ranked)
+        return replace(outcome, ranked=ranked, items=items)
 
     async def _present(self, outcome: Outcome, ids: Sequence[str]) -> list[Any]:
         """Return the photos of *ids* that this caller may still see with these filters, in order."""
@@ -75,10 +98,13 @@ class Pager:
         }
         return [items[photo] for photo in ids if photo in items]
 
-    async def _next(self, ranked: Ranked, number: int) -> int | None:
+    async def _next(self, outcome: Outcome, number: int) -> int | None:
         """Return the number of the next page, if anything stands on one: an empty page is a failure to the app."""
         if self._question.structured:
             return None
+        if outcome.ranked.unproven.issuperset(outcome.ranked.cut(number, self._size)):
+            outcome = await self._proven(outcome, number)
+        ranked = outcome.ranked
         if number <= ranked.pages(self._size):
             return number
         number, items, _ = await self._behind(ranked, number)

@@ -1,19 +1,32 @@
-"""Addon: leaves out of the log what mitmproxy says of every single answer that it streams."""
+"""Addon: leaves out of the log what mitmproxy says of every connection, and of every answer that it streams."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, override
+from typing import TYPE_CHECKING, Final, override
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
 
+ORDINARY: Final = (
+    "client connect",
+    "client disconnect",
+    "server connect ",
+    "server disconnect ",
+    "Streaming request to ",
+    "Streaming response from ",
+)
+"""How these lines begin, behind the address of the client."""
+
 
 class Quiet:
-    """A page of a photo site has a hundred pictures, and each would be a line at the level of information."""
+    """A page of a photo site has a hundred pictures, on six connections; each would be a line, and hide what matters.
+
+    ``--set termlog_verbosity=debug`` shows them.
+    """
 
     def __init__(self) -> None:
-        self._filter = _WithoutStreaming()
+        self._filter = _OrdinaryIsDebug()
 
     def load(self, _loader: Loader) -> None:
         """Look at the lines about connections."""
@@ -24,10 +37,12 @@ class Quiet:
         _logger().removeFilter(self._filter)
 
 
-class _WithoutStreaming(logging.Filter):
+class _OrdinaryIsDebug(logging.Filter):
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(("Streaming request to ", "Streaming response from "))
+        if record.levelno == logging.INFO and record.getMessage().startswith(ORDINARY):
+            record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
+        return True
 
 
 def _logger() -> logging.Logger:

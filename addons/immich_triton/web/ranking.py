@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from immich_triton.immich.api import METADATA, SMART, Unreachable
 from immich_triton.web import fusion
 from immich_triton.web.failopen import brief
-from immich_triton.web.immich import Found, Immich, Refused
+from immich_triton.web.immich import PATIENCE, Found, Immich, Refused
 from immich_triton.web.pages import Ranked
+from immich_triton.web.patience import Patience
 from immich_triton.web.proof import shown
 from immich_triton.web.question import LARGEST_PAGE, Question
 from immich_triton.web.relevance.score import GOOD
-from immich_triton.web.text_side import NotUnderstood, Texts, TextSide, items_of
+from immich_triton.web.text_side import LEISURE, READING, NotUnderstood, Texts, TextSide, items_of
 
 if TYPE_CHECKING:
     from immich_triton.web.account import Account
@@ -34,9 +36,9 @@ UNREAD: Final = 1e-6
 
 
 class Sides(Protocol):
-    """The side of the text, to be begun: in the time of a smart search, or *alone*, with more of it."""
+    """The side of the text, to be begun with the *patience* of a smart search; None when the text is all there is."""
 
-    def __call__(self, *, alone: bool) -> Coroutine[Any, Any, Texts]:
+    def __call__(self, patience: Patience | None) -> Coroutine[Any, Any, Texts]:
         """Return the work of it."""
 
 
@@ -65,8 +67,8 @@ class Ranking:
         """Make the list. Raises `Refused` and `Unreachable` for Immich's own searches, `NotUnderstood`."""
         self.account.outcome = "ranked"
         if self.question.kind == "text":
-            return await self._by_text(await self._text.scored(alone=True))
-        picture, texts = await self._both(self._scored, self._depth)
+            return await self._by_text(await self._text.scored())
+        picture, texts = await self._both(self._text.scored, self._depth)
         if isinstance(picture, Refused):
             return await self._by_text_alone(texts, picture)
         if self.question.kind == "filtered":
@@ -104,10 +106,7 @@ class Ranking:
         self.account.by_text, self.account.further = len(ids), sum(photo in items for photo in texts.further)
         return Outcome(Ranked(tuple(ids), self._depth, METADATA if typed.more else ""), items, typed)
 
-    async def _scored(self, *, alone: bool) -> Texts:
-        return await self._text.scored(alone=alone)
-
-    async def _without_scores(self, depth: int, *, alone: bool) -> Texts:  # noqa: ARG002 - as quick either way
+    async def _without_scores(self, depth: int, _patience: Patience | None) -> Texts:
         return Texts(await self._text.searched(depth), {})
 
     async def _by_text_alone(self, texts: Texts | None, refused: Refused) -> Outcome:
@@ -122,11 +121,19 @@ class Ranking:
     async def _both(self, text: Sides, depth: int) -> tuple[Found | Refused, Texts | None]:
         """Run the search by picture and that by *text* at the same time; None for a text side that fails.
 
+        That may take ``web_ocr_timeout``; and more while the search by picture goes on, for which one waits anyway.
         Raises `Refused` when that is about the caller or the request: then it holds for both.
         """
-        by_text = asyncio.create_task(self._in_time(text(alone=False)))
+        timeout = self._settings.ocr_timeout
+        reading = Patience(READING * timeout, most=LEISURE * timeout)
+        waiting = Patience(timeout, most=PATIENCE)
+        by_text = asyncio.create_task(self._in_time(text(reading), waiting))
         try:
-            picture = await self.immich.search(SMART, self.question.smart(size=depth))
+            try:
+                picture = await self.immich.search(SMART, self.question.smart(size=depth))
+            finally:
+                reading.end()
+                waiting.end()
             texts = await by_text
         except Refused as refused:
             if refused.answer.status < 500:
@@ -146,10 +153,11 @@ class Ranking:
             logger.warning("a search is ranked by the picture alone: the search by text failed: %s", brief(texts))
         return picture, _or_none(texts)
 
-    async def _in_time(self, work: Coroutine[Any, Any, Texts]) -> Texts | Exception:
+    @staticmethod
+    async def _in_time(work: Coroutine[Any, Any, Texts], patience: Patience) -> Texts | Exception:
         """Wait for the side of the text as long as it may take; returns what it failed with."""
         try:
-            async with asyncio.timeout(self._settings.ocr_timeout):
+            async with patience.limit():
                 return await work
         except (TimeoutError, Refused, Unreachable, ValueError) as error:
             return error
@@ -157,7 +165,7 @@ class Ranking:
     async def _alone(self, text: Sides) -> Texts | None:
         """Run the side of the text again, with the time that ``ocr:`` has; None when it fails."""
         try:
-            return await text(alone=True)
+            return await text(None)
         except (TimeoutError, Refused, Unreachable, ValueError):
             return None  # then Immich's own error tells of the fault
 
@@ -207,26 +215,41 @@ class Ranking:
         scores, items = texts.scores, items_of([picture, *texts.found])
         places = {photo: place for place, photo in enumerate(picture.ids)}
         hits = [photo for photo in items_of(texts.found) if scores.get(photo, GOOD) >= GOOD]
-        hits += [photo for photo in texts.further if photo in items]
+        hits += texts.further
         if self.question.of_albums:
             # Here the two searches of Immich mean different photos: only those of the search that was asked for.
             hits = [photo for photo in hits if photo in places]
-        else:
-            unknown = [photo for photo in texts.further if photo not in items]
-            # With many photos of other users that is nothing out of the ordinary: what is left out is a better place.
-            proven = await shown(self.immich, self.question, unknown, within=CHECKING, level=logging.DEBUG)
+        # Of what is equally good, that which Immich has shown comes first: nothing has to be asked for it.
+        hits.sort(key=lambda photo: (-scores.get(photo, UNREAD), places.get(photo, len(places)), photo not in items))
+        ranked = self._fuse(picture, hits, frozenset(hits).difference(items))
+        until = time.monotonic() + CHECKING
+        # A photo that is not shown must not take the place of another, so the rest is fused anew without it.
+        while asked := ranked.to_prove(self.question.page, self.question.size):
+            proven = await self._shown_by(until, asked)
             items |= proven
-            hits += proven
-        hits.sort(key=lambda photo: (-scores.get(photo, UNREAD), places.get(photo, len(places))))
-        account, settings = self.account, self._settings
+            gone = set(asked).difference(proven)
+            hits = [photo for photo in hits if photo not in gone]
+            ranked = self._fuse(picture, hits, ranked.unproven.difference(asked))
+        account = self.account
         account.by_picture = len(picture.ids)
         if account.outcome == "ranked":
-            account.by_text, account.further = len(hits), sum(photo in items for photo in texts.further)
+            account.by_text = sum(photo in items for photo in hits)
+            account.further = sum(photo in items for photo in texts.further)
+        return Outcome(ranked, items, picture)
+
+    def _fuse(self, picture: Found, hits: Sequence[str], unproven: frozenset[str]) -> Ranked:
+        settings = self._settings
         ids = fusion.fuse(
             [fusion.Ranking(picture.ids, settings.clip_weight), fusion.Ranking(hits, settings.ocr_weight)],
             k=settings.rank_constant,
         )
-        return Outcome(Ranked(tuple(ids), self._depth, SMART if picture.more else ""), items, picture)
+        return Ranked(tuple(ids), self._depth, SMART if picture.more else "", unproven)
+
+    async def _shown_by(self, until: float, photos: Sequence[str]) -> dict[str, Any]:
+        if (left := until - time.monotonic()) <= 0:
+            return {}
+        # With many photos of other users that is nothing out of the ordinary: what is left out is a better place.
+        return await shown(self.immich, self.question, photos, within=left, level=logging.DEBUG)
 
 
 def _or_none(texts: Texts | Exception) -> Texts | None:

@@ -61,8 +61,8 @@ class Settings(OptionSet):
         "web_ocr_timeout",
         Milliseconds(10, 60_000),
         500,
-        "Milliseconds that the side of the text may take in a smart search; over it the order is that of the picture "
-        "alone.",
+        "Milliseconds that the side of the text may take in a smart search, and longer as long as Immich's search by "
+        "picture takes itself; over it the order is that of the picture alone.",
     )
     ocr_lookups: int = option(
         "web_ocr_lookups",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from immich_triton.immich.api import METADATA
 from immich_triton.web.database import DatabaseFault
 from immich_triton.web.immich import Found, Immich
+from immich_triton.web.patience import Patience
 from immich_triton.web.question import Question
 from immich_triton.web.relevance import by_api, by_database
 from immich_triton.web.relevance.score import GOOD
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SOON: Final = 0.01
-"""Seconds. None at all would mean without an end."""
-
 READING: Final = 0.8
-"""Share of the time of the text side (``web_ocr_timeout``) after which no further texts are read."""
+"""Share of the time of the text side (``web_ocr_timeout``) after which no further texts are read, unless the
+search by picture takes longer anyway."""
 
 LEISURE: Final = 4.0
 """So many times that time is given to ``ocr:``, which has no other order to fall back to."""
@@ -59,22 +57,22 @@ class TextSide:
         self._depth = depth
         self._account = account
 
-    async def scored(self, *, alone: bool = False) -> Texts:
-        """Search and score. Raises like `searched`, and TimeoutError unless the text is all there is (*alone*)."""
-        began, timeout = time.monotonic(), self._settings.ocr_timeout
-        until = began + timeout * (LEISURE if alone else READING)
+    async def scored(self, patience: Patience | None = None) -> Texts:
+        """Search and score. Raises like `searched`; TimeoutError too, unless the text is all there is (no patience)."""
+        timeout = self._settings.ocr_timeout
         if self._service.database is not None:
             try:
-                return await self._by_database(until)
+                return await self._by_database(patience or Patience(LEISURE * timeout))
             except DatabaseFault:
                 pass  # it is in the log; one level lower
             except TimeoutError:
-                if not alone:
+                if patience and not patience.extended:
                     raise
         found = await self.searched(self._depth)
-        now = time.monotonic()
         self._account.text_from = "api"
-        return Texts(found, await self._by_api(items_of(found), timeout if alone else until - now))
+        if patience is None or (patience.extended and patience.is_over):
+            patience = Patience(timeout)
+        return Texts(found, await self._by_api(items_of(found), patience))
 
     async def searched(self, size: int) -> list[Found]:
         """Search for the words as they were typed and, if that can be told, in the other Chinese script.
@@ -92,39 +90,41 @@ class TextSide:
             raise NotUnderstood
         return [typed, *(other for other in others if not isinstance(other, BaseException))]
 
-    async def _by_database(self, until: float) -> Texts:
+    async def _by_database(self, patience: Patience) -> Texts:
         assert self._service.database is not None  # noqa: S101 - narrows a type
-        search = by_database.Search(self._service.database, self._question.text, self._service.chinese, until)
-        finding = asyncio.create_task(self._found_by(search, until))
+        search = by_database.Search(self._service.database, self._question.text, self._service.chinese, patience)
+        finding = asyncio.create_task(self._found_by(search, patience))
         try:
             found = await self.searched(self._depth)
-            further = await finding
+            further, scores = await finding
         finally:
             finding.cancel()
             await asyncio.gather(finding, return_exceptions=True)
         items = items_of(found)
-        scores = await search.scores(dict.fromkeys([*items, *further]))
+        scores = scores | await search.scores([photo for photo in items if photo not in scores])
         hits = [photo for photo in further if photo not in items and scores.get(photo, 0) >= GOOD]
         hits.sort(key=lambda photo: -scores[photo])
         self._account.text_from = "database"
         return Texts(found, scores, tuple(hits), complete=True)
 
-    async def _found_by(self, search: by_database.Search, until: float) -> list[str]:
+    async def _found_by(self, search: by_database.Search, patience: Patience) -> tuple[list[str], dict[str, float]]:
+        """Return what only the database may have found, and its scores: most often Immich's own search takes longer."""
         if not self._question.can_name:
-            return []  # nothing could be proven
-        user = await self._service.user(self._immich, within=max(until - time.monotonic(), SOON))
+            return [], {}  # nothing could be proven
+        user = await self._service.user(self._immich, within=patience.left)
         try:
-            return await search.find(user)
+            photos = await search.find(user)
         except TimeoutError:
             logger.warning("a search shows only what Immich's own found: the database took too long to look for more")
-            return []
+            return [], {}
+        return photos, await search.scores(photos)
 
-    async def _by_api(self, photos: Iterable[str], within: float) -> dict[str, float]:
+    async def _by_api(self, photos: Iterable[str], patience: Patience) -> dict[str, float]:
         service, first = self._service, [*photos][: self._settings.ocr_lookups]
-        if within <= 0:
+        if patience.is_over:
             return {}
         return await by_api.scores(
-            self._immich, first, self._question.text, chinese=service.chinese, texts=service.texts, within=within
+            self._immich, first, self._question.text, chinese=service.chinese, texts=service.texts, patience=patience
         )
 
 

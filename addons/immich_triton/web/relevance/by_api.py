@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ from immich_triton.web.relevance.score import Wanted, readable
 
 if TYPE_CHECKING:
     from immich_triton.web.immich import Immich
+    from immich_triton.web.patience import Patience
     from immich_triton.web.relevance.chinese import Chinese
 
 AT_ONCE: Final = 8
@@ -29,9 +31,9 @@ class Texts(Recent[tuple[bytes, str], str]):
 
 
 async def scores(
-    immich: Immich, photos: Iterable[str], query: str, *, chinese: Chinese, texts: Texts, within: float
+    immich: Immich, photos: Iterable[str], query: str, *, chinese: Chinese, texts: Texts, patience: Patience
 ) -> dict[str, float]:
-    """Return the scores of *photos*, as many as can be read in *within* seconds."""
+    """Return the scores of *photos*, as many as can be read while there is *patience*."""
     wanted, key = Wanted(query, chinese), immich.caller.key
     found: dict[str, float] = {}
     unread = []
@@ -45,7 +47,7 @@ async def scores(
     async def read() -> None:
         for photo in queue:
             try:
-                lines = await immich.lines(photo, within=within)
+                lines = await immich.lines(photo, within=patience.left)
             except (Refused, Unreachable, ValueError, LookupError, TypeError, AttributeError):
                 continue  # without a score it keeps its place among those that Immich found
             text = readable("\n".join(lines), chinese)
@@ -55,7 +57,9 @@ async def scores(
     if unread:
         readers = [asyncio.create_task(read()) for _ in range(min(AT_ONCE, len(unread)))]
         try:
-            await asyncio.wait(readers, timeout=within)
+            with contextlib.suppress(TimeoutError):
+                async with patience.limit():
+                    await asyncio.wait(readers)
         finally:
             for reader in readers:
                 reader.cancel()

@@ -9,10 +9,10 @@ The role reads the text of all users, so an id from here is only a question to I
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from itertools import product
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from immich_triton.web.relevance import variants
 from immich_triton.web.relevance.chinese import Span
@@ -20,6 +20,7 @@ from immich_triton.web.relevance.score import RUN, Wanted, readable
 
 if TYPE_CHECKING:
     from immich_triton.web.database import Database
+    from immich_triton.web.patience import Patience
     from immich_triton.web.relevance.chinese import Chinese
 
 MOST: Final = 200
@@ -35,32 +36,54 @@ _BY_INDEX: Final = {False: "", True: "AND immich_triton.words(text) @@ $5::text:
 _OWNER: Final = {False: "", True: 'LEFT JOIN public.asset ON asset.id = photo."assetId"'}
 _OWN_FIRST: Final = {False: "", True: '(asset."ownerId" = $6::text::uuid) DESC NULLS LAST,'}
 
-FIND: Final = {
-    (by_index, owners): f"""
-WITH known AS (
-    SELECT $5::text AS words, $6::text AS caller  -- so that both have a type where they are not used
-), candidate AS MATERIALIZED (
-    SELECT DISTINCT "assetId" FROM public.asset_ocr WHERE "isVisible" {_BY_INDEX[by_index]} AND text ~ $1
+_ONE_WORD: Final = """
+photo AS MATERIALIZED (
+    SELECT "assetId", max(($3::int[])[1] / length(text)::float8) AS share
+    FROM public.asset_ocr WHERE {line} GROUP BY "assetId"
+)
+"""
+_WORDS: Final = """
+candidate AS MATERIALIZED (
+    SELECT DISTINCT "assetId" FROM public.asset_ocr WHERE {line}
+), line AS MATERIALIZED (  -- by itself, so that no other line is looked at for all of the words
+    SELECT "assetId", text FROM candidate JOIN public.asset_ocr USING ("assetId") WHERE "isVisible"
 ), hit AS (
     SELECT "assetId", wanted.word, wanted.required, max(wanted.length / length(line.text)::float8) AS share
-    FROM candidate JOIN public.asset_ocr AS line USING ("assetId")
-    JOIN unnest($2::text[], $3::int[], $4::bool[]) WITH ORDINALITY AS wanted(pattern, length, required, word)
+    FROM line JOIN unnest($2::text[], $3::int[], $4::bool[]) WITH ORDINALITY AS wanted(pattern, length, required, word)
       ON line.text ~ wanted.pattern
-    WHERE line."isVisible" GROUP BY "assetId", wanted.word, wanted.required
+    GROUP BY "assetId", wanted.word, wanted.required
 ), photo AS (
     SELECT "assetId", sum(share) AS share FROM hit GROUP BY "assetId"
     HAVING count(*) FILTER (WHERE required) = (SELECT count(*) FROM unnest($4::bool[]) AS word(required) WHERE required)
 )
-SELECT photo."assetId"::text AS photo FROM photo {_OWNER[owners]}
-ORDER BY {_OWN_FIRST[owners]} share DESC, photo."assetId" LIMIT {MOST}
-"""  # noqa: S608 - made of constants
-    for by_index in (False, True)
-    for owners in (False, True)
-}
-"""Photos with every word of a query, by (by_index, owners).
+"""
 
-Every line is looked at for one word only, $1: that of which there will be least, the longest. $2 to $4 are all words:
-pattern, characters, and whether a photo must have it. $5 is the query for the index, for the word of $1; $6 who asks.
+
+class How(NamedTuple):
+    """How photos are found: *by_index* or by looking at each line; *owners* may be read; one word, or *several*."""
+
+    by_index: bool
+    owners: bool
+    several: bool
+
+
+def _find(how: How) -> str:
+    line = f'"isVisible" {_BY_INDEX[how.by_index]} AND text LIKE $7 AND text ~ $1'
+    return f"""
+WITH known AS (  -- so that each has a type where it is not used
+    SELECT $2::text[] AS patterns, $4::bool[] AS required, $5::text AS words, $6::text AS caller
+), {(_WORDS if how.several else _ONE_WORD).format(line=line)}
+SELECT photo."assetId"::text AS photo FROM photo {_OWNER[how.owners]}
+ORDER BY {_OWN_FIRST[how.owners]} share DESC, photo."assetId" LIMIT {MOST}
+"""  # noqa: S608 - made of constants
+
+
+FIND: Final = {how: _find(how) for how in map(How._make, product((False, True), repeat=3))}
+"""Photos with every word of a query.
+
+Every line is looked at for one word only, $1: that of which there will be least, the longest; $7 is the part of it that
+`variants.like` knows, since LIKE takes a third of the time. $2 to $4 are all words: pattern, characters, and whether a
+photo must have it. $5 is the query for the index, for the word of $1; $6 who asks.
 """
 
 LINES: Final = """
@@ -86,25 +109,21 @@ ORDER BY run, place
 
 
 class Search:
-    """One query, asked of the database. All methods raise what `Database.fetch` raises; *until* is a monotonic time."""
+    """One query, asked of the database. All methods raise what `Database.fetch` raises."""
 
-    def __init__(self, database: Database, query: str, chinese: Chinese, until: float) -> None:
+    def __init__(self, database: Database, query: str, chinese: Chinese, patience: Patience) -> None:
         self._database = database
         self._query = query.replace("\0", " ")  # the one character that PostgreSQL has no text for
         self._chinese = chinese
-        self._until = until
+        self._patience = patience
         self._wanted: Wanted | None = None
-
-    @property
-    def _left(self) -> float:
-        return max(self._until - time.monotonic(), 0.001)
 
     async def find(self, owner: str | None) -> list[str]:
         """Return at most `MOST` photos that have every word of the query; those of *owner* before others.
 
         A time-out is no fault of the database: it has to look at every line where it has no index.
         """
-        offers, wanted = await self._database.offers(within=self._left), await self._words()
+        offers, wanted = await self._database.offers(within=self._patience), await self._words()
         words = list(dict.fromkeys(wanted.words)) or [wanted.whole]
         if not words[0]:
             return []
@@ -113,26 +132,30 @@ class Search:
         indexed = [word for word in words if offers.full_text and _CJK.fullmatch(word)]
         first = max(indexed or words, key=len)
         rows = await self._database.fetch(
-            FIND[bool(indexed), offers.owners],
+            FIND[How(bool(indexed), offers.owners, len(patterns) > 1)],
             patterns[first],
             [*patterns.values()],
             [*map(len, patterns)],
             [True] * len(words) + [False] * len(also),
             index_query(first, self._chinese.variants) if indexed else None,
             owner,
-            within=FINDING * self._left,
+            variants.like(first, self._chinese.variants),
+            within=self._patience,
+            share=FINDING,
             fault=False,
         )
         return [row["photo"] for row in rows]
 
     async def scores(self, photos: Iterable[str]) -> dict[str, float]:
         """Return the scores of those *photos* that have any text."""
-        offers, wanted = await self._database.offers(within=self._left), await self._words()
-        rows = await self._database.fetch(LINES, list(photos), within=self._left)
+        if not (asked := list(photos)):
+            return {}
+        offers, wanted = await self._database.offers(within=self._patience), await self._words()
+        rows = await self._database.fetch(LINES, asked, within=self._patience)
         texts = {row["photo"]: readable(row["text"], self._chinese) for row in rows}
         scores = {photo: wanted.score(text) for photo, text in texts.items()}
         if offers.full_text and texts:
-            covers = await self._database.fetch(COVERED, [*texts.values()], wanted.whole, within=self._left)
+            covers = await self._database.fetch(COVERED, [*texts.values()], wanted.whole, within=self._patience)
             for photo, row in zip(texts, covers, strict=True):
                 scores[photo] += COVER * row["cover"]
         return scores
@@ -141,7 +164,7 @@ class Search:
         """Take the query apart: with zhparser where it is, so that its words are those of the index."""
         if self._wanted is None:
             chinese = self._chinese
-            if (await self._database.offers(within=self._left)).full_text:
+            if (await self._database.offers(within=self._patience)).full_text:
                 cut = await self._cut(Wanted(self._query, chinese).whole)
                 chinese = replace(chinese, words=lambda run: cut.get(run) or self._chinese.words(run))
             self._wanted = Wanted(self._query, chinese)
@@ -150,7 +173,7 @@ class Search:
     async def _cut(self, query: str) -> dict[str, list[Span]]:
         runs = list(dict.fromkeys(RUN.findall(query)))
         cut: dict[str, list[Span]] = {run: [] for run in runs}
-        for row in await self._database.fetch(CUT, runs, within=self._left) if runs else ():
+        for row in await self._database.fetch(CUT, runs, within=self._patience) if runs else ():
             spans = cut[row["run"]]
             begin = spans[-1][1] if spans else 0
             spans.append((begin, begin + len(row["token"])))

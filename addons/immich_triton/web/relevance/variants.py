@@ -55,6 +55,15 @@ def pattern(word: str, variants: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
+def like(word: str, variants: Mapping[str, str]) -> str:
+    """Return a pattern of LIKE for the folded *word*: its characters that are spelt in one way only, in order.
+
+    It finds more than `pattern` does, in less time; nothing less.
+    """
+    alone = [character for character in word if not character.isspace() and len(spellings(character, variants)) == 1]
+    return "%".join(["", *(f"\\{one}" if one in "%_\\" else one for one in alone), ""])
+
+
 def _is_wide(character: str) -> bool:
     return unicodedata.east_asian_width(character) in "WF"
 
