@@ -201,7 +201,7 @@ def gateway(url: str) -> Iterator[Finding]:
         yield ok(f"the gateway answers at {shown(url)}; every route is ready")
     else:
         yield error(
-            f"the gateway at {shown(url)} is not ready: {_detail(answer)}", "Immich gets 503 until then; see above"
+            f"the gateway at {shown(url)} is not ready: {detail(answer)}", "Immich gets 503 until then; see above"
         )
     try:
         through = bounded_http.ask("GET", f"{url}/")
@@ -212,7 +212,7 @@ def gateway(url: str) -> Iterator[Finding]:
         yield ok("the stock ML answers behind it: what is not routed passes through")
     else:
         yield warning(
-            f"the stock ML behind the gateway does not answer: {_detail(through)}",
+            f"the stock ML behind the gateway does not answer: {detail(through)}",
             "what is not routed gets 502: start the stock ML or correct --upstream; fine if all is routed",
         )
 
@@ -336,7 +336,8 @@ def _owned(state_dir: Path) -> Mapping[str, str]:
         return {}
 
 
-def _detail(answer: Reply) -> str:
+def detail(answer: Reply) -> str:
+    """Return what an error answer of ours says, or its status where it says nothing."""
     try:
         return str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):
