@@ -19,6 +19,8 @@ SITE_HOST ?= 127.0.0.1
 SITE_PORT ?= 2284
 SITE_METRICS_PORT ?= 9465
 SITE_OPTIONS ?=
+MT_PHOTOS ?=
+MT_PHOTOS_KEY ?=
 IMMICH ?=
 # Where this machine reaches the gateway that make run started.
 URL ?= http://$(if $(filter 0.0.0.0 ::,$(HOST)),127.0.0.1,$(HOST)):$(PORT)
@@ -42,11 +44,12 @@ setup: $(VENV)/.installed  ## create .venv with Python 3.12 and install everythi
 # By way of the environment, so that it may hold quotes.
 run: export OPTIONS := $(OPTIONS)
 run: export SITE_OPTIONS := $(SITE_OPTIONS)
-run: setup $(if $(filter-out 0,$(GPU)),$(VENV)/.installed-gpu)  ## start Triton and the gateway: UPSTREAM, PORT, HOST, METRICS_PORT, TRITON_HTTP_PORT, TRITON_METRICS_PORT, MODELS, OPTIONS, GPU=1, WEB=1 for mitmweb; SITE=http://…:2283 for the site in front of the Immich server too
+run: setup $(if $(filter-out 0,$(GPU)),$(VENV)/.installed-gpu)  ## start Triton and the gateway: UPSTREAM, PORT, HOST, METRICS_PORT, TRITON_HTTP_PORT, TRITON_METRICS_PORT, MODELS, OPTIONS, GPU=1, WEB=1 for mitmweb; SITE=http://…:2283 for the site in front of the Immich server too; MT_PHOTOS=1 for MT-Photos
 	@exec $(BIN)/immich-triton run --upstream "$(UPSTREAM)" --host "$(HOST)" --port "$(PORT)" --metrics-port "$(METRICS_PORT)" \
 		--triton-http-port "$(TRITON_HTTP_PORT)" --triton-metrics-port "$(TRITON_METRICS_PORT)" \
 		--models "$(MODELS)" --options="$$OPTIONS" $(if $(filter-out 0,$(WEB)),--inspect --inspect-port "$(WEB_PORT)") \
 		$(if $(filter-out 0,$(GPU)),--gpu) \
+		$(if $(filter-out 0,$(MT_PHOTOS)),--mt-photos --mt-photos-key "$(MT_PHOTOS_KEY)") \
 		$(if $(SITE),--web "$(SITE)" --web-host "$(SITE_HOST)" --web-port "$(SITE_PORT)" --web-metrics-port "$(SITE_METRICS_PORT)" --web-options="$$SITE_OPTIONS")
 
 # In an environment of its own, among the user's data: ONNX Runtime for GPUs and that for CPUs are the same module.
@@ -54,10 +57,11 @@ $(VENV)/.installed-gpu: requirements-gpu.lock $(VENV)/.installed
 	@$(BIN)/immich-triton setup --gpu
 	@touch $@
 
-doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2283 with IMMICH_API_KEY in the environment for Immich's settings too, TRITON_KEY=file:…, SITE=… when the site runs
+doctor: setup  ## say what is wrong and how to put it right: IMMICH=http://…:2283 with IMMICH_API_KEY in the environment for Immich's settings too, TRITON_KEY=file:…, SITE=… when the site runs, MT_PHOTOS=1 when MT-Photos is answered
 	@$(BIN)/immich-triton doctor --url "$(URL)" --triton "http://127.0.0.1:$(TRITON_HTTP_PORT)" \
 		--models "$(MODELS)" $(if $(TRITON_KEY),--triton-key "$(TRITON_KEY)") $(if $(IMMICH),--immich "$(IMMICH)") \
-		$(if $(SITE),--site "http://$(if $(filter 0.0.0.0 ::,$(SITE_HOST)),127.0.0.1,$(SITE_HOST)):$(SITE_PORT)")
+		$(if $(SITE),--site "http://$(if $(filter 0.0.0.0 ::,$(SITE_HOST)),127.0.0.1,$(SITE_HOST)):$(SITE_PORT)") \
+		$(if $(filter-out 0,$(MT_PHOTOS)),--mt-photos "http://$(if $(filter 0.0.0.0 ::,$(HOST)),127.0.0.1,$(HOST)):8060" --mt-photos-key "$(MT_PHOTOS_KEY)")
 
 # Tests wait more than they compute: a worker more than cores. With many cores the one Triton worker is the longest.
 PYTEST := $(BIN)/pytest --numprocesses $$(n=$$(nproc); echo $$((n < 5 ? n + 1 : 6))) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0

@@ -13,9 +13,9 @@ from places import PROJECT
 from ruamel.yaml import YAML
 
 TEXT: Final = (PROJECT / "docker-compose.yml").read_text(encoding="utf-8")
-PROFILES: Final = ("", "immich", "web", "inspect", "observability", "ngc", "gpu", "s3", "models")
+PROFILES: Final = ("", "immich", "web", "inspect", "observability", "ngc", "gpu", "mt-photos", "s3", "models")
 """The default, and every profile of the file."""
-STARTED_BY_NAME: Final = {"ngc": "gateway", "gpu": "gpu"}
+STARTED_BY_NAME: Final = {"ngc": "gateway", "gpu": "gpu", "mt-photos": "mt-photos"}
 """Profiles whose service runs in the place of the default one, and is started by its name."""
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{(?P<name>\w+)(?:(?P<how>:[-+])(?P<text>[^${}]*))?\}")

@@ -54,7 +54,9 @@ def options_table(options: Sequence[Option]) -> str:
     """Return the table of mitmproxy options."""
     rows = ["| option | default | allowed | what it does |", "|---|---|---|---|"]
     for one in options:
-        default = one.shown_default or _default(one.default)
+        # As one writes it: mitmproxy's own switches know no other words.
+        given = str(one.default).lower() if isinstance(one.default, bool) else one.default
+        default = one.shown_default or _default(given)
         rows.append(f"| `{one.name}` | {default} | {_cell(one.kind.allowed)} | {_cell(one.help)} |")
     return "\n".join(rows)
 

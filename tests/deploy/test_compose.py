@@ -23,11 +23,12 @@ from immich_triton.core.options import Option
 from immich_triton.ml.settings import OPTIONS as GATEWAY_OPTIONS
 from immich_triton.ml.settings import Settings
 from immich_triton.web.settings import OPTIONS as SITE_OPTIONS
+from immich_triton.web.settings import Settings as SiteSettings
 
 SERVICES: Final[dict[str, Any]] = loaded()["services"]
-OURS: Final = ("immich-triton", "models", "immich-web", "inspect", "gateway", "gpu")
+OURS: Final = ("immich-triton", "models", "immich-web", "inspect", "gateway", "gpu", "mt-photos")
 """Services that run an image of the project's own Dockerfile."""
-EMBEDDED: Final = ("immich-triton", "inspect", "gpu")
+EMBEDDED: Final = ("immich-triton", "inspect", "gpu", "mt-photos")
 ROOT_AT_FIRST: Final = {
     "immich-server": "Immich's own image",
     "immich-machine-learning": "Immich's own image",
@@ -141,6 +142,7 @@ def test_only_the_site_is_published_and_pages_for_this_machine() -> None:
         "immich-web": ["0.0.0.0:2284:2284"],
         "inspect": ["127.0.0.1:8081:8081"],
         "grafana": ["127.0.0.1:3000:3000"],
+        "mt-photos": ["127.0.0.1:8060:8060"],
     }
 
 
@@ -216,6 +218,20 @@ def test_the_embedded_triton_is_started_with_options_that_exist(name: str, key: 
     assert (parsed.port, parsed.metrics_port) == (3004, 9464)
 
 
+@pytest.mark.parametrize("key", ["", "a key"])
+def test_mt_photos_is_answered_over_the_same_triton_where_its_metrics_and_health_are_asked(key: str) -> None:
+    service = loaded({"MT_PHOTOS_KEY": key, "MT_PHOTOS_CLIP": "small_visual"})["services"]["mt-photos"]
+    parts = run_options.read(["--host", "0.0.0.0", "--models", "/models", *service["command"]])
+    assert parts.mt_photos is not None
+    assert (parts.mt_photos.host, parts.mt_photos.clip) == ("0.0.0.0", "small_visual")
+    assert parts.mt_photos.key == ("env:MT_PHOTOS_KEY" if key else "")
+    assert service["environment"]["MT_PHOTOS_KEY"] == key
+    assert service["ports"][0].endswith(f":{parts.mt_photos.port}")
+    assert parts.mt_photos.metrics == "0.0.0.0:9466"
+    plain = loaded()["services"]["immich-triton"]
+    assert service["command"][: len(plain["command"])] == plain["command"], "but for MT-Photos it is the same"
+
+
 @pytest.mark.parametrize(("name", "own"), [("immich-web", SITE_OPTIONS), ("gateway", GATEWAY_OPTIONS)])
 def test_mitmdump_is_started_with_options_that_exist(name: str, own: tuple[Option, ...]) -> None:
     filled = {"IMMICH_API_KEY": "a key", "WEB_DATABASE_URL": "postgresql://a"}
@@ -234,8 +250,8 @@ def test_health_is_asked_with_options_that_exist_before_a_stop_is_patient_enough
         monkeypatch.setattr(health, "get", lambda url, _timeout: url)
         monkeypatch.setattr(health, "metrics_address", lambda _folder: "127.0.0.1:9464")
         assert health.main(arguments) == 0
-    if name != "immich-web":
-        assert int(service["stop_grace_period"].removesuffix("s")) > Settings().drain_timeout
+    drains = SiteSettings().drain_timeout if name == "immich-web" else Settings().drain_timeout
+    assert int(service["stop_grace_period"].removesuffix("s")) > drains
 
 
 @pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" in service])
@@ -268,8 +284,13 @@ def test_what_is_mounted_from_the_clone_exists() -> None:
 def test_prometheus_asks_names_that_somebody_has() -> None:
     text = (PROJECT / "monitoring/prometheus-compose.yml").read_text(encoding="utf-8")
     asked = re.findall(r"names: \[([\w-]+)\], type: A, port: (\d+)", text)
-    assert asked == [("gateway-metrics", "9464"), ("triton-metrics", "8002"), ("site-metrics", "9465")]
-    for name in ("gateway-metrics", "triton-metrics"):
+    assert asked == [
+        ("gateway-metrics", "9464"),
+        ("triton-metrics", "8002"),
+        ("site-metrics", "9465"),
+        ("mt-photos-metrics", "9466"),
+    ]
+    for name, _ in asked:
         having = [one for one, s in SERVICES.items() if name in str(s["networks"]) and "metrics" in s["networks"]]
         assert having
 

@@ -159,6 +159,16 @@ def test_entry_points_and_health_checks_name_what_exists() -> None:
     assert str(parsed.models) in MAIN.volumes
 
 
+def test_what_is_run_inside_is_told_where_the_entry_point_keeps_its_folders() -> None:
+    entry = MAIN.last("ENTRYPOINT", "embedded")
+    assert entry is not None
+    folder = entry.words[entry.words.index("--run-dir") + 1]
+    guide = (PROJECT / "docs/deploy.md").read_text(encoding="utf-8")
+    inside = re.findall(r"docker compose exec \S+ immich-triton ((?:doctor|health).*)", guide)
+    assert {line.split()[0] for line in inside} == {"doctor", "health"}
+    assert [line for line in inside if f"--run-dir {folder}" not in line] == [], "else what sleeps is taken for away"
+
+
 def test_nvidias_image_gets_the_lock_without_a_second_triton(tmp_path: Path) -> None:
     (install,) = FILES["ngc.Dockerfile"].all("RUN")
     (filtering, _) = install.text.split(" && ")

@@ -140,6 +140,44 @@ def test_another_path_is_not_found_and_another_method_not_allowed(service: Gatew
     assert requests.post(service.url, headers=KEY, timeout=10).status_code == 405
 
 
+@pytest.mark.parametrize("path", ["/ocr/", "//ocr", "/%6fcr", "/x/../ocr/rec", "/ocr?lang=ch"])
+def test_a_path_may_be_spelt_as_servers_understand_it(service: GatewayProcess, path: str) -> None:
+    assert told(service, b"POST %b HTTP/1.1\r\napi-key: wrong\r\n" % path.encode()) == 401
+    assert told(service, b"POST %b HTTP/1.1\r\napi-key: mt_photos_ai_extra\r\n" % path.encode()) == 422  # no file
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /ocr HTTP/1.1\r\napi-key: wrong\r\napi-key: mt_photos_ai_extra\r\n", 401),
+        (b"POST /ocr HTTP/1.1\r\napi-key: wrong\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n", 401),
+        (b"POST /ocr HTTP/1.1\r\napi-key: mt_photos_ai_extra\r\nContent-Length: -5\r\n", 400),
+        (b"GET /ocr HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", 405),
+        (b"CONNECT example.org:443 HTTP/1.1\r\n", 400),
+        (b"POST http://example.org/predict HTTP/1.1\r\napi-key: mt_photos_ai_extra\r\n", 404),
+        (b"nothing of HTTP\r\n", 400),
+    ],
+)
+def test_what_no_client_should_send_is_refused_and_goes_nowhere(
+    service: GatewayProcess, triton: StandInTriton, head: bytes, status: int
+) -> None:
+    assert told(service, head) == status
+    assert triton.calls == []
+    assert eventually(lambda: "immich_gateway_held_bytes 0.0" in metrics(service))
+    assert post(service, "/ocr").status_code == 200, "the others do not notice"
+
+
+def told(service: GatewayProcess, head: bytes) -> int:
+    """Send *head* as it stands, and return the status of the answer."""
+    line, _, rest = head.partition(b"\r\n")
+    host = b"" if line.startswith(b"nothing") else b"Host: x\r\n"
+    with socket.create_connection(service.address, 60) as client:
+        client.sendall(line + b"\r\n" + host + rest + b"\r\n")
+        answer = client.recv(65536)
+    assert answer.startswith(b"HTTP/1."), answer
+    return int(answer.split()[1])
+
+
 @pytest.mark.parametrize("path", IMAGES)
 def test_a_bad_image_gets_200_and_no_result(service: GatewayProcess, triton: StandInTriton, path: str) -> None:
     triton.behaviour[""] = "400"

@@ -17,6 +17,7 @@ from supervised import Supervised
 
 from harness.ports import free_ports
 from harness.program import eventually
+from immich_triton.cli import health
 
 pytestmark = pytest.mark.xdist_group("supervisor")
 
@@ -248,6 +249,8 @@ def test_mt_photos_is_answered_beside_the_gateway_and_each_survives_the_other(la
     assert f"MT-Photos asks   {url}, metrics http://127.0.0.1:{metrics_port}/metrics" in instance.program.console
     answer = requests.post(f"{url}/check", headers={"api-key": "mt_photos_ai_extra"}, timeout=10)
     assert answer.json()["result"] == "pass"
+    assert health.main(["--run-dir", str(instance.run_dir)]) == 0
+    assert health.addresses(instance.run_dir)[1:] == [f"http://127.0.0.1:{metrics_port}/readyz"]
     gateway = instance.gateway_pid
     other = instance.run_dir / "mt_photos/gateway.pid"
     os.kill(int(other.read_text()), signal.SIGKILL)

@@ -10,6 +10,9 @@ import document_options
 import pytest
 from places import PROJECT
 
+from immich_triton.core.option_kinds import Flag, OnOff
+from immich_triton.core.options import Option
+
 REFERENCE = (PROJECT / "docs/reference.md").read_text(encoding="utf-8")
 PAGES = [
     *PROJECT.glob("deploy/**/*.md"),
@@ -47,6 +50,16 @@ def test_what_a_help_text_says_of_the_default_moves_to_its_own_column() -> None:
         "| `--threads` | all cores | share of the machine |",
         "| `--folder` | `.run/<port>` | for logs |",
         "| `--task ocr\\|clip` | `ocr` | at 100 % |",
+    ]
+
+
+def test_the_default_of_a_switch_is_shown_as_it_may_be_written() -> None:
+    switch = Option("a_switch", Flag(), default=False, help="what it does")
+    word = Option("a_word", OnOff(), "on", "what it does")
+    rows = document_options.options_table([switch, word]).splitlines()
+    assert rows[2:] == [
+        "| `a_switch` | `false` | true, false | what it does |",
+        "| `a_word` | `on` | on, off | what it does |",
     ]
 
 

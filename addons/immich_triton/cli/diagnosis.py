@@ -21,6 +21,7 @@ from immich_triton.immich.clip_names import dimension_of, names_of
 from immich_triton.immich.ml_client import cause, shown
 from immich_triton.immich.model_names import clean_name
 from immich_triton.ml.ledger import Ledger, LedgerError
+from immich_triton.ml.route_file import FILE as ROUTE
 from immich_triton.ml.route_file import RouteError
 from immich_triton.ml.routes import RouteTable, load_routes
 from immich_triton.server import preflight
@@ -85,9 +86,7 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
         yield error(str(problem), "then start the gateway again: it refuses such a repository")
         return
     found.append(table)
-    routed = sorted({model for pipeline in table.pipelines() for model in pipeline.all_models})
-    # Beside a gateway alone lie copies of the routes, and nothing else.
-    elsewhere = bool(routed) and not any((folder / model / "config.pbtxt").exists() for model in routed)
+    elsewhere = _only_routes(folder, table)
     if elsewhere:
         yield note("only routes lie here: the models are on Triton's machine")
     for route in table.routes:
@@ -102,6 +101,15 @@ def models(folder: Path, found: list[RouteTable]) -> Iterator[Finding]:
     for task, script in EXPORTS.items():
         if not any(route.task == task for route in table.routes):
             yield note(f"{TASKS[task]} is not routed: it stays with the stock ML ({script} would change that)")
+
+
+def _only_routes(folder: Path, table: RouteTable) -> bool:
+    """Whether of the networks nothing lies here but the routes, copied to be beside a gateway alone.
+
+    Pipelines say nothing: in a clone they are there.
+    """
+    networks = {model for pipeline in table.pipelines() for model in pipeline.models}
+    return bool(networks) and all({file.name for file in (folder / one).glob("*")} <= {ROUTE} for one in networks)
 
 
 def asleep(run_dir: Path) -> Mapping[str, State]:
@@ -201,7 +209,7 @@ def gateway(url: str) -> Iterator[Finding]:
         yield ok(f"the gateway answers at {shown(url)}; every route is ready")
     else:
         yield error(
-            f"the gateway at {shown(url)} is not ready: {_detail(answer)}", "Immich gets 503 until then; see above"
+            f"the gateway at {shown(url)} is not ready: {detail(answer)}", "Immich gets 503 until then; see above"
         )
     try:
         through = bounded_http.ask("GET", f"{url}/")
@@ -212,7 +220,7 @@ def gateway(url: str) -> Iterator[Finding]:
         yield ok("the stock ML answers behind it: what is not routed passes through")
     else:
         yield warning(
-            f"the stock ML behind the gateway does not answer: {_detail(through)}",
+            f"the stock ML behind the gateway does not answer: {detail(through)}",
             "what is not routed gets 502: start the stock ML or correct --upstream; fine if all is routed",
         )
 
@@ -336,7 +344,8 @@ def _owned(state_dir: Path) -> Mapping[str, str]:
         return {}
 
 
-def _detail(answer: Reply) -> str:
+def detail(answer: Reply) -> str:
+    """Return what an error answer of ours says, or its status where it says nothing."""
     try:
         return str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):

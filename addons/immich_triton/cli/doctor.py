@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from immich_triton.cli import diagnosis, gpu_diagnosis, owed, site_diagnosis
+from immich_triton.cli import diagnosis, gpu_diagnosis, mt_photos_diagnosis, owed, site_diagnosis
 from immich_triton.cli.findings import Finding, note, show
 from immich_triton.core.counting import count
 from immich_triton.core.direct_requests import on_loopback
@@ -56,6 +56,18 @@ def parser() -> argparse.ArgumentParser:
     )
     text("--immich", metavar="URL", help="the Immich server, e.g. http://127.0.0.1:2283")
     text("--site", metavar="URL", help="the site in front of the Immich server, e.g. http://127.0.0.1:2284")
+    text(
+        "--mt-photos",
+        metavar="URL",
+        help="what answers MT-Photos, e.g. http://127.0.0.1:8060 after immich-triton run --mt-photos",
+    )
+    text(
+        "--mt-photos-key",
+        default="",
+        metavar="WHERE",
+        help="where its key stands, file:PATH or env:NAME, as in mt_photos_key (default: mt-photos-ai's own, which "
+        "everybody knows)",
+    )
     api_key.add_option(command)
     return command
 
@@ -66,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         immich_key = api_key.read(options.api_key)
         triton_key = secret("--triton-key", options.triton_key)
+        mt_photos_key = secret("--mt-photos-key", options.mt_photos_key)
     except ValueError as error:
         print(f"doctor: {error}", file=sys.stderr)
         return 1
@@ -86,6 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seen += show("Immich", [note("not checked: give --immich URL and IMMICH_API_KEY")], console)
     if options.site:
         seen += show("Site", site_diagnosis.site(options.site.rstrip("/")), console)
+    if options.mt_photos:
+        asked = mt_photos_diagnosis.mt_photos(options.mt_photos.rstrip("/"), mt_photos_key)
+        seen += show("MT-Photos", asked, console)
     errors = sum(finding.level == "error" for finding in seen)
     warnings = sum(finding.level == "warning" for finding in seen)
     counted = f"{count(errors, 'error')}, {count(warnings, 'warning')}"

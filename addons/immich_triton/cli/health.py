@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Tell whether a running gateway is ready: 0 when every route can be answered, else 1 and the reason.
 
-The container's health check, and one for any supervisor. It asks for /readyz where the running gateway serves it. /ping
-would not do: with a path token that is a 404. With --url it asks that address instead, of a gateway or a site that was
-started without immich-triton run.
+The container's health check, and one for any supervisor. It asks for /readyz where the running gateway serves it, and
+the one for MT-Photos too where --mt-photos started that. /ping would not do: with a path token that is a 404. With
+--url it asks that address instead, of a gateway or a site that was started without immich-triton run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import sys
 import urllib.error
 from pathlib import Path
 
+from immich_triton.cli import run_mt_photos
 from immich_triton.core import loopback
 from immich_triton.core.paths import RUN
+from immich_triton.server.gateway_process import PID_FILE
 from immich_triton.server.preflight import reachable
 from immich_triton.server.proxy_process import given
 
@@ -44,24 +46,36 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        asked = options.url or readiness(metrics_address(options.run_dir))
-        print(get(asked, options.timeout))
+        for url in [options.url] if options.url else addresses(options.run_dir):
+            print(get(url, options.timeout))
     except UnhealthyError as error:
         print(f"unhealthy: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def metrics_address(run_dir: Path) -> str:
-    """Return ``HOST:PORT`` of the running gateway's metrics, from its command line. Raises `UnhealthyError`."""
+def addresses(run_dir: Path) -> list[str]:
+    """Return the URLs of /readyz that tell whether the run is ready. Raises `UnhealthyError`."""
+    found = [readiness(metrics_address(run_dir))]
+    # A supervisor removes the file when it stops, and what a killed one left behind when it starts.
+    if (mt_photos := run_dir / run_mt_photos.RUN_FOLDER).joinpath(PID_FILE).exists():
+        found.append(readiness(metrics_address(mt_photos, "--mt-photos-metrics-port")))
+    return found
+
+
+def metrics_address(run_dir: Path, option: str = "--metrics-port") -> str:
+    """Return ``HOST:PORT`` of the running gateway's metrics, from its command line. Raises `UnhealthyError`.
+
+    *option* of ``immich-triton run`` gives it some.
+    """
     try:
-        pid = int((run_dir / "gateway.pid").read_text())
+        pid = int((run_dir / PID_FILE).read_text())
         command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except (OSError, ValueError) as error:
         raise UnhealthyError(f"no gateway runs with the folder {run_dir}: {error}; is it still starting?") from error
     if not (address := given(command, "immich_metrics_listen", "")):
         raise UnhealthyError(
-            "the gateway serves no /readyz: give immich-triton run a --metrics-port, or check by another way"
+            f"the gateway serves no /readyz: give immich-triton run a {option}, or check by another way"
         )
     return address
 

@@ -6,31 +6,27 @@ ends with .gz compresses it, which weights do not reward. Mind their licence bef
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from immich_triton.core.paths import MODELS
-from immich_triton.export.archive import ArchiveError, archive, describe
+from immich_triton.cli import models_command
+from immich_triton.export.archive import archive, describe
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="the archive to write, e.g. models.tar; it appears whole")
-    parser.add_argument(
-        "--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)"
-    )
+    parser = models_command.parser(__doc__, "the archive to write, e.g. models.tar; it appears whole")
     options = parser.parse_args(arguments)
-    try:
-        hashes = archive(options.models, options.file)
-        size = options.file.stat().st_size
-    except (ArchiveError, OSError) as error:
-        print(f"models archive: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.file}: {', '.join(describe(hashes))} ({len(hashes)} files, {size / 1e6:.1f} MB)")
-    print(f"restore it with: immich-triton models restore {options.file.name}")
-    return 0
+    return models_command.attempt("models archive", lambda: _write(options.models, options.file))
+
+
+def _write(models: Path, file: Path) -> str:
+    hashes = archive(models, file)
+    size = file.stat().st_size
+    return (
+        f"{file}: {', '.join(describe(hashes))} ({len(hashes)} files, {size / 1e6:.1f} MB)\n"
+        f"restore it with: immich-triton models restore {file.name}"
+    )
 
 
 if __name__ == "__main__":

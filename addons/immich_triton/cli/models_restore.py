@@ -6,31 +6,29 @@ nothing. A running immich-triton picks the models up within seconds.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from immich_triton.core.paths import MODELS
-from immich_triton.export.archive import ArchiveError, restore
+from immich_triton.cli import models_command
+from immich_triton.export.archive import restore
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="the archive")
-    parser.add_argument(
-        "--models", type=Path, default=MODELS, metavar="DIR", help="the model repository (default: triton_models)"
-    )
+    parser = models_command.parser(__doc__, "the archive")
     parser.add_argument("--replace", action="store_true", help="put the archive's models in the place of those there")
     options = parser.parse_args(arguments)
-    try:
-        written = restore(options.file, options.models, replace=options.replace)
-    except (ArchiveError, OSError) as error:
-        print(f"models restore: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.models}: restored {', '.join(written) or 'nothing, all pipelines are there already'}")
-    print(f"check it with: immich-triton check-models {options.models}")
-    return 0
+    return models_command.attempt(
+        "models restore", lambda: _restore(options.models, options.file, replace=options.replace)
+    )
+
+
+def _restore(models: Path, file: Path, *, replace: bool) -> str:
+    written = restore(file, models, replace=replace)
+    return (
+        f"{models}: restored {', '.join(written) or 'nothing, all pipelines are there already'}\n"
+        f"check it with: immich-triton check-models {models}"
+    )
 
 
 if __name__ == "__main__":

@@ -170,6 +170,8 @@ class MachineLearning:
         self._triton.reserve()
         for gateway in self._gateways:
             gateway.reserve()
+        if not self._mt_photos:
+            run_mt_photos.forget(self._parts.gateway.run_dir)
 
     def run(self, watch: Watch) -> None:
         """Start all and look after them. Ends with an exception: `Stopped`, or what makes it useless to go on."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, override
 
 from immich_triton.core.paths import PROJECT
 from immich_triton.server import proxy_process
-from immich_triton.server.gateway_process import GatewayProcess, GatewaySettings
-from immich_triton.server.preflight import Port
+from immich_triton.server.gateway_process import PID_FILE, GatewayProcess, GatewaySettings
+from immich_triton.server.preflight import Port, StartError
 from immich_triton.server.proxy_care import ProxyCare
 
 ADDON: Final = PROJECT / "addons/mt_photos.py"
+
+RUN_FOLDER: Final = "mt_photos"
+"""Where its process id lies, in the folder of the run."""
 
 NOWHERE: Final = "http://127.0.0.1:9"
 """mitmproxy wants an address behind a reverse proxy. Nothing is ever sent there: the addon answers or refuses all."""
@@ -57,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=lambda text: int(text) if text else None,
         default=9466,
         metavar="N",
-        help="port of its metrics, on loopback; '' for none (default: %(default)s)",
+        help="port of its metrics, at the address of --metrics-host; '' for none (default: %(default)s)",
     )
     option(
         "--mt-photos-clip",
@@ -80,9 +84,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings(options: argparse.Namespace, gateway: GatewaySettings) -> MtPhotosSettings | None:
-    """Return what the command line asks for beside *gateway*, over the same Triton; None when it asks for nothing."""
+def settings(
+    options: argparse.Namespace, gateway: GatewaySettings, more: Sequence[str] = ()
+) -> MtPhotosSettings | None:
+    """Return what the command line asks for beside *gateway*, over the same Triton; None when it asks for nothing.
+
+    *more* are mitmproxy options. Raises `StartError` for options without a process that they could be about.
+    """
     if not options.mt_photos:
+        if options.mt_photos_clip or options.mt_photos_key or more:
+            raise StartError(
+                "what begins with --mt-photos- is about the answers to MT-Photos, which --mt-photos starts: add it"
+            )
         return None
     return MtPhotosSettings(
         upstream=NOWHERE,
@@ -91,13 +104,19 @@ def settings(options: argparse.Namespace, gateway: GatewaySettings) -> MtPhotosS
         metrics_port=options.mt_photos_metrics_port,
         triton_url=gateway.triton_url,
         models=gateway.models,
-        run_dir=gateway.run_dir / "mt_photos",
-        options=shlex.split(options.mt_photos_options),
+        run_dir=gateway.run_dir / RUN_FOLDER,
+        options=more,
+        metrics_host=gateway.metrics_host,
         addon=ADDON,
         supervisor=gateway.supervisor,
         clip=options.mt_photos_clip,
         key=options.mt_photos_key,
     )
+
+
+def forget(run_dir: Path) -> None:
+    """Remove what a run with ``--mt-photos`` left in *run_dir* when it was killed: this one is to run without."""
+    (run_dir / RUN_FOLDER / PID_FILE).unlink(missing_ok=True)
 
 
 def care(gateway: GatewayProcess) -> ProxyCare:

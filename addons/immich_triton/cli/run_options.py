@@ -26,13 +26,19 @@ from immich_triton.server.proxy_process import WebInterface, given
 from immich_triton.server.site_process import SiteSettings
 from immich_triton.server.triton_settings import TritonSettings
 
+ALONE: Final = {
+    "--options": "mitmdump -s addons/immich_ml.py --mode reverse:http://127.0.0.1:3003 -p 3004",
+    "--mt-photos-options": f"mitmdump -s addons/mt_photos.py --mode reverse:{run_mt_photos.NOWHERE} -p 8060",
+}
+"""How each gateway runs without us, by the option that has more options for it."""
+
 OURS: Final = {
     "immich_triton_url": "immich-triton run starts a Triton of its own. For one elsewhere run the gateway alone: "
-    "mitmdump -s addons/immich_ml.py --mode reverse:http://127.0.0.1:3003 -p 3004 --set immich_triton_url=…",
+    "{alone} --set immich_triton_url=…",
     "immich_supervisor": "that is immich-triton run itself; --idle-unload 0 keeps the models loaded",
     "immich_models": "choose the model repository with immich-triton run --models DIR",
 }
-"""mitmproxy options that follow from other settings, and what to do instead."""
+"""mitmproxy options that follow from other settings, and what to do instead; *alone* is a command line of `ALONE`."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,7 @@ class Parts:
 def read(arguments: list[str] | None) -> Parts:
     """Take the command line apart. Raises `StartError` for what cannot be run."""
     options = parse(arguments)
-    more = shlex.split(options.options)
-    for name, remedy in OURS.items():
-        if given([*more, *shlex.split(options.mt_photos_options)], name, None) is not None:
-            raise StartError(f"{name} cannot be set in --options: {remedy}")
+    more = _more("--options", options.options)
     run_dir = (options.run_dir or RUN / str(options.port)).resolve()
     models = options.models.resolve()
     triton = TritonSettings(
@@ -88,13 +91,22 @@ def read(arguments: list[str] | None) -> Parts:
     return Parts(
         triton,
         gateway,
-        mt_photos=run_mt_photos.settings(options, gateway),
+        mt_photos=run_mt_photos.settings(options, gateway, _more("--mt-photos-options", options.mt_photos_options)),
         site=_site(options, run_dir, pages),
         export=options.export,
         pages=pages,
         idle_unload=options.idle_unload,
         cards=run_gpu.cards() if options.gpu else (),
     )
+
+
+def _more(option: str, text: str) -> list[str]:
+    """Return the mitmproxy options in *text*. Raises `StartError` for one that follows from other settings."""
+    more = shlex.split(text)
+    for name, remedy in OURS.items():
+        if given(more, name, None) is not None:
+            raise StartError(f"{name} cannot be set in {option}: {remedy.format(alone=ALONE[option])}")
+    return more
 
 
 def _site(options: argparse.Namespace, run_dir: Path, pages: dict[str, str]) -> SiteSettings | None:
@@ -178,7 +190,7 @@ with its own ports.""",
         "--metrics-host",
         default="127.0.0.1",
         metavar="HOST",
-        help="address on which the metrics of the gateway, of Triton and of the site listen; 0.0.0.0 for a Prometheus "
+        help="address on which the metrics of the gateways, of Triton and of the site listen; 0.0.0.0 for a Prometheus "
         "elsewhere. They ask for no password: mind the firewall (default: %(default)s)",
     )
     text("--triton-http-port", type=int, default=8000, metavar="N", help="Triton's port (default: %(default)s)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ def request(method: str, url: str, **options: Any) -> requests.Response:
     """
     with requests.Session() as session:
         session.trust_env = not on_loopback(url)
+        session.verify = authorities()
         return session.request(method, url, **options)
 
 
@@ -28,6 +30,15 @@ def get(url: str, **options: Any) -> requests.Response:
 def post(url: str, **options: Any) -> requests.Response:
     """Do what `requests.post` does, in the way of `request`."""
     return request("POST", url, **options)
+
+
+def authorities() -> str | bool:
+    """Return the file of certificates that the environment trusts, True for those that `requests` brings.
+
+    `requests` itself does not know OpenSSL's variable, and none of them where it is to overlook the proxies.
+    """
+    named = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"))
+    return next(filter(None, named), True)
 
 
 def on_loopback(url: str) -> bool:

@@ -43,6 +43,11 @@ class Flag(Kind[bool]):
 
     type: ClassVar[Any] = bool
 
+    @property
+    @override
+    def allowed(self) -> str:
+        return "true, false"
+
     @override
     def read(self, name: str, value: bool) -> bool:
         return value

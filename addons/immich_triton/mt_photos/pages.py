@@ -8,6 +8,7 @@ from mitmproxy.http import Response
 
 from immich_triton import __version__
 from immich_triton.mt_photos.claim import PAGES, path_of
+from immich_triton.mt_photos.protocol import TITLE
 from immich_triton.proxy.answers import json_response
 from immich_triton.proxy.flow_kind import kind_of
 
@@ -23,7 +24,7 @@ PAGE: Final = f"""<!DOCTYPE html>
 <p>服务运行中。请在 MT-Photos 中填写此地址和 api-key。</p></body></html>
 """
 
-CHECK: Final = {"result": "pass", "title": "immich-triton", "help": "docs/mt-photos.md", "version": __version__}
+CHECK: Final = {"result": "pass", "title": TITLE, "help": "docs/mt-photos.md", "version": __version__}
 
 RESTART: Final = {"result": "pass"}
 """The old service freed its memory by starting anew; here there is nothing to free, and others ask the same Triton."""

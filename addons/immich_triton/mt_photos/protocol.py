@@ -22,6 +22,9 @@ Array = npt.NDArray[Any]
 Fragment = Mapping[str, Any]
 """What the tasks of Immich make of Triton's tensors (`ml.tasks`)."""
 
+TITLE: Final = "immich-triton"
+"""What ``/check`` says that it is, by which it is told from mt-photos-ai itself."""
+
 LONGEST_SIDE: Final = 10_000
 """Pixels; mt-photos-ai gives an image with a longer side no result."""
 

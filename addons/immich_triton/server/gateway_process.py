@@ -6,6 +6,7 @@ import http.client
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from immich_triton.core.paths import PROJECT
 from immich_triton.server import proxy_process
@@ -13,6 +14,10 @@ from immich_triton.server.preflight import Port, StartError, reachable
 from immich_triton.server.proxy_process import PING_ID, ProxyProcess, ProxySettings, given
 
 ADDON = PROJECT / "addons/immich_ml.py"
+
+NAME: Final = "gateway"
+PID_FILE: Final = f"{NAME}.pid"
+"""Where its process id lies, in the folder of its run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,7 @@ class GatewayProcess(ProxyProcess):
     """One gateway. Who answers its ping gives the request id back, and nobody else does."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        super().__init__("gateway", settings, settings.command, settings.ports)
+        super().__init__(NAME, settings, settings.command, settings.ports)
         self.settings = settings
 
     def answers(self) -> bool:

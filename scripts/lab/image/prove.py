@@ -4,7 +4,8 @@
 Twice over the same volumes, the models volume empty at first: the entry command answers OCR as the image's own user,
 the health command says ready, and a SIGTERM (``docker stop``) lets requests in flight finish and ends with 0. The
 second time under an init, as docker-compose.yml asks for: it passes the signal on, and reaps what a killed Triton
-leaves. With --gateway an image of the gateway alone is proven too, over a Triton of this machine with the models made
+leaves; and with MT-Photos' API beside the gateway, which the health command asks too, and which reads the same text.
+With --gateway an image of the gateway alone is proven too, over a Triton of this machine with the models made
 meanwhile: ready, OCR, and the same end.
 """
 
@@ -31,7 +32,7 @@ sys.path[0] = str(HERE.parent)  # scripts/lab, where this folder is the package 
 
 from harness.program import Program  # noqa: E402
 from image.container import Container, Image  # noqa: E402
-from image.trial import AT_ONCE, INIT, USER_ID, Failed, GatewayTrial, Trial, free_ports  # noqa: E402
+from image.trial import AT_ONCE, INIT, USER_ID, Failed, GatewayTrial, MtPhotosTrial, Trial, free_ports  # noqa: E402
 
 TINI: Final = "tini-static"
 
@@ -52,9 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             # One container, as when it is stopped and started: what the first run left behind is there for the second.
             with Container(image) as container:
-                for init in (False, True):
-                    name = "second start, with an init" if init else "first start, which makes the OCR models"
-                    prove(Trial(image, container, mounts, log, init=init), name, dies=init)
+                first = Trial(image, container, mounts, log, init=False)
+                prove(first, "first start, which makes the OCR models", dies=False)
+                second = MtPhotosTrial(image, container, mounts, log, init=True)
+                prove(second, "second start, with an init, MT-Photos answered too", dies=True)
             if options.gateway:
                 prove_gateway(Image(options.gateway), folder, mounts, log)
         except (Failed, requests.RequestException, OSError) as failure:

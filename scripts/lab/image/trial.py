@@ -19,6 +19,7 @@ from image.container import Container, Image, Running
 from immich_triton.core import direct_requests
 from immich_triton.core.paths import PROJECT
 from immich_triton.immich.ml_client import Answer, entries_for, predict
+from immich_triton.mt_photos.settings import WELL_KNOWN_KEY
 from immich_triton.server import processes
 
 USER_ID: Final = 1000
@@ -151,6 +152,34 @@ class Trial:
             if time.monotonic() > deadline:
                 raise Failed(complaint)
             time.sleep(0.05)
+
+
+class MtPhotosTrial(Trial):
+    """One start that answers MT-Photos too; the image's own health check then asks for both."""
+
+    def __init__(self, image: Image, container: Container, options: Sequence[str], log: Path, *, init: bool) -> None:
+        self._mt_photos_port, self._mt_photos_metrics_port = free_ports(2)
+        super().__init__(image, container, options, log, init=init)
+
+    def arguments(self) -> list[str]:
+        """Return what follows the entry point."""
+        ports = [
+            f"--mt-photos-port={self._mt_photos_port}",
+            f"--mt-photos-metrics-port={self._mt_photos_metrics_port}",
+        ]
+        return [*super().arguments(), "--mt-photos", *ports]
+
+    def reads(self) -> None:
+        """Ask for the text of a photo as Immich does, and as MT-Photos does."""
+        super().reads()
+        answer = direct_requests.post(
+            f"http://127.0.0.1:{self._mt_photos_port}/ocr",
+            files={"file": ("receipt.jpg", RECEIPT)},
+            headers={"api-key": WELL_KNOWN_KEY},
+            timeout=300,
+        )
+        if answer.status_code != 200 or {*map(plain, answer.json()["result"]["texts"])} != {*map(plain, LINES)}:
+            raise Failed(f"MT-Photos got {answer.status_code}: {answer.text[:2000]}")
 
 
 class GatewayTrial(Trial):

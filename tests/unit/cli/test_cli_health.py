@@ -63,6 +63,24 @@ def test_where_none_runs_it_says_so(tmp_path: Path, content: str) -> None:
         health.metrics_address(tmp_path)
 
 
+def test_the_one_for_mt_photos_is_asked_too_where_it_runs(
+    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listens = f"--set=immich_metrics_listen={url.removeprefix('http://')}"
+    folder = tmp_path / "mt_photos"
+    with gateway(tmp_path, listens):
+        folder.mkdir()
+        assert health.addresses(tmp_path) == [f"{url}/readyz"]
+        with gateway(folder, listens):
+            assert health.main(["--run-dir", str(tmp_path)]) == 0
+        assert capsys.readouterr().out == "ready\nready\n"
+        with gateway(folder, "--set=immich_metrics_listen="):
+            assert health.main(["--run-dir", str(tmp_path)]) == 1
+        assert "--mt-photos-metrics-port" in capsys.readouterr().err
+        assert health.main(["--run-dir", str(tmp_path)]) == 1, "it died, and is not there again yet"
+        assert f"no gateway runs with the folder {folder}" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_passed_on() -> None:
     async def unready(_request: web.Request) -> web.Response:
         return web.Response(status=503, text="ocr: away")

@@ -100,6 +100,17 @@ def test_routes_without_models_are_those_of_a_gateway_alone(tmp_path: Path) -> N
     assert any("the models are on Triton's machine" in finding.text for finding in found)
 
 
+def test_they_are_in_a_clone_too_where_the_pipelines_lie(tmp_path: Path) -> None:
+    folder = write_routes(tmp_path / "models")
+    for pipeline in ("ocr", "clip_image", "clip_text"):
+        write_model(folder, pipeline)
+    found = list(diagnosis.models(folder, []))
+    assert levels(found).count("error") == 0
+    assert found[0].text == "only routes lie here: the models are on Triton's machine"
+    (folder / "ocr_rec/1").mkdir(parents=True)
+    assert levels(diagnosis.models(folder, [])).count("error") > 0, "a model that lost a file is no copy of a route"
+
+
 # Triton
 
 

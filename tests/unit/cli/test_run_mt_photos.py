@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def asked(*arguments: str, host: str = "127.0.0.1") -> MtPhotosSettings | None:
     parser = argparse.ArgumentParser()
     run_mt_photos.add_options(parser)
     options = parser.parse_args(arguments)
-    return run_mt_photos.settings(options, replace(GATEWAY, host=host))
+    return run_mt_photos.settings(options, replace(GATEWAY, host=host), shlex.split(options.mt_photos_options))
 
 
 def command(*arguments: str) -> list[str]:
@@ -60,6 +61,14 @@ def test_what_the_options_say_counts() -> None:
     assert line[-2:] == ["--set", "mt_photos_clip=other"]
 
 
+def test_its_metrics_listen_where_the_others_do() -> None:
+    options = argparse.Namespace(mt_photos=True, mt_photos_port=8060, mt_photos_metrics_port=9466)
+    options.mt_photos_clip = options.mt_photos_key = ""
+    made = run_mt_photos.settings(options, replace(GATEWAY, metrics_host="0.0.0.0"))
+    assert made is not None
+    assert made.metrics == "0.0.0.0:9466"
+
+
 def test_a_port_that_is_taken_is_told_with_the_option_to_choose_another() -> None:
     made = asked("--mt-photos", "--mt-photos-port", "18060")
     assert made is not None
@@ -77,3 +86,12 @@ def test_the_summary_says_where_it_is() -> None:
     assert made is not None
     line = run_mt_photos.summary(made)
     assert line == "  MT-Photos asks   http://[::1]:8060, metrics http://127.0.0.1:9466/metrics"
+
+
+def test_what_a_killed_run_left_behind_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "mt_photos/gateway.pid"
+    left.parent.mkdir()
+    left.write_text("4194305")
+    run_mt_photos.forget(tmp_path)
+    assert not left.exists()
+    run_mt_photos.forget(tmp_path)

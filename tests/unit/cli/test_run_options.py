@@ -60,10 +60,25 @@ def test_what_is_about_the_site_wants_the_site(option: str) -> None:
         read([option])
 
 
+@pytest.mark.parametrize("given", ["--options", "--mt-photos-options"])
 @pytest.mark.parametrize("option", ["immich_triton_url=http://127.0.0.1:9", "immich_models=/tmp"])
-def test_what_follows_from_other_settings_is_refused(option: str) -> None:
-    with pytest.raises(StartError, match=f"{option.partition('=')[0]} cannot be set in --options"):
-        read([f"--options=--set {option}"])
+def test_what_follows_from_other_settings_is_refused_where_it_was_given(option: str, given: str) -> None:
+    with pytest.raises(StartError, match=f"{option.partition('=')[0]} cannot be set in {given}: "):
+        read(["--mt-photos", f"{given}=--set {option}"])
+
+
+@pytest.mark.parametrize(("given", "addon"), [("--options", "immich_ml.py"), ("--mt-photos-options", "mt_photos.py")])
+def test_for_a_triton_elsewhere_the_command_of_that_gateway_is_told(given: str, addon: str) -> None:
+    with pytest.raises(StartError, match=f"mitmdump -s addons/{addon} .* --set immich_triton_url="):
+        read(["--mt-photos", f"{given}=--set immich_triton_url=http://127.0.0.1:9"])
+
+
+@pytest.mark.parametrize(
+    "option", ["--mt-photos-key=env:KEY", "--mt-photos-clip=small", "--mt-photos-options=--set mt_photos_faces=a"]
+)
+def test_what_is_about_mt_photos_wants_mt_photos(option: str) -> None:
+    with pytest.raises(StartError, match="about the answers to MT-Photos, which --mt-photos starts"):
+        read([option])
 
 
 def test_web_without_an_address_is_no_mitmweb(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,19 @@ def test_this_machine_is_asked_past_it(server: str, monkeypatch: pytest.MonkeyPa
     assert direct_requests.request("PUT", server).text == "PUT 127.0.0.1"
 
 
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "immich.invalid"])
+def test_certificates_are_those_that_the_environment_names(
+    host: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(other, raising=False)
+    assert direct_requests.authorities() is True
+    monkeypatch.setenv(name, "/nowhere/ca.pem")
+    with pytest.raises(OSError, match=r"/nowhere/ca\.pem"):
+        direct_requests.get(f"https://{host}:9", timeout=10)
+
+
 @pytest.mark.parametrize(
     ("url", "here"),
     [
