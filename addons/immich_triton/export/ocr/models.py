@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Final
 
 import onnx
-from onnxruntime_backend.settings import available_cpus
 
 from immich_pipelines import shapes as shape_table
+from immich_pipelines.cpus import available_cpus
 from immich_triton.export import onnx_graph
 from immich_triton.export.gpu_parameters import gpu_parameters
 from immich_triton.export.ocr import dbnet_head
