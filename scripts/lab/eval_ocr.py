@@ -72,6 +72,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the OCR networks of a model repository in this process, in fp32: as on a CPU, and on a GPU's shape table",
     )
+    command.add_argument(
+        "--half", action="store_true", help="with --networks: on the table as they would compute in fp16, too"
+    )
     command.add_argument("--model", help="the Immich model name to ask for (default: Immich's own default)")
     command.add_argument("--pages", type=int, metavar="N", help="only the first N pages, for a quick try")
     command.add_argument("--mistakes", action="store_true", help="print every line that was not read exactly")
@@ -91,6 +94,8 @@ def readers(options: argparse.Namespace) -> list[Reader]:
         from ocr_eval.networks import NetworksReader  # heavy to import
 
         chosen += [NetworksReader(options.networks, options.threads, table=table) for table in (False, True)]
+        if options.half:
+            chosen.append(NetworksReader(options.networks, options.threads, table=True, half=True))
     for number, text in enumerate(options.against, 1):
         name, _, url = text.rpartition("=")
         chosen.append(ServiceReader(name or f"against {number}", url, model=options.model))
