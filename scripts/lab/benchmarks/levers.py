@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,8 +93,20 @@ def providers(lever: Lever, available: Sequence[str], *, gpu: bool) -> list[Any]
     return [(lever.provider, {**lever.options, "device_id": "0"}), cuda, CPU]
 
 
-def measure(folders: Sequence[Path], lever: Lever, *, gpu: bool, runs: int) -> Iterator[tuple[str, float, float]]:
-    """Yield network and shape, median milliseconds, and the largest difference of an output from the CPU's.
+@dataclass(frozen=True)
+class Found:
+    """What came of a network in one shape: the median of its time, and how far it is from what the CPU gives."""
+
+    what: str
+    milliseconds: float
+    difference: float
+    """The largest of a number in any output."""
+    cosine: float | None
+    """The lowest of an embedding; None where there is none."""
+
+
+def measure(folders: Sequence[Path], lever: Lever, *, gpu: bool, runs: int) -> Iterator[Found]:
+    """Yield what came of each network in *folders*.
 
     Raises `LeverError`, or what ONNX Runtime raises.
     """
@@ -117,14 +129,30 @@ def measure(folders: Sequence[Path], lever: Lever, *, gpu: bool, runs: int) -> I
             run = _bound(runtime, session, value, expected, "cuda" if gpu else "cpu") if lever.bound else None
             run = run or (lambda session=session, feed={tensor.name: value}: session.run(None, feed))  # type: ignore[misc]
             found = [run() for _ in range(3)][-1]  # the first prepares, a graph is recorded at the second
-            difference = max(
-                float(np.abs(ours.astype(np.float64) - theirs).max())
+            pairs = [
+                (ours.astype(np.float64), theirs.astype(np.float64))
                 for ours, theirs in zip(found, expected, strict=True)
                 if np.issubdtype(theirs.dtype, np.floating)
+            ]
+            yield Found(
+                f"{folder.name} {'x'.join(map(str, shape))}",
+                _median(run, runs),
+                max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs),
+                min((_cosine(*pair) for pair in pairs if _embeds(pair[0])), default=None),
             )
-            yield f"{folder.name} {'x'.join(map(str, shape))}", _median(run, runs), difference
 
 
+def _embeds(output: Array) -> bool:
+    return output.ndim == 2 and output.shape[1] >= LEAST_DIMENSION
+
+
+def _cosine(ours: Array, theirs: Array) -> float:
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return float(((ours * theirs).sum(axis=1) / lengths).min())
+
+
+LEAST_DIMENSION: Final = 128
+"""Vectors of so many numbers are embeddings, whose cosine is what counts."""
 _TYPES: Final = {"tensor(float)": "TYPE_FP32", "tensor(uint8)": "TYPE_UINT8", "tensor(int64)": "TYPE_INT64"}
 
 
@@ -166,16 +194,14 @@ def _median(run: Run, runs: int) -> float:
 
 
 def report(folders: Sequence[Path], name: str, *, gpu: bool, runs: int) -> dict[str, Any]:
-    """Return what `measure` found of the lever *name*, ready for JSON: ``times``, ``differences``, and an ``error``."""
-    times: dict[str, float] = {}
-    differences: dict[str, float] = {}
+    """Return what `measure` found of the lever *name*, ready for JSON: ``found``, and an ``error``."""
+    found: list[dict[str, Any]] = []
     error = ""
     try:
-        for what, milliseconds, difference in measure(folders, named(name), gpu=gpu, runs=runs):
-            times[what], differences[what] = milliseconds, difference
+        found += (asdict(one) for one in measure(folders, named(name), gpu=gpu, runs=runs))
     except Exception as problem:  # noqa: BLE001 - what ONNX Runtime raises is its own; the next lever goes on
         error = " ".join(str(problem).split())[:200] or repr(problem)
-    return {"times": times, "differences": differences, "error": error}
+    return {"found": found, "error": error}
 
 
 def rows(
@@ -201,19 +227,22 @@ def rows(
             said = done.stderr.strip().splitlines() or [""]
             yield f"lever: {name}", f"its process ended with {done.returncode}: {said[-1][:200]}"
             continue
-        exported = exported or told["times"]
-        yield f"lever: {name}", _said(told, exported)
+        exported = exported or {one["what"]: one["milliseconds"] for one in told["found"]}
+        yield f"lever: {name}", _said(told["found"], told["error"], exported)
 
 
-def _said(told: Mapping[str, Any], exported: Mapping[str, float]) -> str:
-    parts = [
-        f"{what}: {value:.2f} ms" + (f" ({value / exported[what]:.2f}x)" if what in exported else "")
-        for what, value in told["times"].items()
-    ]
-    if told["differences"]:
-        parts.append(f"largest difference {max(told['differences'].values()):.1e}")
-    if told["error"]:
-        parts.append(f"not possible: {told['error']}")
+def _said(found: Sequence[Mapping[str, Any]], error: str, exported: Mapping[str, float]) -> str:
+    parts = []
+    for one in found:
+        what, milliseconds = one["what"], one["milliseconds"]
+        times = f" ({milliseconds / exported[what]:.2f}x)" if what in exported else ""
+        parts.append(f"{what}: {milliseconds:.2f} ms{times}")
+    if found:
+        parts.append(f"largest difference {max(one['difference'] for one in found):.1e}")
+    if cosines := [one["cosine"] for one in found if one["cosine"] is not None]:
+        parts.append(f"lowest cosine {min(cosines):.6f}")
+    if error:
+        parts.append(f"not possible: {error}")
     return ", ".join(parts)
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnxruntime_backend.engines import runtime_module
 from triton import tiny_models
@@ -74,10 +75,18 @@ def test_times_and_differences_of_the_smallest_and_the_largest_shape(
     tmp_path: Path, name: str, tolerance: float
 ) -> None:
     found = list(levers.measure([network(tmp_path / "net")], levers.named(name), gpu=False, runs=2))
-    assert [what for what, _, _ in found] == ["net 1x3x8x8", "net 4x3x8x8"]
-    assert all(milliseconds > 0 and difference <= tolerance for _, milliseconds, difference in found)
+    assert [one.what for one in found] == ["net 1x3x8x8", "net 4x3x8x8"]
+    assert all(one.milliseconds > 0 and one.difference <= tolerance and one.cosine is None for one in found)
     if name == "fp16":
-        assert any(difference > 0 for _, _, difference in found), "it was computed in another precision"
+        assert any(one.difference > 0 for one in found), "it was computed in another precision"
+
+
+def test_of_embeddings_the_cosine_counts() -> None:
+    ours, theirs = np.eye(2, 200), np.array([np.eye(1, 200)[0], np.full(200, 1.0)])
+    assert levers._cosine(ours, theirs) == pytest.approx(1 / np.sqrt(200))
+    assert levers._embeds(ours)
+    assert not levers._embeds(np.zeros((2, 40)))
+    assert not levers._embeds(np.zeros((1, 1, 736, 992)))
 
 
 def test_a_row_says_how_many_times_as_long_it_takes_or_why_not(tmp_path: Path) -> None:
