@@ -45,6 +45,8 @@ TASKS: Final = {"ocr": "ocr", "faces": "facial-recognition", "clip": "clip"}
 """What is measured, and what routes call it."""
 OPTIONS: Final = "--set immich_allow_untrained=true"
 NO_CARD: Final = 2
+ALONE_SECONDS: Final = 60.0
+"""What a network alone may take, the preparation of its shapes included."""
 NO_LEVERS: Final = "cn_clip_"
 """Encoders of CLIP are exported in fp16 already, and take long to load."""
 
@@ -163,9 +165,14 @@ class Measurement:
                 continue
             # In a process of its own: what the card's memory holds then is what the gateway takes.
             line = [sys.executable, "-c", _ALONE, str(self._options.models / place.name), str(int(self._gpu))]
-            done = subprocess.run(
-                [*line, str(self._options.runs)], capture_output=True, text=True, check=False, timeout=120
-            )
+            left = max(1.0, min(ALONE_SECONDS, self._deadline - time.monotonic()))
+            try:
+                done = subprocess.run(
+                    [*line, str(self._options.runs)], capture_output=True, text=True, check=False, timeout=left
+                )
+            except subprocess.TimeoutExpired:
+                yield f"{place.name} alone", f"not measured: took longer than {left:.0f} s"
+                continue
             if done.returncode:
                 yield f"{place.name} alone", f"failed: {done.stderr.strip().splitlines()[-1]}"
                 continue
