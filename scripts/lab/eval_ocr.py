@@ -11,6 +11,7 @@ How lines are matched and texts compared: scripts/lab/ocr_eval/scoring.py.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -23,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ocr_eval.fonts import FontsMissingError
-from ocr_eval.pages import Condition, Page, exam, pixel_digest
+from ocr_eval.pages import Condition, Page, exam, pixel_digest, widened
 from ocr_eval.readers import RapidReader, Reader, ReaderError, ServiceReader
 from ocr_eval.scoring import Report, Tally
 from ocr_eval.texts import Script
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     console, progress = Console(), Console(stderr=True)
     try:
         pages = list(track(islice(exam(), options.pages), "rendering", total=None, console=progress, transient=True))
+        if options.aspect:
+            pages = [widened(page, options.aspect) for page in pages]
         if options.save:
             save(pages, options.save)
         reports = {reader.name: sit(reader, pages, progress) for reader in readers(options)}
@@ -72,12 +75,29 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the OCR networks of a model repository in this process, in fp32: as on a CPU, and on a GPU's shape table",
     )
+    command.add_argument(
+        "--half", action="store_true", help="with --networks: on the table as they would compute in fp16, too"
+    )
     command.add_argument("--model", help="the Immich model name to ask for (default: Immich's own default)")
     command.add_argument("--pages", type=int, metavar="N", help="only the first N pages, for a quick try")
+    command.add_argument(
+        "--aspect",
+        type=_aspect,
+        metavar="RATIO",
+        help="extend the pages by their edge until the long side is so many times the short one (default: 4:3 as they "
+        "are, on which no canvas of a GPU has an empty part)",
+    )
     command.add_argument("--mistakes", action="store_true", help="print every line that was not read exactly")
     command.add_argument("--save", type=Path, metavar="DIR", help="keep the pages and their truth there")
     command.add_argument("--json", action="store_true", help="print the figures as JSON, mistakes included")
     return command
+
+
+def _aspect(text: str) -> float:
+    with contextlib.suppress(ValueError):  # no number
+        if 1 <= (ratio := float(text)) <= 10:
+            return ratio
+    raise argparse.ArgumentTypeError(f"a ratio from 1 to 10, not {text}")
 
 
 def readers(options: argparse.Namespace) -> list[Reader]:
@@ -91,6 +111,8 @@ def readers(options: argparse.Namespace) -> list[Reader]:
         from ocr_eval.networks import NetworksReader  # heavy to import
 
         chosen += [NetworksReader(options.networks, options.threads, table=table) for table in (False, True)]
+        if options.half:
+            chosen.append(NetworksReader(options.networks, options.threads, table=True, half=True))
     for number, text in enumerate(options.against, 1):
         name, _, url = text.rpartition("=")
         chosen.append(ServiceReader(name or f"against {number}", url, model=options.model))

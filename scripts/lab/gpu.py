@@ -6,6 +6,7 @@ PYTHON is that of the environment that immich-triton setup --gpu made, DIR a rep
 
 Versions, the card, each network alone, the gateway and stock Immich MLs with 1, 4, 16 and 32 clients for every task
 that the repository routes, the first requests after a start, memory, and whether the answers are those of the CPU.
+Then, in the time that is left, what may make the networks faster: CUDA graphs, NHWC, fp16, TensorRT.
 CLIP may have random weights. Without a card it says so and exits with 2; --device cpu tries its parts on any machine.
 """
 
@@ -26,13 +27,13 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import card
+from benchmarks import card, levers
 from benchmarks.samples import IMAGES, Sample, from_files, odd_sizes, pages
 from benchmarks.service import Gateway, own
 from benchmarks.targets import BenchError, Service
 from immich_triton.core import versions
 from immich_triton.core.paths import MODELS, PROJECT
-from immich_triton.export.network_places import places
+from immich_triton.export.network_places import Place, places
 from immich_triton.ml.route_file import RouteError
 from immich_triton.ml.routes import load_routes
 from immich_triton.server import graphics_cards
@@ -44,6 +45,10 @@ TASKS: Final = {"ocr": "ocr", "faces": "facial-recognition", "clip": "clip"}
 """What is measured, and what routes call it."""
 OPTIONS: Final = "--set immich_allow_untrained=true"
 NO_CARD: Final = 2
+ALONE_SECONDS: Final = 60.0
+"""What a network alone may take, the preparation of its shapes included."""
+NO_LEVERS: Final = "cn_clip_"
+"""Encoders of CLIP are exported in fp16 already, and take long to load."""
 
 Rows = list[tuple[str, str]]
 
@@ -90,6 +95,10 @@ def parser() -> argparse.ArgumentParser:
     add("--limit", type=int, metavar="N", help="only the first N images")
     add("--sizes", type=int, default=12, metavar="N", help="images of different sizes after the start (default: 12)")
     add("--runs", type=int, default=card.RUNS, metavar="N", help="runs of a network alone (default: %(default)s)")
+    names = [lever.name for lever in levers.LEVERS]
+    add("--levers", nargs="*", default=names, metavar="NAME",
+        help=f"what to try on the networks in the end (default: {', '.join(names)})")  # fmt: skip
+    add("--networks-only", action="store_true", help="the networks alone and the levers: no gateway, no stock")
     add("--json", type=Path, metavar="FILE", help="write the table there")
     return command
 
@@ -125,6 +134,18 @@ class Measurement:
     def rows(self) -> Iterator[tuple[str, str]]:
         """Yield one row after the other. Raises `BenchError`, OSError, `FontsMissingError`."""
         yield from self._networks()
+        if not self._options.networks_only:
+            yield from self._services()
+        # The card is free again.
+        yield from levers.rows(
+            [self._options.models / place.name for place in self._places() if not place.name.startswith(NO_LEVERS)],
+            self._options.levers,
+            gpu=self._gpu,
+            runs=self._options.runs,
+            deadline=self._deadline,
+        )
+
+    def _services(self) -> Iterator[tuple[str, str]]:
         samples = {task: self._samples(task) for task in self._models}
         with tempfile.TemporaryDirectory() as folder:
             reference = self._answers_of_the_cpu(samples, Path(folder))
@@ -133,6 +154,10 @@ class Measurement:
             yield "gateway: seconds to start", f"{time.monotonic() - began:.1f}"
             yield from self._with(gateway, samples, reference)
 
+    def _places(self) -> list[Place]:
+        """Return the networks that are computed where this measures."""
+        return [place for place in places(self._options.models) if place.gpu or not self._gpu]
+
     def _networks(self) -> Iterator[tuple[str, str]]:
         for place in places(self._options.models):
             if self._gpu and not place.gpu:
@@ -140,9 +165,14 @@ class Measurement:
                 continue
             # In a process of its own: what the card's memory holds then is what the gateway takes.
             line = [sys.executable, "-c", _ALONE, str(self._options.models / place.name), str(int(self._gpu))]
-            done = subprocess.run(
-                [*line, str(self._options.runs)], capture_output=True, text=True, check=False, timeout=120
-            )
+            left = max(1.0, min(ALONE_SECONDS, self._deadline - time.monotonic()))
+            try:
+                done = subprocess.run(
+                    [*line, str(self._options.runs)], capture_output=True, text=True, check=False, timeout=left
+                )
+            except subprocess.TimeoutExpired:
+                yield f"{place.name} alone", f"not measured: took longer than {left:.0f} s"
+                continue
             if done.returncode:
                 yield f"{place.name} alone", f"failed: {done.stderr.strip().splitlines()[-1]}"
                 continue

@@ -206,6 +206,13 @@ def mitmproxy_options(arguments: list[str], own: tuple[Option, ...]) -> dict[str
     return given
 
 
+def test_the_profile_for_a_card_computes_there_or_does_not_start() -> None:
+    card, cpu = (SERVICES[name]["command"] for name in ("gpu", "immich-triton"))
+    assert card == ["--gpu", *cpu]
+    (device,) = SERVICES["gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert {"compute", "utility"} <= {*device["capabilities"]}, "CUDA, and nvidia-smi"
+
+
 @pytest.mark.parametrize("name", EMBEDDED)
 @pytest.mark.parametrize("key", ["", "a key"])
 def test_the_embedded_triton_is_started_with_options_that_exist(name: str, key: str) -> None:

@@ -21,5 +21,20 @@ def test_it_measures_all_that_a_repository_routes(
     assert "1x3x32x32" in table["see_a alone, ms"]
     assert float(table["gateway: seconds to start"]) > 0
     assert "ms" in table["clip: longest of 2 sizes, first and again"]
+    for name in ("as exported", "bound", "fp16"):
+        assert "see_a 1x3x32x32: " in table[f"lever: {name}"]
+        assert "lowest cosine 1.000000" in table[f"lever: {name}"] or name == "fp16"
+    assert table["lever: CUDA graph"] == "not possible: is for a card"
     for clients in (1, 2):
         assert "gateway " in table[f"clip: {clients} clients"]
+
+
+def test_the_networks_alone_and_what_would_make_them_faster(ocr_models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    chosen = ["--networks-only", "--runs", "1", "--levers", "as exported", "fp16"]
+    assert gpu.main(["--device", "cpu", "--models", str(ocr_models), "--json", str(out), *chosen]) == 0
+    table = json.loads(out.read_text())
+    for name in ("ocr_det", "ocr_rec"):
+        assert f"{name} 1x3x" in table["lever: fp16"]
+        assert f"{name} alone, ms" in table
+    assert not any("clients" in what or "gateway" in what for what in table)

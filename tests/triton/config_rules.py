@@ -39,9 +39,11 @@ PIPELINE_PARAMETERS: Final = {
     "cache_size",
     "decode_seconds",
     "decoders",
+    "most_processes",
     "nice",
 }
-"""Two of Triton's Python backend, and those that our pipelines read themselves; a pipeline may have any."""
+"""Two of Triton's Python backend, one that the embedded server reads before it loads a pipeline, and those that our
+pipelines read themselves; a pipeline may have any."""
 
 SMALLEST_PIPELINE_BATCH: Final = 8
 

@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 from onnxruntime_backend import settings
-from onnxruntime_backend.settings import ConfigError, Settings, available_cpus, read_settings
+from onnxruntime_backend.settings import ConfigError, Settings, read_settings
 
+from immich_pipelines.cpus import available_cpus
 from immich_triton.core.paths import MODELS
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from immich_pipelines import shapes
-from immich_pipelines.ocr_detection import detection_size, placement
+from immich_pipelines.ocr_detection import detection_size, detector_input, on_canvas, placement
 from immich_pipelines.ocr_recognition import WIDTHS, with_longer
 from immich_pipelines.shapes import CANVASES, Fit
 
@@ -65,7 +66,34 @@ def test_a_page_lies_within_its_canvas_and_keeps_its_proportions(height: int, wi
 
 
 def test_a_small_page_is_not_enlarged_and_takes_the_smallest_canvas() -> None:
-    assert placement(300, 451, 736, SIZES) == Fit((736, 736), (300, 451))
+    assert placement(300, 451, 736, SIZES) == Fit((736, 736), (288, 448))
+
+
+@given(st.integers(32, 4000), st.integers(32, 4000))
+def test_a_page_beside_which_its_canvas_is_empty_has_the_size_that_it_has_on_a_cpu(height: int, width: int) -> None:
+    place = placement(height, width, 736, SIZES)
+    assert place is not None
+    assert place.page[0] <= place.canvas[0]
+    assert place.page[1] <= place.canvas[1]
+    size = detection_size(height, width, 736)
+    if place.padded and size is not None and size[0] <= place.canvas[0] and size[1] <= place.canvas[1]:
+        assert place.page == size
+
+
+def test_the_empty_part_of_a_canvas_has_the_colour_of_the_page() -> None:
+    page = np.full((640, 700, 3), (250, 200, 30), np.uint8)
+    page[100:130, 100:600] = 0  # a line of text does not count
+    place = placement(640, 700, 736, SIZES)
+    assert place is not None
+    assert place.padded
+    blob = on_canvas(page, place)
+    assert blob.shape == (1, 3, *place.canvas)
+    for channel, level in enumerate((30, 200, 250)):  # BGR
+        for rest in (blob[0, channel, place.page[0] :], blob[0, channel, :, place.page[1] :]):
+            assert np.abs(rest - (level / 127.5 - 1)).max() < 1e-5
+    np.testing.assert_array_equal(
+        blob[:, :, : place.page[0], : place.page[1]], detector_input(page, place.page), "the page lies at the top left"
+    )
 
 
 @pytest.mark.parametrize(("page", "resolution"), [((1440, 6000), 736), ((3000, 4000), 2000)])

@@ -6,14 +6,13 @@ the same names, values and defaults, so that one config suits both. `OWN_PARAMET
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
 from immich_pipelines import shapes as shape_table
+from immich_pipelines.cpus import available_cpus
 from immich_pipelines.shapes import Shape
 
 Value = TypeVar("Value")
@@ -205,14 +204,3 @@ class _Parameters:
             if text.lower() == name.lower():
                 return value
         raise ConfigError(f"parameter '{key}' must be one of {', '.join(filter(None, values))}, got '{text}'")
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, and the quota of its control group (containers)."""
-    count = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(count, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        # No control group version 2, or the quota is "max".
-        return count

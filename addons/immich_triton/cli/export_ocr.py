@@ -11,15 +11,16 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import onnx
 from rich.console import Console
 
 from immich_triton.core.paths import CACHE as CACHE_FOLDER
 from immich_triton.core.paths import MODELS
-from immich_triton.export import gpu_parameters, onnx_graph
+from immich_triton.export import gpu_parameters, half, onnx_graph
 from immich_triton.export.ocr import dbnet_head
 from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
@@ -41,14 +42,19 @@ CACHE: Final = CACHE_FOLDER / "wheels"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        chosen = placements(precision=options.precision, gpu=options.gpu)
+    except ValueError as error:
+        parser.error(str(error))
     console = Console(highlight=False, soft_wrap=True)
     try:
         export(
             options.version or ocr_models.default_version(gpu=options.gpu),
             options.models,
             names=names_for(options.models, options.only, options.more),
-            placements=placements(precision=options.precision, gpu=options.gpu),
+            placements=chosen,
             cache=options.cache,
             force=options.force,
             console=console,
@@ -105,6 +111,10 @@ def export(
         characters = ocr_models.build_recognizer(files[recognizer], files[dictionary] if dictionary else None, rec_file)
         with console.status("comparing the recogniser with the original"):
             console.print(f"  recogniser: {ocr_proof.prove_recognizer(files[recognizer], rec_file, characters)}")
+        if any(placement.half for placement in placements):
+            with console.status("halving the networks, and comparing them with the originals"):
+                for line in _halve((detector, det_file), (files[recognizer], rec_file), characters):
+                    console.print(f"  in half precision: {line}")
         det_config, rec_config = (
             config(title, placement, file.stat().st_size)
             for config, title, placement, file in (
@@ -120,6 +130,17 @@ def export(
     console.print(f"  written to {models} in {time.monotonic() - started:.1f} s; answers for {', '.join(names)}")
 
 
+def _halve(detector: tuple[Path, Path], recognizer: tuple[Path, Path], characters: Sequence[str]) -> Iterator[str]:
+    """Halve the rebuilt networks, each beside its original, and yield what their proof says."""
+    for _, rebuilt in (detector, recognizer):
+        onnx.save(half.halve(onnx.load(rebuilt)), rebuilt)
+    try:
+        yield f"detector: {ocr_proof.prove_detector(*detector, ocr_proof.HALF)}"
+        yield f"recogniser: {ocr_proof.prove_recognizer(*recognizer, characters, ocr_proof.HALF)}"
+    except ocr_proof.ProofError as error:
+        raise ocr_proof.ProofError(f"in half precision {error}; export this version without --precision f16") from error
+
+
 def _route(names: Sequence[str], weights: str) -> Route:
     knobs = {"detector": DETECTOR, "recognizer": RECOGNIZER}
     pipeline = Pipeline("ocr", types=["detection", "recognition"], models=[DETECTOR, RECOGNIZER], parameters=knobs)
@@ -132,6 +153,8 @@ def record(version: str, names: Sequence[str], placements: Sequence[Placement]) 
     modules = [__file__, ocr_models.__file__, onnx_graph.__file__, dbnet_head.__file__]
     if any(placement.gpu for placement in placements):
         modules += gpu_parameters.SOURCES
+    if any(placement.half for placement in placements):
+        modules.append(half.__file__)
     for module in modules:
         code.update(Path(str(module)).read_bytes())
     return {
@@ -187,9 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu", action="store_true", help="place the networks on every GPU instead of the CPU")
     parser.add_argument(
         "--precision",
-        choices=["bf16", "f32"],
-        default="bf16",
-        help="what a CPU with such units computes in; f32 is exact, and up to twice as slow (default: %(default)s)",
+        choices=["bf16", "f32", "f16"],
+        help="bf16 or f32: what a CPU with such units computes in; f32 is exact, and up to twice as slow (default: "
+        "bf16). With --gpu f32 or f16: halves the weights, for cards that are faster so (default: f32)",
     )
     parser.add_argument(
         "--cache", type=Path, default=CACHE, metavar="DIR", help="keeps downloads (default: .cache/wheels)"

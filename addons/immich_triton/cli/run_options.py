@@ -71,6 +71,7 @@ def read(arguments: list[str] | None) -> Parts:
         metrics_port=options.triton_metrics_port,
         run_dir=run_dir / "triton",
         only_routed=True,
+        gpu=options.gpu,
         metrics_host=options.metrics_host,
         port_remedy="choose others: immich-triton run --triton-http-port N --triton-metrics-port N",
     )

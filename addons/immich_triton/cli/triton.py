@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         run_dir=run_dir.resolve(),
         shared_memory_mib=options.shm_mib,
         only_routed=options.only_routed,
+        gpu=options.gpu,
         host=options.host,
         key=key,
         onnxruntime_backend=options.onnxruntime_backend.resolve(),

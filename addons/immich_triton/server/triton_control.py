@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,10 +54,14 @@ class _Task:
 class ModelControl:
     """Does things to models in the background: Triton answers when it is done, seconds later. Order is kept.
 
-    Why a model could not be loaded is in Triton's log in more detail.
+    Why a model could not be loaded is in Triton's log in more detail. *config* gives the config (JSON) that a model is
+    loaded with, None for that of its file; it is asked at each load.
     """
 
-    def __init__(self, url: str, key: str, at_a_time: int = AT_A_TIME) -> None:
+    def __init__(
+        self, url: str, key: str, at_a_time: int = AT_A_TIME, config: Callable[[str], str | None] = lambda _model: None
+    ) -> None:
+        self._config = config
         self._url = url
         self._headers = triton_wire.key_headers(key)
         self._at_a_time = at_a_time
@@ -111,7 +115,9 @@ class ModelControl:
 
     def _request(self, model: str, action: str) -> None:
         address = self._url + triton_wire.control(model, action)
-        request = urllib.request.Request(address, data=b"{}", headers=self._headers, method="POST")
+        config = self._config(model) if action == "load" else None
+        body = {"parameters": {"config": config}} if config else {}
+        request = urllib.request.Request(address, json.dumps(body).encode(), self._headers, method="POST")
         with loopback.OPENER.open(request, timeout=REQUEST_SECONDS):
             pass
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from immich_triton.core import loopback
 from immich_triton.core.loopback import is_loopback
-from immich_triton.server import die_with_parent, preflight, triton_install, triton_log
+from immich_triton.server import die_with_parent, pipeline_processes, preflight, triton_install, triton_log
 from immich_triton.server.back_off import BackOff
 from immich_triton.server.idle import Idle
 from immich_triton.server.model_care import Caretaker
@@ -30,6 +30,8 @@ from immich_triton.server.triton_stubs import StubWatch
 from immich_triton.triton import wire as triton_wire
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
+SHARING = 3
+"""The pipelines for images: each may take a third of the shared memory that is left."""
 EXIT_SECONDS = 10
 """What Triton is given to finish requests in flight; after that it ends by itself."""
 
@@ -209,10 +211,18 @@ class TritonProcess:
             )
         self._pid_file.write(self._process.pid)
         stubs = StubWatch(self._process.pid, settings.models, settings.hung_seconds, self._clock)
-        control = ModelControl(settings.url, settings.key)
+        control = ModelControl(settings.url, settings.key, config=self._configs())
         self._caretaker = Caretaker(
             stubs, repository, control, self._say, settings.leave_seconds, self._clock, self._idle
         )
+
+    def _configs(self) -> pipeline_processes.Configs:
+        settings = self.settings
+        if not settings.gpu:
+            return lambda _model: None
+        # What the models take by and by, as long as they have taken nothing.
+        free = pipeline_processes.free_shared_memory(SHARED_MEMORY, settings.shared_memory_mib)
+        return pipeline_processes.configs(settings.models, free // SHARING)
 
     def _healthy(self, model: str) -> bool:
         return model in self._report.loaded and model not in self._report.failed

@@ -17,7 +17,8 @@ class TritonSettings:
     ``run_dir`` belongs to one server: its log, pid file and backend directory. ``hang_seconds``: a server that answers
     nothing for so long, not even whether it is live, is ended and started again. ``hung_seconds``: a model's process
     that is stopped for so long is ended and its model loaded again. ``leave_seconds``: what served the model before
-    then has so long for requests in flight. ``metrics_host``: where the metrics listen, as the server does when empty.
+    then has so long for requests in flight. ``gpu``: networks run on a GPU, so that pipelines get more processes.
+    ``metrics_host``: where the metrics listen, as the server does when empty.
     """
 
     models: Path
@@ -27,6 +28,7 @@ class TritonSettings:
     shared_memory_mib: int = 256
     onnxruntime_backend: Path = ONNXRUNTIME_BACKEND
     only_routed: bool = False
+    gpu: bool = False
     host: str = "127.0.0.1"
     metrics_host: str = ""
     key: str = field(default="", repr=False)

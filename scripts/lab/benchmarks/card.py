@@ -36,12 +36,7 @@ def network_times(folder: Path, *, gpu: bool, runs: int = RUNS) -> dict[str, flo
 
     A network without shapes, as exported for a CPU, is run in the first shape of the table for its kind.
     """
-    text = (folder / "config.pbtxt").read_text(encoding="utf-8")
-    config = json_format.MessageToDict(
-        text_format.Parse(text, model_config_pb2.ModelConfig()), preserving_proto_field_name=True
-    )
-    complete(config, folder / "1/model.onnx")
-    shapes = some(shape_table.in_config(text)) or [_fallback(config)]
+    config, shapes = config_and_shapes(folder)
     config["parameters"] = {
         **config.get("parameters", {}),
         shape_table.PARAMETER: {"string_value": shape_table.text(shapes)},
@@ -52,7 +47,7 @@ def network_times(folder: Path, *, gpu: bool, runs: int = RUNS) -> dict[str, flo
     names = [output.name for output in engine.outputs]
     times = {}
     for shape in shapes:
-        feed = {tensor.name: _numbers(shape, DTYPES[tensor.type])}
+        feed = {tensor.name: numbers(shape, DTYPES[tensor.type])}
         seconds = []
         for _ in range(runs):
             began = time.perf_counter()
@@ -63,12 +58,25 @@ def network_times(folder: Path, *, gpu: bool, runs: int = RUNS) -> dict[str, flo
     return times
 
 
-def some(shapes: Sequence[Shape]) -> list[Shape]:
-    """Return up to `SHOWN` of *shapes*, spread from the smallest to the largest."""
+def config_and_shapes(folder: Path, shown: int = SHOWN) -> tuple[dict[str, Any], list[Shape]]:
+    """Return the config of the network in *folder*, complete, and up to *shown* of its shapes.
+
+    That of the table for its kind where the config states none.
+    """
+    text = (folder / "config.pbtxt").read_text(encoding="utf-8")
+    config = json_format.MessageToDict(
+        text_format.Parse(text, model_config_pb2.ModelConfig()), preserving_proto_field_name=True
+    )
+    complete(config, folder / "1/model.onnx")
+    return config, some(shape_table.in_config(text), shown) or [_fallback(config)]
+
+
+def some(shapes: Sequence[Shape], shown: int = SHOWN) -> list[Shape]:
+    """Return up to *shown* of *shapes*, spread from the smallest to the largest."""
     ordered = sorted(shapes, key=lambda shape: (int(np.prod(shape)), shape))
-    if len(ordered) <= SHOWN:
+    if len(ordered) <= shown:
         return ordered
-    return [ordered[round(place)] for place in np.linspace(0, len(ordered) - 1, SHOWN)]
+    return [ordered[round(place)] for place in np.linspace(0, len(ordered) - 1, shown)]
 
 
 def _fallback(config: Mapping[str, Any]) -> Shape:
@@ -78,7 +86,8 @@ def _fallback(config: Mapping[str, Any]) -> Shape:
     return (1, *(next(sides) if size < 0 else size for size in dims))
 
 
-def _numbers(shape: Shape, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def numbers(shape: Shape, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return an input of *shape*, the same each time."""
     generator = np.random.default_rng(0)
     if np.issubdtype(dtype, np.floating):
         return generator.normal(size=shape).astype(dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from immich_pipelines.ocr import Knobs, Networks, read
 from immich_pipelines.ocr import Page as Answer
 from immich_pipelines.ocr_recognition import Decoder, with_longer
 from immich_triton.export import onnx_graph
+from ocr_eval.half import rounded
 from ocr_eval.pages import Page
 from ocr_eval.scoring import Found, Reading
 
@@ -29,14 +31,13 @@ class NetworksReader:
     """Detector and recogniser of the repository *models* in ONNX Runtime (fp32) on *threads* threads.
 
     *table*: pages go onto the canvases and lines into the widths of `shapes`; a session takes all of them, which
-    changes the time and nothing else.
+    changes the time and nothing else. *half*: as they would compute in fp16, see `half.rounded`.
     """
 
-    def __init__(self, models: Path, threads: int, *, table: bool) -> None:
-        self.name = "networks on the table" if table else "networks"
+    def __init__(self, models: Path, threads: int, *, table: bool, half: bool = False) -> None:
+        self.name = "networks" + (" on the table" if table else "") + (", fp16" if half else "")
         detector, recognizer = (
-            load_engine(models / name / "1/model.onnx", Settings(intra_op_threads=threads))
-            for name in ("ocr_det", "ocr_rec")
+            _engine(models / name / "1/model.onnx", threads, half=half) for name in ("ocr_det", "ocr_rec")
         )
         dictionary = onnx_graph.metadata(onnx.load(models / "ocr_rec/1/model.onnx"))["character"]
         self._networks = _networks(detector, recognizer, Decoder(dictionary))
@@ -55,6 +56,15 @@ class NetworksReader:
         seconds = time.perf_counter() - began
         lines = [Found(quad, text) for quad, text in zip(_quads(found), found.texts, strict=True)]
         return Reading([Found(quad) for quad in _quads(boxes)], lines), seconds
+
+
+def _engine(path: Path, threads: int, *, half: bool) -> Engine:
+    if not half:
+        return load_engine(path, Settings(intra_op_threads=threads))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.onnx"
+        onnx.save(rounded(onnx.load(path)), copy)
+        return load_engine(copy, Settings(intra_op_threads=threads, level="disabled"))
 
 
 def _networks(detector: Engine, recognizer: Engine, decoder: Decoder) -> Networks:

@@ -7,7 +7,7 @@ import io
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -84,6 +84,24 @@ def exam() -> Iterator[Page]:
     for script in Script:
         yield _page(number, script, Condition.TURNED, lines(script, _random(f"{script} turned texts")))
         number += 1
+
+
+def widened(page: Page, aspect: float) -> Page:
+    """Return *page* with more of its edge at the right or below, so that its sides are *aspect* to 1; nothing is cut.
+
+    Previews of the exam are 4:3, as most photos; this is how another shape of page is read.
+    """
+    short, long = sorted((page.width, page.height))
+    if aspect * short >= long:
+        long = round(aspect * short)
+    else:
+        short = round(long / aspect)
+    width, height = (long, short) if page.width > page.height else (short, long)
+    pixels = np.asarray(Image.open(io.BytesIO(page.jpeg)).convert("RGB"))
+    pixels = np.pad(pixels, ((0, height - page.height), (0, width - page.width), (0, 0)), mode="edge")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+    return replace(page, jpeg=buffer.getvalue(), width=width, height=height)
 
 
 def pixel_digest(pages: Sequence[Page]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from ocr_eval import fonts, phrases
 from ocr_eval.drawing import Line, Quad
-from ocr_eval.pages import Condition, Page, exam, pixel_digest
+from ocr_eval.pages import Condition, Page, exam, pixel_digest, widened
 from ocr_eval.readers import RapidReader
 from ocr_eval.scoring import Found, Reading, Report, edit_distance, mark_page, normalised
 from ocr_eval.texts import Script
@@ -209,6 +209,21 @@ def test_all_ink_lies_in_the_true_boxes(pages: list[Page]) -> None:
 
 
 @needs_fonts
+@pytest.mark.parametrize("aspect", [1.0, 1.2, 4 / 3, 1.9])
+def test_a_widened_page_has_another_shape_and_everything_where_it_was(pages: list[Page], aspect: float) -> None:
+    for page in pages[:2]:
+        wide = widened(page, aspect)
+        short, long = sorted((wide.width, wide.height))
+        assert abs(long / short - aspect) < 0.01
+        assert (wide.width > wide.height) == (page.width > page.height) or aspect == 1
+        assert wide.width >= page.width
+        assert wide.height >= page.height
+        assert wide.lines == page.lines
+        before, after = (np.asarray(Image.open(io.BytesIO(one.jpeg)), np.float64) for one in (page, wide))
+        assert after.shape == (wide.height, wide.width, 3)
+        assert np.abs(after[: page.height, : page.width] - before).mean() < 4, "compressed once more, and nothing else"
+
+
 def test_a_character_without_a_glyph_is_noticed() -> None:
     latin = next(face for face in fonts.FACES if face.package == "fonts-liberation")
     assert fonts.absent_characters(latin, "A国") == {"国"}

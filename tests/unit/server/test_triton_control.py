@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 
@@ -22,6 +23,7 @@ class Triton:
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[tuple[str, str]] = []
+        self.bodies: list[bytes] = []
         self.go = threading.Event()
         self.go.set()
         self.refuses: dict[str, web.Response] = {}
@@ -29,6 +31,7 @@ class Triton:
     async def handle(self, request: web.Request) -> web.Response:
         model, action = request.path.split("/")[-2:]
         self.asked.append((f"{action} {model}", request.headers.get("x-triton-key", "")))
+        self.bodies.append(await request.read())
         await asyncio.to_thread(self.go.wait, 60)
         return self.refuses.get(action, web.Response())
 
@@ -68,6 +71,16 @@ def test_what_is_asked_for_is_done_in_order_with_the_key(triton: Triton) -> None
     assert control.ask("ocr", "unload", "load")
     assert outcomes(control, 1) == [Outcome("ocr", "", unloaded=True)]
     assert triton.asked == [("unload ocr", "k"), ("load ocr", "k")]
+    control.close()
+
+
+def test_a_model_may_be_loaded_with_another_config_than_its_files(triton: Triton) -> None:
+    control = ModelControl(triton.url, "", at_a_time=1, config={"ocr": '{"name": "ocr"}'}.get)
+    control.ask("ocr", "unload", "load")
+    outcomes(control, 1)
+    control.ask("faces", "load")
+    outcomes(control, 1)
+    assert [json.loads(body) for body in triton.bodies] == [{}, {"parameters": {"config": '{"name": "ocr"}'}}, {}]
     control.close()
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from immich_pipelines.cpus import available_cpus
 from immich_pipelines.decoding import messages
 from immich_pipelines.decoding.messages import BAD_INPUT, KILLED, Job
 from immich_pipelines.decoding.scan import MAX_PIXELS, scan
@@ -70,7 +71,7 @@ class DecodingPool:
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
         decoders = _number(parameters, "decoders", 0, 0, MAX_DECODERS)
         seconds = _number(parameters, "decode_seconds", DEFAULT_SECONDS, 1, 600)
-        pool = cls(int(decoders) or default_decoders(), seconds)
+        pool = cls(int(decoders) or default_decoders(available_cpus()), seconds)
         pool.start()
         return pool
 
@@ -181,9 +182,9 @@ class DecodingPool:
             self._lifeline = None
 
 
-def default_decoders() -> int:
-    """Return how many processes decode unless told otherwise: one for each CPU, 2 to 8."""
-    return min(max(len(os.sched_getaffinity(0)), 2), 8)
+def default_decoders(cpus: int) -> int:
+    """Return how many processes decode unless told otherwise: one for each of *cpus*, 2 to 16."""
+    return min(max(cpus, 2), 16)
 
 
 def _launch(command: list[str], listener: int) -> None:

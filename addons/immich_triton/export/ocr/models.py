@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Final
 
 import onnx
-from onnxruntime_backend.settings import available_cpus
 
 from immich_pipelines import shapes as shape_table
+from immich_pipelines.cpus import available_cpus
 from immich_triton.export import onnx_graph
 from immich_triton.export.gpu_parameters import gpu_parameters
 from immich_triton.export.ocr import dbnet_head
@@ -24,7 +24,8 @@ RECOGNIZER: Final = "ocr_rec"
 class Placement:
     """Where and how often a network runs: *instances* copies of it with *threads* each; *gpu*: on every GPU.
 
-    *precision* is what OpenVINO computes in on the CPU, ``bf16`` or ``f32``; a CPU without bf16 units takes f32.
+    *precision* is what OpenVINO computes in on the CPU, ``bf16`` or ``f32``; a CPU without bf16 units takes f32. On a
+    GPU it is that of the weights, ``f32`` or ``f16``.
     """
 
     instances: int
@@ -32,15 +33,29 @@ class Placement:
     gpu: bool = False
     precision: str = "bf16"
 
+    @property
+    def half(self) -> bool:
+        """Whether the weights are halved."""
+        return self.gpu and self.precision == "f16"
 
-def placements(*, precision: str = "bf16", gpu: bool = False) -> tuple[Placement, Placement]:
+
+PRECISIONS: Final = MappingProxyType({False: ("bf16", "f32"), True: ("f32", "f16")})
+"""What there is on a CPU, and on a GPU; the default first."""
+
+
+def placements(*, precision: str | None = None, gpu: bool = False) -> tuple[Placement, Placement]:
     """Return where detector and recogniser run by default: on the CPUs that this process may use, or on the GPUs.
 
     Up to four copies of each network with one thread, more threads from there: two threads on one network are slower
-    than one on each of two, and a copy takes some 400 MB.
+    than one on each of two, and a copy takes some 400 MB. Raises ValueError for a *precision* that is not to be had
+    there.
     """
+    precision = precision or PRECISIONS[gpu][0]
+    if precision not in PRECISIONS[gpu]:
+        where, choices = ("a GPU", "with --gpu") if gpu else ("a CPU", "without --gpu")
+        raise ValueError(f"{precision} is not for {where}; {choices} --precision is {' or '.join(PRECISIONS[gpu])}")
     if gpu:
-        return Placement(1, 0, gpu=True), Placement(1, 0, gpu=True)
+        return Placement(1, 0, gpu=True, precision=precision), Placement(1, 0, gpu=True, precision=precision)
     cpus = available_cpus()
     copies = min(4, cpus)
     placement = Placement(copies, max(1, cpus // copies), precision=precision)
@@ -150,6 +165,8 @@ def _config(
             **cpu_parameters,
         }
     )
+    if placement.half:
+        comment += "\nWeights, and what is computed, in half precision."
     lines = [*(f"# {line}" for line in comment.split("\n")), "# Written by immich-triton export ocr."]
     lines += [f'name: "{name}"', 'backend: "onnxruntime"', f"max_batch_size: {max_batch}"]
     lines += [f'input [ {{ name: "x" data_type: TYPE_FP32 dims: {dims} }} ]', "output ["]

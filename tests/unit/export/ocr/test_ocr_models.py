@@ -28,7 +28,20 @@ def test_copies_first_and_then_threads(
 
 def test_a_gpu_has_one_copy_of_each() -> None:
     for placement in placements(gpu=True):
-        assert (placement.instances, placement.gpu) == (1, True)
+        assert (placement.instances, placement.gpu, placement.precision, placement.half) == (1, True, "f32", False)
+
+
+def test_weights_are_halved_for_a_gpu_alone_and_when_it_is_asked_for() -> None:
+    assert all(placement.half for placement in placements(precision="f16", gpu=True))
+    assert not any(placement.half for placement in placements(precision="f32"))
+    with pytest.raises(ValueError, match="f16 is not for a CPU; without --gpu --precision is bf16 or f32"):
+        placements(precision="f16")
+    with pytest.raises(ValueError, match="bf16 is not for a GPU; with --gpu --precision is f32 or f16"):
+        placements(precision="bf16", gpu=True)
+    config = detector_config("PP-OCR", placements(precision="f16", gpu=True)[0], 1000)
+    assert "in half precision" in config
+    assert check_config(config) == []
+    assert "half" not in detector_config("PP-OCR", placements(gpu=True)[0], 1000)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from onnx import numpy_helper
 from tiny_ocr import CHARACTERS, detector, recognizer
 
+from immich_triton.export.half import halve
 from immich_triton.export.ocr import proof
 from immich_triton.export.ocr.models import build_detector, build_recognizer
 from immich_triton.export.ocr.proof import Proof, ProofError, prove_detector, prove_recognizer
@@ -111,3 +112,25 @@ def test_what_was_compared_is_told() -> None:
         "7 runs, 5 texts and 1,234 arg-max steps identical, largest difference 1.0e-07"
     )
     assert "steps identical but for 2 ties, " in str(Proof(7, 1e-7, steps=9, texts=5, ties=2))
+
+
+def halved(pair: tuple[Path, Path]) -> tuple[Path, Path]:
+    onnx.save(halve(onnx.load(pair[1])), pair[1])
+    return pair
+
+
+def test_a_detector_in_half_precision_may_differ_more(detectors: tuple[Path, Path]) -> None:
+    found = prove_detector(*halved(detectors), proof.HALF)
+    assert proof.TOLERANCE < found.largest < proof.HALF
+    with pytest.raises(ProofError, match="more than the allowed 1e-05"):
+        prove_detector(*detectors)
+
+
+def test_but_not_too_much(detectors: tuple[Path, Path]) -> None:
+    change(detectors[1], "head_bias2", 3)
+    with pytest.raises(ProofError, match="more than the allowed 2e-01"):
+        prove_detector(*halved(detectors), proof.HALF)
+
+
+def test_a_recogniser_in_half_precision_reads_the_same_texts(recognizers: tuple[Path, Path]) -> None:
+    assert prove_recognizer(*halved(recognizers), CHARACTERS, proof.HALF).texts == 2 * len(proof.LINES)

@@ -1,0 +1,58 @@
+"""How many CPUs a process may use: its affinity, and the quotas of the control groups around it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from immich_pipelines.cpus import available_cpus
+from immich_pipelines.decoding.client import default_decoders
+
+
+@pytest.fixture(autouse=True)
+def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(16)))
+
+
+def group(root: Path, path: str, quota: str | None) -> None:
+    (root / path).mkdir(parents=True, exist_ok=True)
+    if quota is not None:
+        (root / path / "cpu.max").write_text(quota + "\n")
+
+
+def counted(tmp_path: Path, own: str) -> int:
+    (tmp_path / "own").write_text(own)
+    return available_cpus(tmp_path / "own", tmp_path / "groups")
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"),
+    [("max 100000", 16), ("200000 100000", 2), ("150000 100000", 2), ("5000 100000", 1), ("9900000 100000", 16)],
+)
+def test_the_quota_of_a_container_counts(tmp_path: Path, quota: str, cpus: int) -> None:
+    group(tmp_path / "groups", ".", quota)
+    assert counted(tmp_path, "0::/\n") == cpus
+
+
+def test_the_smallest_quota_of_the_groups_around_a_service_counts(tmp_path: Path) -> None:
+    groups = tmp_path / "groups"
+    group(groups, ".", None)
+    group(groups, "system.slice", "400000 100000")
+    group(groups, "system.slice/immich.service", "800000 100000")
+    assert counted(tmp_path, "0::/system.slice/immich.service\n") == 4
+    group(groups, "system.slice/immich.service", "100000 50000")
+    assert counted(tmp_path, "1:cpu:/elsewhere\n0::/system.slice/immich.service\n") == 2
+
+
+@pytest.mark.parametrize("own", ["", "1:cpu:/a\n", "0::/gone/away\n", "0::/../..\n"])
+def test_without_quotas_the_affinity_counts(tmp_path: Path, own: str) -> None:
+    (tmp_path / "groups").mkdir()
+    assert counted(tmp_path, own) == 16
+    assert available_cpus(tmp_path / "nothing", tmp_path / "groups") == 16
+
+
+@pytest.mark.parametrize(("cpus", "processes"), [(1, 2), (2, 2), (6, 6), (16, 16), (128, 16)])
+def test_images_are_decoded_on_all_cpus_within_bounds(cpus: int, processes: int) -> None:
+    assert default_decoders(cpus) == processes
