@@ -4,7 +4,8 @@
 
 Renders over 400 lines with known text (simplified, traditional, English, numbers, mixed; clean, rotated, blurred, JPEG
 quality 50, low contrast, turned; vertical, leaning, in pieces) as Immich previews and prints detection recall, exact
-lines, character accuracy, and how many lines come in reading order.
+lines, character accuracy, how many lines come in reading order, and how many characters were read in the other Chinese
+script. --defects and --scenes are other pages: with what a camera does to them, and in both scripts.
 How lines are matched and texts compared: scripts/lab/ocr_eval/scoring.py.
 """
 
@@ -14,7 +15,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, track
 from rich.table import Table
 
+from ocr_eval.defects import NAMES, UNIFORM, spoiled
 from ocr_eval.fonts import FontsMissingError
-from ocr_eval.pages import Condition, Page, exam, pixel_digest
+from ocr_eval.pages import Page, exam, pixel_digest, upright
 from ocr_eval.readers import RapidReader, Reader, ReaderError, ServiceReader
+from ocr_eval.scenes import scenes
 from ocr_eval.scoring import Report, Tally
 from ocr_eval.texts import Script
 
@@ -35,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Progress goes to standard error, so that --json can be piped.
     console, progress = Console(), Console(stderr=True)
     try:
-        pages = list(track(islice(exam(), options.pages), "rendering", total=None, console=progress, transient=True))
+        pages = list(track(islice(chosen(options), options.pages), "rendering", None, console=progress, transient=True))
         if options.save:
             save(pages, options.save)
         reports = {reader.name: sit(reader, pages, progress) for reader in readers(options)}
@@ -73,11 +76,37 @@ def parser() -> argparse.ArgumentParser:
         help="the OCR networks of a model repository in this process, in fp32: as on a CPU, and on a GPU's shape table",
     )
     command.add_argument("--model", help="the Immich model name to ask for (default: Immich's own default)")
+    command.add_argument(
+        "--defects",
+        nargs="*",
+        choices=NAMES,
+        metavar="NAME",
+        help=f"instead: the upright pages with defects, all or some of {', '.join(NAMES)}",
+    )
+    command.add_argument(
+        "--scenes",
+        action="store_true",
+        help="instead, or beside --defects: notice, menu and station in one script and in both, also with noise",
+    )
     command.add_argument("--pages", type=int, metavar="N", help="only the first N pages, for a quick try")
     command.add_argument("--mistakes", action="store_true", help="print every line that was not read exactly")
     command.add_argument("--save", type=Path, metavar="DIR", help="keep the pages and their truth there")
     command.add_argument("--json", action="store_true", help="print the figures as JSON, mistakes included")
     return command
+
+
+def chosen(options: argparse.Namespace) -> Iterator[Page]:
+    """Yield the pages that the command line asks for. Raises `FontsMissingError`."""
+    # Without a name: all of them.
+    defects = [] if options.defects is None else [NAMES[name] for name in options.defects or NAMES]
+    if not defects and not options.scenes:
+        yield from exam()
+        return
+    yield from spoiled(upright(), defects)
+    if options.scenes:
+        pages = list(scenes())
+        yield from pages
+        yield from spoiled(pages, UNIFORM)
 
 
 def readers(options: argparse.Namespace) -> list[Reader]:
@@ -109,22 +138,23 @@ def sit(reader: Reader, pages: Sequence[Page], console: Console) -> Report:
 
 def totals_table(reports: Mapping[str, Report]) -> Table:
     """One row an engine."""
-    table = Table("engine", "detection recall", "exact lines", "characters", "in order", "extra boxes", "median s/page")
+    columns = "detection recall", "exact lines", "but for spaces", "characters", "in order", "mix-ups", "extra boxes"
+    table = Table("engine", *columns, "median s/page")
     for name, report in reports.items():
         seconds = report.as_dict()["seconds_per_page_median"]
-        table.add_row(name, *_rates(report.total), str(report.extra), f"{seconds:.2f}")
+        table.add_row(name, *_marks(report.total), str(report.extra), f"{seconds:.2f}")
     return table
 
 
 def categories_table(reports: Mapping[str, Report]) -> Table:
-    """One row a category; for every engine recall, exact lines, character accuracy and lines in order."""
-    table = Table("category", "lines", *(f"{name}\nrecall / exact / characters / in order" for name in reports))
-    for category in (*Script, *Condition):
-        tallies = [report.categories[category.value] for report in reports.values()]
-        if tallies and tallies[0].lines:
-            table.add_row(category.value, str(tallies[0].lines), *(" / ".join(_rates(tally)) for tally in tallies))
-        if category is Script.MIXED:
-            table.add_section()
+    """One row a category; for every engine recall, exact lines (also but for spaces), characters, order, mix-ups."""
+    heading = "recall / exact / but for spaces / characters / in order / mix-ups"
+    table = Table("category", "lines", *(f"{name}\n{heading}" for name in reports))
+    every = [name for report in reports.values() for name in report.categories]
+    # Scripts first, then what was done to the pages, in the order of the pages.
+    for category in sorted(dict.fromkeys(every), key=lambda name: name not in set(Script)):
+        tallies = [report.categories[category] for report in reports.values()]
+        table.add_row(category, str(tallies[0].lines), *(" / ".join(_marks(tally)) for tally in tallies))
     return table
 
 
@@ -147,9 +177,9 @@ def save(pages: Sequence[Page], folder: Path) -> None:
     (folder / "truth.json").write_text(json.dumps(truth, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _rates(tally: Tally) -> tuple[str, ...]:
-    rates = tally.recall, tally.exact_rate, tally.character_accuracy, tally.order_rate
-    return tuple(f"{rate:.1%}" for rate in rates)
+def _marks(tally: Tally) -> tuple[str, ...]:
+    rates = tally.recall, tally.exact_rate, tally.unspaced_rate, tally.character_accuracy, tally.order_rate
+    return (*(f"{rate:.1%}" for rate in rates), str(tally.mix_ups))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,34 @@
+"""The table of simplified and traditional characters."""
+
+from __future__ import annotations
+
+import chinese_variants as program
+import pytest
+
+from immich_triton.export.ocr import chinese_variants
+
+
+def test_the_table_is_what_opencc_says(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["--check"]) == 0
+    monkeypatch.setattr(program, "table", lambda: "广廣\n")
+    assert program.main(["--check"]) == 1
+    assert "run .venv/bin/python scripts/lab/chinese_variants.py" in capsys.readouterr().err
+
+
+def test_it_says_where_it_is_from_and_under_which_licence() -> None:
+    head = chinese_variants.TABLE.read_text(encoding="utf-8").split("\n㐷", 1)[0]
+    assert "OpenCC" in head
+    assert "Apache License 2.0" in head
+
+
+def test_a_character_has_its_variants_in_opencc_s_order() -> None:
+    rows = {row[0]: row[1:] for row in chinese_variants.rows()}
+    assert rows["广"] == "廣广"
+    assert rows["发"] == "發髮"
+    assert rows["台"][:3] == "臺檯颱"
+    assert {"為", "爲"} <= set(rows["为"])
+    assert len(rows) > 3000
+
+
+def test_what_a_dictionary_lacks_is_left_out() -> None:
+    assert chinese_variants.rows_of(frozenset("发發广国a 台")) == ["发發"]
