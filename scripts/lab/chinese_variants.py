@@ -21,8 +21,9 @@ from immich_triton.export.ocr.chinese_variants import TABLE
 
 HEADER: Final = f"""\
 # Simplified characters, each followed by the traditional ones that it stands for, itself among them where it is one.
-# From the dictionaries STCharacters and TSCharacters of OpenCC {opencc.__version__} (https://github.com/BYVoid/OpenCC),
-# Apache License 2.0. Written by scripts/lab/chinese_variants.py.
+# Those in GB 2312 and Big5, which are in common use. From the dictionaries STCharacters and TSCharacters of
+# OpenCC {opencc.__version__} (https://github.com/BYVoid/OpenCC), Apache License 2.0.
+# Written by scripts/lab/chinese_variants.py.
 """
 
 
@@ -52,13 +53,21 @@ def table() -> str:
     for variant, simplified_ones in _dictionary("TSCharacters"):
         for simplified in simplified_ones:
             traditional.setdefault(simplified, {})[variant] = None
-    # Characters beyond the basic plane are in no dictionary of a recogniser.
     rows = [
-        simplified + "".join(variant for variant in found if ord(variant) < 0x10000)
+        simplified + "".join(variant for variant in found if _written_in("big5", variant))
         for simplified, found in sorted(traditional.items())
-        if ord(simplified) < 0x10000
+        if _written_in("gb2312", simplified)
     ]
     return HEADER + "".join(f"{row}\n" for row in rows if len(row) > 1)
+
+
+def _written_in(encoding: str, character: str) -> bool:
+    """Tell whether *character* is in a character set that holds what one script is usually written with."""
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _dictionary(name: str) -> Iterator[tuple[str, list[str]]]:

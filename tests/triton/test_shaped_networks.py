@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnxruntime_backend.engines import Engine, load_engine
 from onnxruntime_backend.settings import Settings
 
 from immich_pipelines import faces_detection, faces_recognition, shapes
 from immich_pipelines.ocr import Knobs, Networks, read
-from immich_pipelines.ocr_recognition import Decoder, with_longer
+from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
+from immich_pipelines.ocr_recognition import with_longer
 from immich_pipelines.shapes import Shape
-from immich_triton.export import onnx_graph
 
 Array = npt.NDArray[Any]
 
@@ -56,31 +55,28 @@ def test_padding_images_changes_no_detection(face_models: Path) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def networks(detector: Engine, recognizer: Engine, dictionary: str) -> Networks:
+def networks(detector: Engine, recognizer: Engine, decoder: Decoder) -> Networks:
     async def detect(image: Array) -> Array:
         (probabilities,) = detector.run(["text"], {"x": image})
         return probabilities
 
-    async def recognize(images: Array) -> tuple[Array, Array]:
-        indices, scores = recognizer.run(["indices", "scores"], {"x": images})
-        return indices, scores
+    async def recognize(images: Array) -> list[Array]:
+        return recognizer.run(OUTPUTS, {"x": images})
 
-    return Networks(detect, recognize, Decoder(dictionary), max_batch=32)
+    return Networks(detect, recognize, decoder, max_batch=32)
 
 
 def test_padding_lines_changes_no_text(ocr_models: Path) -> None:
     widths = [320, 480, 640, 960]
     line_shapes = [(4, 3, shapes.LINE_HEIGHT, width) for width in widths]
     page_shapes = [(1, 3, 992, 736)]
-    dictionary = onnx_graph.metadata(onnx.load(ocr_models / "ocr_rec/1/model.onnx"))["character"]
+    decoder = Decoder.of(ocr_models / "ocr_rec/1/model.onnx")
 
     def on_table(networks: Networks) -> Networks:
         return replace(networks, canvases=shapes.canvases(page_shapes), widths=with_longer(widths))
 
-    one = networks(loaded(ocr_models, "ocr_det"), loaded(ocr_models, "ocr_rec"), dictionary)
-    shaped = networks(
-        loaded(ocr_models, "ocr_det", *page_shapes), loaded(ocr_models, "ocr_rec", *line_shapes), dictionary
-    )
+    one = networks(loaded(ocr_models, "ocr_det"), loaded(ocr_models, "ocr_rec"), decoder)
+    shaped = networks(loaded(ocr_models, "ocr_det", *page_shapes), loaded(ocr_models, "ocr_rec", *line_shapes), decoder)
     data = (IMAGES / "zh_receipt.jpg").read_bytes()
     expected, found = (asyncio.run(read(data, Knobs(), on_table(each))) for each in (one, shaped))
     assert len(expected.texts) == 9

@@ -97,8 +97,8 @@ def _motion(pixels: Array, rng: np.random.Generator) -> _Changed:
 
 
 def _low_light(pixels: Array, rng: np.random.Generator) -> _Changed:
-    """Leave a third of the light, and add the noise that a sensor adds to so little."""
-    return _Changed(_levels(pixels * 0.33 + rng.normal(0, 5, pixels.shape)))
+    """Leave less than half of the light, and add the noise that a sensor adds to so little."""
+    return _Changed(_levels(pixels * 0.4 + rng.normal(0, 3, pixels.shape)))
 
 
 def _perspective(pixels: Array, rng: np.random.Generator) -> _Changed:

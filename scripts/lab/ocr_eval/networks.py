@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnxruntime_backend.engines import Engine, load_engine
 from onnxruntime_backend.settings import Settings
 
 from immich_pipelines import shapes
 from immich_pipelines.ocr import Knobs, Networks, read
 from immich_pipelines.ocr import Page as Answer
-from immich_pipelines.ocr_recognition import Decoder, with_longer
-from immich_triton.export import onnx_graph
+from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
+from immich_pipelines.ocr_recognition import with_longer
 from ocr_eval.pages import Page
 from ocr_eval.scoring import Found, Reading
 
@@ -38,8 +37,7 @@ class NetworksReader:
             load_engine(models / name / "1/model.onnx", Settings(intra_op_threads=threads))
             for name in ("ocr_det", "ocr_rec")
         )
-        dictionary = onnx_graph.metadata(onnx.load(models / "ocr_rec/1/model.onnx"))["character"]
-        self._networks = _networks(detector, recognizer, Decoder(dictionary))
+        self._networks = _networks(detector, recognizer, Decoder.of(models / "ocr_rec/1/model.onnx"))
         if table:
             self._networks = replace(
                 self._networks,
@@ -62,9 +60,8 @@ def _networks(detector: Engine, recognizer: Engine, decoder: Decoder) -> Network
         (probabilities,) = detector.run(["text"], {"x": image})
         return probabilities
 
-    async def recognize(images: Array) -> tuple[Array, Array]:
-        indices, scores = recognizer.run(["indices", "scores"], {"x": images})
-        return indices, scores
+    async def recognize(images: Array) -> list[Array]:
+        return recognizer.run(OUTPUTS, {"x": images})
 
     return Networks(detect, recognize, decoder)
 

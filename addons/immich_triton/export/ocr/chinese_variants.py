@@ -9,7 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from immich_pipelines import ocr_variants
+
 TABLE: Final = Path(__file__).with_name("chinese_variants.txt")
+
+SOURCES: Final = (str(TABLE), str(ocr_variants.__file__))
+"""What determines the alternatives of an export."""
 
 
 def rows() -> list[str]:
