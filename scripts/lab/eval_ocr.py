@@ -71,9 +71,17 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--networks",
+        action="append",
+        default=[],
         type=Path,
         metavar="DIR",
-        help="the OCR networks of a model repository in this process, in fp32: as on a CPU, and on a GPU's shape table",
+        help="the OCR networks of a model repository in this process, in fp32: as on a CPU, and on a GPU's shape table "
+        "(only as on a CPU with --precision); may be repeated",
+    )
+    command.add_argument(
+        "--precision",
+        choices=["bf16", "f32"],
+        help="of --networks: in OpenVINO instead, as an export runs on a CPU",
     )
     command.add_argument("--model", help="the Immich model name to ask for (default: Immich's own default)")
     command.add_argument(
@@ -119,7 +127,11 @@ def readers(options: argparse.Namespace) -> list[Reader]:
     if options.networks:
         from ocr_eval.networks import NetworksReader  # heavy to import
 
-        chosen += [NetworksReader(options.networks, options.threads, table=table) for table in (False, True)]
+        for models in options.networks:
+            if options.precision:
+                chosen.append(NetworksReader(models, options.threads, precision=options.precision))
+            else:
+                chosen += [NetworksReader(models, options.threads, table=table) for table in (False, True)]
     for number, text in enumerate(options.against, 1):
         name, _, url = text.rpartition("=")
         chosen.append(ServiceReader(name or f"against {number}", url, model=options.model))

@@ -18,6 +18,9 @@ Array = npt.NDArray[Any]
 OUTPUTS: Final = ("indices", "scores", "alternatives")
 """Of a recogniser, as `Decoder` takes them; an export of an earlier version lacks the last."""
 
+VARIANTS: Final = ("simplified", "traditional")
+"""Metadata of a recogniser: rows of `ocr_variants.Table`."""
+
 SPACES: Final = ((4, 0.1), (3, 0.25))
 """A space is set between two characters that are so many steps apart, when it is so likely at one of these, though
 another class is likelier, mostly the blank. A step is a sixth of the line's height, letters are one to three apart.
@@ -28,7 +31,7 @@ LAST_OF_WORDS: Final = "\u2e7f"
 
 
 class Text(NamedTuple):
-    """What a line says, its score (0..1), and where it has a character that exists in two Chinese scripts."""
+    """What a line says, its score (0..1), and which characters it has that one Chinese script alone has."""
 
     words: str
     score: float
@@ -38,12 +41,12 @@ class Text(NamedTuple):
 class Decoder:
     """Greedy CTC with the dictionary of one recogniser: one character a line, as in the metadata of its ONNX file.
 
-    *variants* are the rows of `ocr_variants.Table`, empty for a recogniser that has none.
+    *simplified* and *traditional* are the rows of `ocr_variants.Table`, none for an earlier export.
     """
 
-    def __init__(self, dictionary: str, variants: Sequence[str] = ()) -> None:
+    def __init__(self, dictionary: str, simplified: Sequence[str] = (), traditional: Sequence[str] = ()) -> None:
         characters = ["", *dictionary.split("\n"), " "]
-        self._table = Table.of(characters, variants)
+        self._table = Table.of(characters, simplified, traditional)
         self._characters = np.array(characters, dtype=np.object_)
         # Nothing that PostgreSQL refuses or nobody can see: NUL and other control characters, lone surrogates.
         for index, character in enumerate(self._characters):
@@ -56,7 +59,7 @@ class Decoder:
         """Return that of the recogniser in the ONNX file *path*. Raises `ValueError` when it carries no dictionary."""
         metadata = metadata_props(path)
         try:
-            return cls(metadata["character"], metadata.get("variants", "").split())
+            return cls(metadata["character"], *(metadata.get(key, "").split() for key in VARIANTS))
         except KeyError:
             raise ValueError(f"{path} carries no metadata `character`; run immich-triton export ocr") from None
 
@@ -103,7 +106,7 @@ class Decoder:
     def _choice(self, place: int, read: int, probability: float, others: Array) -> Choice:
         table, characters = self._table, self._characters
         variants = [
-            (characters[variant], float(likely), int(table.script[variant]))
+            (characters[variant], float(likely))
             for variant, likely in zip(table.others[read, 1:], others, strict=True)
             if variant
         ]

@@ -14,13 +14,11 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 MOST: Final = 3
-"""Variants of a character that are looked at; one of all characters has more, and these are obsolete."""
+"""Variants of a character that are looked at."""
 
-ONE: Final = -math.log(0.005)
-BOTH: Final = -math.log(0.1)
-"""A variant that is less likely than a 200th of the character that was read is no second choice, in log-odds; and than
-a tenth, where what was read is right in both scripts. Chosen, with the next, on one half of the pages of
-``scripts/lab/eval_ocr.py``, tried on the other half: docs/benchmarks.md."""
+SECOND_CHOICE: Final = -math.log(0.005)
+"""A variant that is less likely than a 200th of the character that was read is no second choice, in log-odds. Chosen,
+with the next, on one half of the pages of ``scripts/lab/eval_ocr.py``, tried on the other half: docs/benchmarks.md."""
 PAGE: Final = 2.0
 """How much the characters of the other lines weigh."""
 
@@ -35,55 +33,44 @@ KANA: Final = 10
 
 @dataclass(frozen=True)
 class Table:
-    """What stands for each class of a recogniser, int32 [C, 1 + `MOST`]: the space, and variants; 0 is none.
+    """What stands for each class of a recogniser, int32 [C, 1 + `MOST`]: the space, and its variants; 0 is none.
 
     ``script`` int8 [C]: 1 for a character that simplified writing alone has, -1 for one that traditional writing alone
-    has, 0 for all others, those that both have among them (台, 后, 里).
+    has, 0 for all others.
     """
 
     others: Array
     script: Array
 
     @classmethod
-    def of(cls, characters: Sequence[str], rows: Sequence[str]) -> Table:
+    def of(cls, characters: Sequence[str], simplified: Sequence[str], traditional: Sequence[str]) -> Table:
         """Return the table of *characters*, one for each class, the space last.
 
-        A row of *rows* is a simplified character and the traditional ones that it stands for, itself among them where
-        it is one of these.
+        *simplified* and *traditional* are rows of a character that one script alone has, and its variants: those of an
+        export, whose network says how likely they are in this order.
         """
         classes = {character: index for index, character in enumerate(characters)}
         others = np.zeros((len(characters), 1 + MOST), np.int32)
         others[:, 0] = len(characters) - 1
-        found: dict[int, list[int]] = {}
-        simplified, traditional = set(), set()
-        for row in rows:
-            one, *variants = (classes[character] for character in row)
-            simplified.add(one)
-            traditional.update(variants)
-            for variant in variants:
-                if variant != one:
-                    found.setdefault(variant, []).append(one)
-                    # 注 is usual in traditional writing too, 註 an exception; for 台 that is usually 臺.
-                    if variants[0] != one:
-                        found.setdefault(one, []).append(variant)
-        for character, variants in found.items():
-            others[character, 1 : 1 + len(variants[:MOST])] = variants[:MOST]
         script = np.zeros(len(characters), np.int8)
-        script[list(simplified - traditional)] = 1
-        script[list(traditional - simplified)] = -1
+        for sign, rows in ((1, simplified), (-1, traditional)):
+            for row in rows:
+                one, *variants = (classes[character] for character in row)
+                script[one] = sign
+                others[one, 1 : 1 + len(variants)] = variants
         return cls(others, script)
 
 
 class Choice(NamedTuple):
-    """A character of a line that exists in two scripts: its place, script and probability, and those of its variants.
+    """A character of a line that one script alone has: its place, script (1 or -1, as in `Table`) and probability.
 
-    ``variants``: character, probability, script. A script is 1, -1 or 0, as in `Table`.
+    ``variants``: what it is in the other script, each with its probability at the same step.
     """
 
     place: int
     script: int
     probability: float
-    variants: tuple[tuple[str, float, int], ...]
+    variants: tuple[tuple[str, float], ...]
 
     @property
     def evidence(self) -> float:
@@ -98,18 +85,15 @@ class Choice(NamedTuple):
     def decided(self, odds: float) -> str | None:
         """Return the variant that it is rather, where everything else says with log-*odds* which script this is."""
         simplified = 1 if odds > 0 else -1
-        # A character of both scripts is wrong in neither: it takes more to read 臺 for 台 than 廣 for 广.
-        most = min(abs(odds), ONE if self.script else BOTH)
-        fitting = [
-            (likely, character)
-            for character, likely, script in self.variants
-            if script * simplified > self.script * simplified and self._log_odds(likely) < most
-        ]
-        return max(fitting)[1] if fitting else None
+        if self.script == simplified:
+            return None
+        # Nearly always one; 复 may be 復 or 複, and the likelier is taken.
+        likely, character = max((likely, character) for character, likely in self.variants)
+        return character if self._log_odds(likely) < min(abs(odds), SECOND_CHOICE) else None
 
     @property
     def _likeliest(self) -> float:
-        return max(likely for _, likely, _ in self.variants)
+        return max(likely for _, likely in self.variants)
 
     def _log_odds(self, likely: float) -> float:
         return math.log(max(self.probability, LEAST) / max(likely, LEAST))

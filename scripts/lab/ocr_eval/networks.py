@@ -25,17 +25,19 @@ Array = npt.NDArray[Any]
 
 
 class NetworksReader:
-    """Detector and recogniser of the repository *models* in ONNX Runtime (fp32) on *threads* threads.
+    """Detector and recogniser of the repository *models* on *threads* threads: in ONNX Runtime, in fp32.
 
-    *table*: pages go onto the canvases and lines into the widths of `shapes`; a session takes all of them, which
-    changes the time and nothing else.
+    With *precision*, in OpenVINO, as an export runs on a CPU. *table*: pages go onto the canvases and lines into the
+    widths of `shapes`; a session takes all of them, which changes the time and nothing else.
     """
 
-    def __init__(self, models: Path, threads: int, *, table: bool) -> None:
-        self.name = "networks on the table" if table else "networks"
+    def __init__(self, models: Path, threads: int, *, table: bool = False, precision: str = "") -> None:
+        self.name = "networks on the table" if table else f"{models.name} {precision}" if precision else "networks"
+        settings = Settings(intra_op_threads=threads)
+        if precision:
+            settings = replace(settings, engine="openvino", inference_precision=precision, shape_cache=20_000)
         detector, recognizer = (
-            load_engine(models / name / "1/model.onnx", Settings(intra_op_threads=threads))
-            for name in ("ocr_det", "ocr_rec")
+            load_engine(models / name / "1/model.onnx", settings) for name in ("ocr_det", "ocr_rec")
         )
         self._networks = _networks(detector, recognizer, Decoder.of(models / "ocr_rec/1/model.onnx"))
         if table:
@@ -56,12 +58,16 @@ class NetworksReader:
 
 
 def _networks(detector: Engine, recognizer: Engine, decoder: Decoder) -> Networks:
+    # An earlier export has fewer.
+    there = {tensor.name for tensor in recognizer.outputs}
+    outputs = [name for name in OUTPUTS if name in there]
+
     async def detect(image: Array) -> Array:
         (probabilities,) = detector.run(["text"], {"x": image})
         return probabilities
 
     async def recognize(images: Array) -> list[Array]:
-        return recognizer.run(OUTPUTS, {"x": images})
+        return recognizer.run(outputs, {"x": images})
 
     return Networks(detect, recognize, decoder)
 

@@ -11,7 +11,7 @@ from typing import Final
 import onnx
 from onnxruntime_backend.settings import available_cpus
 
-from immich_pipelines import ocr_variants
+from immich_pipelines import ocr_ctc, ocr_variants
 from immich_pipelines import shapes as shape_table
 from immich_triton.export import onnx_graph
 from immich_triton.export.gpu_parameters import gpu_parameters
@@ -78,8 +78,8 @@ def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> lis
     """Write the recogniser: ``x`` float32 [N, 3, 48, W] → what `recognizer_config` says of its outputs.
 
     *dictionary* (one character a line) becomes the metadata ``character``, unless the file carries its own; the
-    metadata ``variants`` are the rows of `chinese_variants` for it. Returns the character of every class: blank first,
-    space last, as RapidOCR counts them.
+    metadata ``simplified`` and ``traditional`` are the rows of `chinese_variants` for it. Returns the character of
+    every class: blank first, space last, as RapidOCR counts them.
     """
     model = onnx.load(source)
     if dictionary is not None:
@@ -89,9 +89,11 @@ def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> lis
     if len(characters) != (classes := onnx_graph.classes_of(model)):
         raise onnx_graph.GraphError(f"the dictionary has {len(characters)} entries, the network {classes} classes")
     onnx_graph.fold_ctc(model, "indices", "scores")
-    rows = chinese_variants.rows_of(frozenset(characters))
-    onnx_graph.set_metadata(model, "variants", "\n".join(rows))
-    onnx_graph.add_alternatives(model, "indices", "alternatives", ocr_variants.Table.of(characters, rows).others)
+    rows = chinese_variants.of_one_script(characters)
+    for key, some in zip(ocr_ctc.VARIANTS, rows, strict=True):
+        onnx_graph.set_metadata(model, key, "\n".join(some))
+    table = ocr_variants.Table.of(characters, *rows)
+    onnx_graph.add_alternatives(model, "indices", "alternatives", table.others)
     onnx.checker.check_model(model)
     onnx.save(model, target)
     return characters
@@ -121,7 +123,7 @@ def recognizer_config(title: str, placement: Placement, weights: int) -> str:
         "Input: BGR, -1..1 (pixel / 127.5 - 1), channels first, 48 pixels high; 0 where a line is shorter.\n"
         "Output: for each step of about 8 pixels the most likely class and its probability, 0..1. Class 0 is blank,\n"
         "the others are the lines of the metadata `character` in the ONNX file, then the space. And how likely are\n"
-        "the space and the class's simplified or traditional variants, which the metadata `variants` names.",
+        "the space and the variants of the class in the other Chinese script: metadata `simplified`, `traditional`.",
         "[ 3, 48, -1 ]",
         {
             "indices": ("TYPE_INT32", "[ -1 ]"),

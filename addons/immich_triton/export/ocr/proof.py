@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from immich_pipelines.ocr_ctc import VARIANTS
 from immich_pipelines.ocr_variants import Table
 from immich_pipelines.onnx_metadata import metadata_props
 
@@ -84,7 +85,8 @@ def prove_recognizer(original: Path, rebuilt: Path, characters: Sequence[str]) -
     index differs, a score differs by more than `TOLERANCE`, or a rendered line gives no text.
     """
     before, after = _session(original), _session(rebuilt)
-    table = Table.of(characters, metadata_props(rebuilt)["variants"].split()).others
+    metadata = metadata_props(rebuilt)
+    table = Table.of(characters, *(metadata[key].split() for key in VARIANTS)).others
     random = np.random.default_rng(0)
     runs, largest, steps, texts, ties = 0, 0.0, 0, 0, 0
     for width in WIDTHS:

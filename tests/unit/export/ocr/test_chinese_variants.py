@@ -5,6 +5,7 @@ from __future__ import annotations
 import chinese_variants as program
 import pytest
 
+from immich_pipelines.ocr_variants import MOST
 from immich_triton.export.ocr import chinese_variants
 
 
@@ -32,4 +33,17 @@ def test_a_character_has_its_variants_in_opencc_s_order() -> None:
 
 
 def test_what_a_dictionary_lacks_is_left_out() -> None:
-    assert chinese_variants.rows_of(frozenset("发發广国a 台")) == ["发發"]
+    assert chinese_variants.of_one_script("发發广国a 台") == (["发發"], ["發发"])
+
+
+def test_what_both_scripts_have_has_no_variants() -> None:
+    simplified, traditional = chinese_variants.of_one_script("发發髮余餘注註台臺")
+    assert simplified == ["发發髮"]
+    assert sorted(traditional) == sorted(["發发", "髮发", "餘余", "註注", "臺台"])
+
+
+def test_no_character_has_more_variants_than_are_looked_at() -> None:
+    simplified, traditional = chinese_variants.of_one_script("".join(chinese_variants.rows()))
+    assert len(simplified) > 2000
+    assert max(map(len, simplified + traditional)) == 1 + MOST
+    assert not {row[0] for row in simplified} & {row[0] for row in traditional}

@@ -59,7 +59,11 @@ def test_a_recognizer_tells_classes_and_carries_its_dictionary(tmp_path: Path) -
     (tmp_path / "dictionary.txt").write_text("i\r\n")
     characters = models.build_recognizer(tmp_path / "source.onnx", tmp_path / "dictionary.txt", tmp_path / "model.onnx")
     assert characters == list(CHARACTERS)
-    assert onnx_graph.metadata(onnx.load(tmp_path / "model.onnx")) == {"character": "i", "variants": ""}
+    assert onnx_graph.metadata(onnx.load(tmp_path / "model.onnx")) == {
+        "character": "i",
+        "simplified": "",
+        "traditional": "",
+    }
     session = cpu_session(tmp_path / "model.onnx")
     line = np.ones((1, 3, 48, 24), np.float32)
     line[..., 8:16] = -1  # a stroke in the middle
@@ -88,8 +92,8 @@ def test_a_recognizer_tells_how_likely_variants_are(tmp_path: Path) -> None:
     outputs = cpu_session(tmp_path / "model.onnx").run(None, {"x": line})
     (text,) = Decoder.of(tmp_path / "model.onnx")(*outputs)
     assert (text.words, text.choices[0].script) == ("广", 1)
-    ((variant, likely, script),) = text.choices[0].variants
-    assert (variant, script) == ("廣", -1)
+    ((variant, likely),) = text.choices[0].variants
+    assert variant == "廣"
     assert likely == pytest.approx(text.score * np.exp(-0.5), rel=1e-4)
 
 
