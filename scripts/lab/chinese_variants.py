@@ -19,11 +19,15 @@ import opencc
 
 from immich_triton.export.ocr.chinese_variants import TABLE
 
+RARE_IN_GB2312: Final = b"\xd8\xa1"
+RARE_IN_BIG5: Final = b"\xc9\x40"
+"""Where the second level begins, that of rare characters."""
+
 HEADER: Final = f"""\
 # Simplified characters, each followed by the traditional ones that it stands for, itself among them where it is one.
-# Those in GB 2312 and Big5, which are in common use. From the dictionaries STCharacters and TSCharacters of
-# OpenCC {opencc.__version__} (https://github.com/BYVoid/OpenCC), Apache License 2.0.
-# Written by scripts/lab/chinese_variants.py.
+# Those in GB 2312 and Big5; rare ones in one of these, as 於 and 温, count as characters of the other alone.
+# From the dictionaries STCharacters and TSCharacters of OpenCC {opencc.__version__}
+# (https://github.com/BYVoid/OpenCC), Apache License 2.0. Written by scripts/lab/chinese_variants.py.
 """
 
 
@@ -54,20 +58,23 @@ def table() -> str:
         for simplified in simplified_ones:
             traditional.setdefault(simplified, {})[variant] = None
     rows = [
-        simplified + "".join(variant for variant in found if _written_in("big5", variant))
+        simplified + "".join(variant for variant in found if _traditional(variant, rarely=variant != simplified))
         for simplified, found in sorted(traditional.items())
-        if _written_in("gb2312", simplified)
+        if _simplified(simplified, rarely=simplified not in found)
     ]
     return HEADER + "".join(f"{row}\n" for row in rows if len(row) > 1)
 
 
-def _written_in(encoding: str, character: str) -> bool:
-    """Tell whether *character* is in a character set that holds what one script is usually written with."""
-    try:
-        character.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
+def _simplified(character: str, *, rarely: bool) -> bool:
+    """Tell whether *character* is in GB 2312, and in its first level unless *rarely* will do."""
+    code = character.encode("gb2312", errors="ignore")
+    return len(code) == 2 and (rarely or code < RARE_IN_GB2312)
+
+
+def _traditional(character: str, *, rarely: bool) -> bool:
+    """Tell whether *character* is in Big5, and in its first level unless *rarely* will do."""
+    code = character.encode("big5", errors="ignore")
+    return len(code) == 2 and (rarely or code < RARE_IN_BIG5)
 
 
 def _dictionary(name: str) -> Iterator[tuple[str, list[str]]]:
