@@ -19,8 +19,8 @@ MOST: Final = 3
 SECOND_CHOICE: Final = -math.log(0.005)
 """A variant that is less likely than a 200th of the character that was read is no second choice, in log-odds. Chosen,
 with the next, on one half of the pages of ``scripts/lab/eval_ocr.py``, tried on the other half: docs/benchmarks.md."""
-PAGE: Final = 2.0
-"""How much the characters of the other lines weigh."""
+PAGE: Final = 0.5
+"""How much the characters of the other lines weigh: with more, a line that is the only one in its script suffers."""
 
 SURE, SECOND = 0.9, 0.02
 """How likely a character must be that tells the script of a page, and how likely its variants may be beside it."""

@@ -18,6 +18,7 @@ class Scene(StrEnum):
     TRADITIONAL = "scene, traditional"
     BOTH = "scene, lines in turns"
     QUOTED = "scene, some lines in the other"
+    ALONE = "scene, one line in the other"
 
 
 NOTICE: Final = (
@@ -89,7 +90,7 @@ def scenes() -> Iterator[Page]:
     """Yield notice, menu and station in each way, always the same pages. Raises `FontsMissingError`.
 
     54 lines in simplified characters and as many in traditional ones, on five pages each; then lines of both in turns,
-    and pages of one script with every fifth line in the other, on nine pages each.
+    and pages of one script with every fifth line in the other, on nine pages each; and six with one such line each.
     """
     for scene in Scene:
         lines = list(_lines(scene))
@@ -108,6 +109,12 @@ def _lines(scene: Scene) -> Iterator[tuple[str, Script]]:
     elif scene is Scene.BOTH:
         chosen = list(chain.from_iterable(zip_longest(simplified[::2], traditional[1::2])))
         chosen += list(chain.from_iterable(zip_longest(traditional[::2], simplified[1::2])))
+    elif scene is Scene.ALONE:
+        # The sixth of twelve: each place in either script.
+        starts = range(0, len(simplified), len(NOTICE))
+        halves = [(simplified, traditional, start) for start in starts]
+        halves += [(traditional, simplified, start) for start in starts]
+        chosen = [(two if index == 5 else one)[start + index] for one, two, start in halves for index in range(12)]
     else:
         pairs = (simplified, traditional), (traditional, simplified)
         chosen = [(other if index % 5 == 4 else one)[index] for one, other in pairs for index in range(len(one))]

@@ -60,7 +60,8 @@ def test_scenes_are_in_one_script_or_in_both_on_purpose() -> None:
     both = set(texts[Scene.SIMPLIFIED]) | set(texts[Scene.TRADITIONAL])
     for scene in (Scene.BOTH, Scene.QUOTED):
         assert set(texts[scene]) == both
-    for page in (page for page in pages if page.script in {Scene.BOTH, Scene.QUOTED}):
+    assert set(texts[Scene.ALONE]) < both
+    for page in (page for page in pages if page.script in {Scene.BOTH, Scene.QUOTED, Scene.ALONE}):
         said = {line.text for line in page.lines}
         assert said & set(texts[Scene.SIMPLIFIED]) - set(texts[Scene.TRADITIONAL])
         assert said & set(texts[Scene.TRADITIONAL]) - set(texts[Scene.SIMPLIFIED])
