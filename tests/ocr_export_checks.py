@@ -28,6 +28,7 @@ def expect_networks(models: Path) -> None:
     assert [_describe(output) for output in recognizer.output] == [
         ("indices", TensorProto.INT32, ["batch", "steps"]),
         ("scores", TensorProto.FLOAT, ["batch", "steps"]),
+        ("alternatives", TensorProto.FLOAT, ["batch", "steps", 4]),
     ]
     assert not [node for node in detector.node if node.op_type == "ConvTranspose"]
 

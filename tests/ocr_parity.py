@@ -14,7 +14,7 @@ import ocr_exports
 from rapidocr_reference import RapidOcrReference
 
 from immich_pipelines.ocr import Knobs, Networks, Page, read
-from immich_pipelines.ocr_recognition import Decoder
+from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
 
 Array = npt.NDArray[Any]
 
@@ -72,8 +72,8 @@ def networks(models: Path) -> Networks:
         (probabilities,) = detector.run(["text"], {"x": image})
         return np.asarray(probabilities)
 
-    async def recognize(images: Array) -> tuple[Array, Array]:
-        indices, scores = recognizer.run(["indices", "scores"], {"x": images})
-        return indices, scores
+    async def recognize(images: Array) -> list[Array]:
+        steps: list[Array] = recognizer.run(OUTPUTS, {"x": images})
+        return steps
 
-    return Networks(detect, recognize, Decoder(recognizer.get_modelmeta().custom_metadata_map["character"]))
+    return Networks(detect, recognize, Decoder.of(models / "ocr_rec" / "1" / "model.onnx"))

@@ -4,7 +4,8 @@
 
 Renders over 400 lines with known text (simplified, traditional, English, numbers, mixed; clean, rotated, blurred, JPEG
 quality 50, low contrast, turned; vertical, leaning, in pieces) as Immich previews and prints detection recall, exact
-lines, character accuracy, and how many lines come in reading order.
+lines, character accuracy, how many lines come in reading order, and how many characters were read in the other Chinese
+script. --defects and --scenes are other pages: with what a camera does to them, and in both scripts.
 How lines are matched and texts compared: scripts/lab/ocr_eval/scoring.py.
 """
 
@@ -15,7 +16,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, track
 from rich.table import Table
 
+from ocr_eval.defects import NAMES, UNIFORM, spoiled
 from ocr_eval.fonts import FontsMissingError
-from ocr_eval.pages import Condition, Page, exam, pixel_digest, widened
+from ocr_eval.pages import Page, exam, pixel_digest, upright, widened
 from ocr_eval.readers import RapidReader, Reader, ReaderError, ServiceReader
+from ocr_eval.scenes import scenes
 from ocr_eval.scoring import Report, Tally
 from ocr_eval.texts import Script
 
@@ -36,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Progress goes to standard error, so that --json can be piped.
     console, progress = Console(), Console(stderr=True)
     try:
-        pages = list(track(islice(exam(), options.pages), "rendering", total=None, console=progress, transient=True))
+        pages = list(track(islice(chosen(options), options.pages), "rendering", None, console=progress, transient=True))
         if options.aspect:
             pages = [widened(page, options.aspect) for page in pages]
         if options.save:
@@ -71,14 +74,34 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--networks",
+        action="append",
+        default=[],
         type=Path,
         metavar="DIR",
-        help="the OCR networks of a model repository in this process, in fp32: as on a CPU, and on a GPU's shape table",
+        help="the OCR networks of a model repository in this process, in fp32: as on a CPU, and on a GPU's shape table "
+        "(only as on a CPU with --precision); may be repeated",
+    )
+    command.add_argument(
+        "--precision",
+        choices=["bf16", "f32"],
+        help="of --networks: in OpenVINO instead, as an export runs on a CPU",
     )
     command.add_argument(
         "--half", action="store_true", help="with --networks: on the table as they would compute in fp16, too"
     )
     command.add_argument("--model", help="the Immich model name to ask for (default: Immich's own default)")
+    command.add_argument(
+        "--defects",
+        nargs="*",
+        choices=NAMES,
+        metavar="NAME",
+        help=f"instead: the upright pages with defects, all or some of {', '.join(NAMES)}",
+    )
+    command.add_argument(
+        "--scenes",
+        action="store_true",
+        help="instead, or beside --defects: notice, menu and station in one script and in both, also with noise",
+    )
     command.add_argument("--pages", type=int, metavar="N", help="only the first N pages, for a quick try")
     command.add_argument(
         "--aspect",
@@ -100,6 +123,20 @@ def _aspect(text: str) -> float:
     raise argparse.ArgumentTypeError(f"a ratio from 1 to 10, not {text}")
 
 
+def chosen(options: argparse.Namespace) -> Iterator[Page]:
+    """Yield the pages that the command line asks for. Raises `FontsMissingError`."""
+    # Without a name: all of them.
+    defects = [] if options.defects is None else [NAMES[name] for name in options.defects or NAMES]
+    if not defects and not options.scenes:
+        yield from exam()
+        return
+    yield from spoiled(upright(), defects)
+    if options.scenes:
+        pages = list(scenes())
+        yield from pages
+        yield from spoiled(pages, UNIFORM)
+
+
 def readers(options: argparse.Namespace) -> list[Reader]:
     """Return who sits the exam."""
     chosen: list[Reader] = []
@@ -110,9 +147,13 @@ def readers(options: argparse.Namespace) -> list[Reader]:
     if options.networks:
         from ocr_eval.networks import NetworksReader  # heavy to import
 
-        chosen += [NetworksReader(options.networks, options.threads, table=table) for table in (False, True)]
-        if options.half:
-            chosen.append(NetworksReader(options.networks, options.threads, table=True, half=True))
+        for models in options.networks:
+            if options.precision:
+                chosen.append(NetworksReader(models, options.threads, precision=options.precision))
+            else:
+                chosen += [NetworksReader(models, options.threads, table=table) for table in (False, True)]
+                if options.half and not options.precision:
+                    chosen.append(NetworksReader(models, options.threads, table=True, half=True))
     for number, text in enumerate(options.against, 1):
         name, _, url = text.rpartition("=")
         chosen.append(ServiceReader(name or f"against {number}", url, model=options.model))
@@ -131,22 +172,23 @@ def sit(reader: Reader, pages: Sequence[Page], console: Console) -> Report:
 
 def totals_table(reports: Mapping[str, Report]) -> Table:
     """One row an engine."""
-    table = Table("engine", "detection recall", "exact lines", "characters", "in order", "extra boxes", "median s/page")
+    columns = "detection recall", "exact lines", "but for spaces", "characters", "in order", "mix-ups", "extra boxes"
+    table = Table("engine", *columns, "median s/page")
     for name, report in reports.items():
         seconds = report.as_dict()["seconds_per_page_median"]
-        table.add_row(name, *_rates(report.total), str(report.extra), f"{seconds:.2f}")
+        table.add_row(name, *_marks(report.total), str(report.extra), f"{seconds:.2f}")
     return table
 
 
 def categories_table(reports: Mapping[str, Report]) -> Table:
-    """One row a category; for every engine recall, exact lines, character accuracy and lines in order."""
-    table = Table("category", "lines", *(f"{name}\nrecall / exact / characters / in order" for name in reports))
-    for category in (*Script, *Condition):
-        tallies = [report.categories[category.value] for report in reports.values()]
-        if tallies and tallies[0].lines:
-            table.add_row(category.value, str(tallies[0].lines), *(" / ".join(_rates(tally)) for tally in tallies))
-        if category is Script.MIXED:
-            table.add_section()
+    """One row a category; for every engine recall, exact lines (also but for spaces), characters, order, mix-ups."""
+    heading = "recall / exact / but for spaces / characters / in order / mix-ups"
+    table = Table("category", "lines", *(f"{name}\n{heading}" for name in reports))
+    every = [name for report in reports.values() for name in report.categories]
+    # Scripts first, then what was done to the pages, in the order of the pages.
+    for category in sorted(dict.fromkeys(every), key=lambda name: name not in set(Script)):
+        tallies = [report.categories[category] for report in reports.values()]
+        table.add_row(category, str(tallies[0].lines), *(" / ".join(_marks(tally)) for tally in tallies))
     return table
 
 
@@ -169,9 +211,9 @@ def save(pages: Sequence[Page], folder: Path) -> None:
     (folder / "truth.json").write_text(json.dumps(truth, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _rates(tally: Tally) -> tuple[str, ...]:
-    rates = tally.recall, tally.exact_rate, tally.character_accuracy, tally.order_rate
-    return tuple(f"{rate:.1%}" for rate in rates)
+def _marks(tally: Tally) -> tuple[str, ...]:
+    rates = tally.recall, tally.exact_rate, tally.unspaced_rate, tally.character_accuracy, tally.order_rate
+    return (*(f"{rate:.1%}" for rate in rates), str(tally.mix_ups))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from immich_pipelines import ocr_detection
 from immich_pipelines.ocr import Knobs, Networks, read
 from immich_pipelines.ocr_corners import clipped, in_order, turned
+from immich_pipelines.ocr_ctc import Decoder
 from immich_pipelines.ocr_detection import find_boxes
-from immich_pipelines.ocr_recognition import Decoder, cut_line
+from immich_pipelines.ocr_recognition import cut_line
 
 Array = npt.NDArray[Any]
 

@@ -1,8 +1,8 @@
 """The pipeline's logic against RapidOCR's own classes, in this process.
 
-Ours differs on purpose where text leans or lies on its head, and in the order of lines, which RapidOCR leaves to the
-contours; the last tests say how. The versions that an export chooses by itself are read here, the others in
-slow/test_ocr_versions.py.
+Ours differs on purpose where text leans or lies on its head, in the order of lines, which RapidOCR leaves to the
+contours, in characters of the other Chinese script and in spaces that RapidOCR loses; the last tests say how. The
+versions that an export chooses by itself are read here, the others in slow/test_ocr_versions.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import pytest
 from ocr_parity import IMAGES, Readers, plain
 
 from immich_pipelines.ocr import Knobs, read
+from ocr_eval import fonts
+from ocr_eval.pages import exam
 
 REPORTED = Path(__file__).resolve().parents[1] / "data" / "reported"
 STOCK = Path(__file__).resolve().parents[1] / "data" / "stock" / "zh_receipt.jpg.ocr.json"
@@ -64,3 +66,16 @@ def test_corners_that_rapidocr_names_wrongly_differ_on_purpose(readers: Readers)
     corners = page.boxes.reshape(4, 2) * page.size[::-1]
     # The same box, but TR BR BL TL there: it leans to the left, so that its two leftmost corners are both at the top.
     np.testing.assert_allclose(corners[[1, 2, 3, 0]], line.box, atol=2)
+
+
+@pytest.mark.skipif(
+    bool(fonts.missing_packages()),
+    reason=f"Debian fonts are not installed: apt-get install {' '.join(fonts.missing_packages())}",
+)
+def test_characters_of_the_other_script_differ_on_purpose(readers: Readers) -> None:
+    page = next(exam())
+    theirs = {line.text for line in readers.reference.read(page.jpeg, own_widths=False)}
+    ours = set(asyncio.run(read(page.jpeg, Knobs(), readers.ours)).texts)
+    # Both see 減 rather than 减; all the rest of the page is in simplified characters.
+    assert theirs - ours == {"雨天路滑減速慢行"}
+    assert ours - theirs == {"雨天路滑减速慢行"}

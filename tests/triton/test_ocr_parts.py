@@ -15,8 +15,9 @@ from rapidocr_onnxruntime.ch_ppocr_det.utils import DBPostProcess, DetPreProcess
 
 from immich_pipelines.errors import BadInput
 from immich_pipelines.ocr import Knobs, detect
+from immich_pipelines.ocr_ctc import Decoder
 from immich_pipelines.ocr_detection import MAX_DETECTION_PIXELS, detection_size, detector_input, find_boxes
-from immich_pipelines.ocr_recognition import WIDTHS, Decoder, batches, cut_line
+from immich_pipelines.ocr_recognition import WIDTHS, batches, cut_line
 
 Array = npt.NDArray[Any]
 noise = np.random.default_rng(0)
@@ -134,10 +135,10 @@ def test_ctc_decoding() -> None:
     decode = Decoder("a\nb")
     indices = np.array([[0, 1, 1, 0, 1, 2, 3, 0], [0] * 8])
     scores = np.array([[0.9, 0.8, 0.1, 0.9, 0.6, 1.0, 0.4, 0.9], [0.9] * 8], np.float32)
-    (text, score), empty = decode(indices, scores)
-    assert text == "aab "
-    assert score == pytest.approx((0.8 + 0.6 + 1.0 + 0.4) / 4)
-    assert empty == ("", 0.0)
+    line, empty = decode(indices, scores)
+    assert line.words == "aab "
+    assert line.score == pytest.approx((0.8 + 0.6 + 1.0 + 0.4) / 4)
+    assert (empty.words, empty.score) == ("", 0.0)
 
 
 def test_control_characters_never_reach_the_text() -> None:

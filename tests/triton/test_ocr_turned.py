@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from immich_pipelines.ocr_ctc import Text
 from immich_pipelines.ocr_recognition import cut_line
-from immich_pipelines.ocr_turned import PROBES, Text, Turn, read_turned
+from immich_pipelines.ocr_turned import PROBES, Turn, read_turned
 
 Array = npt.NDArray[Any]
 
-READ: Text = ("会议室预订须知", 0.99)
-NOISE: Text = ("精一", 0.6)
+READ: Text = Text("会议室预订须知", 0.99)
+NOISE: Text = Text("精一", 0.6)
 
 
 @dataclass
@@ -76,14 +77,14 @@ def test_one_line_on_its_head_leaves_the_page_as_it_is() -> None:
 
 
 def test_a_number_that_can_be_read_both_ways_follows_its_page() -> None:
-    number = ("8811", 0.97), ("1188", 0.95)
+    number = Text("8811", 0.97), Text("1188", 0.95)
     assert Paper([*[(NOISE, READ)] * 3, number]).turn().texts[-1] == number[1]
     assert Paper([*[(READ, NOISE)] * 3, number]).turn().texts[-1] == number[0]
 
 
 @pytest.mark.parametrize(
     "guess",
-    [("2", 0.99), ("JNJ", 0.96), ("a   r", 0.97), ("会议室预订", 0.85)],
+    [Text("2", 0.99), Text("JNJ", 0.96), Text("a   r", 0.97), Text("会议室预订", 0.85)],
     ids=["one", "three", "sparse", "unsure"],
 )
 def test_what_noise_says_on_its_head_is_not_believed(guess: Text) -> None:
@@ -111,20 +112,20 @@ def test_a_short_word_of_a_page_on_its_side_is_turned_with_it(
 
     async def read(lines: Sequence[Array]) -> list[Text]:
         return [
-            page._says(line) if line[24, 24, 0] < 150 else ("B2", 0.98) if np.array_equal(line, upright) else NOISE
+            page._says(line) if line[24, 24, 0] < 150 else Text("B2", 0.98) if np.array_equal(line, upright) else NOISE
             for line in lines
         ]
 
     cut = [cut_line(page.pixels, box) for box in page.boxes]
     found = asyncio.run(read_turned(page.pixels, page.boxes, cut, asyncio.run(read(cut)), 0.8, read))
     assert found.quarters == quarters
-    assert found.texts[2] == ("B2", 0.98)
+    assert found.texts[2] == Text("B2", 0.98)
 
 
 def test_latin_in_tall_boxes_runs_downwards_and_chinese_is_vertical_writing() -> None:
-    assert Paper([(("Meeting room B203", 0.99), NOISE)] * 3, tall=True).turn().quarters == 1
-    assert Paper([(("10:30", 0.99), NOISE), (READ, NOISE)], tall=True).turn().quarters == 0
-    assert Paper([(("Meeting room B203", 0.99), NOISE)] * 3).turn().quarters == 0
+    assert Paper([(Text("Meeting room B203", 0.99), NOISE)] * 3, tall=True).turn().quarters == 1
+    assert Paper([(Text("10:30", 0.99), NOISE), (READ, NOISE)], tall=True).turn().quarters == 0
+    assert Paper([(Text("Meeting room B203", 0.99), NOISE)] * 3).turn().quarters == 0
 
 
 def test_no_lines_are_no_question() -> None:

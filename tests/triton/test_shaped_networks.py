@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import pytest
 from clip_standins import LIMIT, TEXTS, ClipStandins, centred_cosines, checked
 from onnxruntime_backend.engines import Engine, OnnxRuntimeEngine, load_engine
@@ -22,9 +21,9 @@ from immich_pipelines import faces_detection, faces_recognition, shapes
 from immich_pipelines.clip_tokenizer import Tokenizer
 from immich_pipelines.clip_transform import image_transform
 from immich_pipelines.ocr import Knobs, Networks, read
-from immich_pipelines.ocr_recognition import Decoder, with_longer
+from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
+from immich_pipelines.ocr_recognition import with_longer
 from immich_pipelines.shapes import Shape
-from immich_triton.export import onnx_graph
 from immich_triton.export.clip.models import CLIP_MODELS, CONTEXT_LENGTH
 
 Array = npt.NDArray[Any]
@@ -105,31 +104,28 @@ def test_padding_a_batch_changes_no_embedding_of_clip(
         np.testing.assert_allclose(padded, together[:3], atol=1e-6)
 
 
-def networks(detector: Engine, recognizer: Engine, dictionary: str) -> Networks:
+def networks(detector: Engine, recognizer: Engine, decoder: Decoder) -> Networks:
     async def detect(image: Array) -> Array:
         (probabilities,) = detector.run(["text"], {"x": image})
         return probabilities
 
-    async def recognize(images: Array) -> tuple[Array, Array]:
-        indices, scores = recognizer.run(["indices", "scores"], {"x": images})
-        return indices, scores
+    async def recognize(images: Array) -> list[Array]:
+        return recognizer.run(OUTPUTS, {"x": images})
 
-    return Networks(detect, recognize, Decoder(dictionary), max_batch=32)
+    return Networks(detect, recognize, decoder, max_batch=32)
 
 
 def test_padding_lines_changes_no_text(ocr_models: Path) -> None:
     widths = [320, 480, 640, 960]
     line_shapes = [(4, 3, shapes.LINE_HEIGHT, width) for width in widths]
     page_shapes = [(1, 3, 992, 736)]
-    dictionary = onnx_graph.metadata(onnx.load(ocr_models / "ocr_rec/1/model.onnx"))["character"]
+    decoder = Decoder.of(ocr_models / "ocr_rec/1/model.onnx")
 
     def on_table(networks: Networks) -> Networks:
         return replace(networks, canvases=shapes.canvases(page_shapes), widths=with_longer(widths))
 
-    one = networks(loaded(ocr_models, "ocr_det"), loaded(ocr_models, "ocr_rec"), dictionary)
-    shaped = networks(
-        loaded(ocr_models, "ocr_det", *page_shapes), loaded(ocr_models, "ocr_rec", *line_shapes), dictionary
-    )
+    one = networks(loaded(ocr_models, "ocr_det"), loaded(ocr_models, "ocr_rec"), decoder)
+    shaped = networks(loaded(ocr_models, "ocr_det", *page_shapes), loaded(ocr_models, "ocr_rec", *line_shapes), decoder)
     data = (IMAGES / "zh_receipt.jpg").read_bytes()
     expected, found = (asyncio.run(read(data, Knobs(), on_table(each))) for each in (one, shaped))
     assert len(expected.texts) == 9
@@ -153,7 +149,7 @@ def test_what_is_larger_than_the_table_is_read_on_the_cpu_and_prepares_no_sessio
         seen.setdefault(id(engine), set()).add(feed["x"].shape)
         return run(engine, outputs, feed)
 
-    dictionary = onnx_graph.metadata(onnx.load(ocr_models / "ocr_rec/1/model.onnx"))["character"]
+    decoder = Decoder.of(ocr_models / "ocr_rec/1/model.onnx")
     page_shapes, line_shapes = [(1, 3, 992, 736)], [(4, 3, shapes.LINE_HEIGHT, width) for width in (320, 480)]
 
     def pair(*sizes: Sequence[Shape]) -> Networks:
@@ -161,7 +157,7 @@ def test_what_is_larger_than_the_table_is_read_on_the_cpu_and_prepares_no_sessio
             loaded(ocr_models, name, *each) for name, each in zip(("ocr_det", "ocr_rec"), sizes, strict=True)
         )
         return replace(
-            networks(detector, recognizer, dictionary),
+            networks(detector, recognizer, decoder),
             canvases=shapes.canvases(page_shapes),
             widths=with_longer(shapes.widths(line_shapes)),
         )

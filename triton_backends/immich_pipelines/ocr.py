@@ -17,10 +17,12 @@ import numpy.typing as npt
 
 from immich_pipelines.decode import MAX_PIXELS, Decode, decode_rgb
 from immich_pipelines.errors import BadInput
+from immich_pipelines.ocr_ctc import Decoder, Text
 from immich_pipelines.ocr_detection import Boxes, find_boxes, on_canvas, placement
 from immich_pipelines.ocr_order import reading_order
-from immich_pipelines.ocr_recognition import WIDTHS, Batch, Decoder, batches, cut_line
-from immich_pipelines.ocr_turned import Text, read_turned
+from immich_pipelines.ocr_recognition import WIDTHS, Batch, batches, cut_line
+from immich_pipelines.ocr_turned import read_turned
+from immich_pipelines.ocr_variants import settled
 from immich_pipelines.shapes import Size
 
 Array = npt.NDArray[Any]
@@ -28,8 +30,9 @@ Array = npt.NDArray[Any]
 Detector = Callable[[Array], Awaitable[Array]]
 """float32 [1, 3, H, W] to text probabilities float32 [1, 1, H, W]."""
 
-Recognizer = Callable[[Array], Awaitable[tuple[Array, Array]]]
-"""float32 [N, 3, 48, W] to the class int [N, T] and probability float32 [N, T] of each CTC step."""
+Recognizer = Callable[[Array], Awaitable[Sequence[Array]]]
+"""float32 [N, 3, 48, W] to the class int [N, T] and probability float32 [N, T] of each CTC step, and, of an export that
+has them, the probabilities float32 [N, T, K] of other classes: see `ocr_variants.Table`."""
 
 MAX_RESOLUTION: Final = 736
 """Immich's default for the shorter side in detection."""
@@ -99,13 +102,13 @@ async def read(
     lines = [cut_line(pixels, box) for box in boxes.points]
     read_lines = partial(_recognize, networks=networks)
     page = await read_turned(pixels, boxes.points, lines, await read_lines(lines), minimum, read_lines)
-    kept = [index for index, (text, score) in enumerate(page.texts) if text.strip() and score > minimum]
+    kept = [index for index, text in enumerate(page.texts) if text.words.strip() and text.score > minimum]
     if page.quarters:
         kept = [kept[index] for index in reading_order(boxes.points[kept], page.quarters)]
     return _page(
         Boxes(boxes.points[kept], boxes.scores[kept], boxes.left_out),
-        [page.texts[index][0] for index in kept],
-        np.array([page.texts[index][1] for index in kept], np.float32),
+        settled([(page.texts[index].words, page.texts[index].choices) for index in kept]),
+        np.array([page.texts[index].score for index in kept], np.float32),
         size,
     )
 
@@ -124,14 +127,14 @@ async def detect(pixels: Array, knobs: Knobs, network: Detector, canvases: Seque
 
 
 async def _recognize(lines: Sequence[Array], networks: Networks) -> list[Text]:
-    found: list[Text] = [("", 0.0)] * len(lines)
+    found = [Text("", 0.0)] * len(lines)
     # Several calls at once keep every copy of the network busy; not all at once, which would fill the shared memory.
     slots = asyncio.Semaphore(networks.max_calls)
 
     async def one(batch: Batch) -> None:
         async with slots:
-            indices, scores = await networks.recognize(batch.images)
-        for line, result in zip(batch.lines, networks.decode(indices, scores), strict=True):
+            steps = await networks.recognize(batch.images)
+        for line, result in zip(batch.lines, networks.decode(*steps), strict=True):
             found[line] = result
 
     await asyncio.gather(*(one(batch) for batch in batches(lines, networks.max_batch, networks.widths)))

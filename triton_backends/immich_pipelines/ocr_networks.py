@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from immich_pipelines import shapes
 from immich_pipelines.bls import call_async
 from immich_pipelines.errors import BadInput
 from immich_pipelines.ocr import Networks
-from immich_pipelines.ocr_recognition import Decoder, with_longer
-from immich_pipelines.onnx_metadata import metadata_props
+from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
+from immich_pipelines.ocr_recognition import with_longer
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +39,7 @@ class NetworkPair:
         config = self._config(recognizer)
         return Networks(
             partial(_detect, detector),
-            partial(_recognize, recognizer),
+            partial(_recognize, recognizer, OUTPUTS if f'name: "{OUTPUTS[-1]}"' in config else OUTPUTS[:-1]),
             self._decoder(recognizer),
             max_batch=_max_batch(config),
             canvases=shapes.canvases(shapes.in_config(self._config(detector))),
@@ -59,7 +60,7 @@ class NetworkPair:
         changed = path.stat().st_mtime_ns
         known = self._decoders.get(path)
         if known is None or known[0] != changed:
-            known = self._decoders[path] = changed, Decoder(_dictionary(path))
+            known = self._decoders[path] = changed, Decoder.of(path)
         return known[1]
 
 
@@ -74,13 +75,5 @@ async def _detect(model: str, image: Array) -> Array:
     return probabilities
 
 
-async def _recognize(model: str, images: Array) -> tuple[Array, Array]:
-    indices, scores = await call_async(model, {"x": images}, ["indices", "scores"])
-    return indices, scores
-
-
-def _dictionary(path: Path) -> str:
-    try:
-        return metadata_props(path)["character"]
-    except KeyError:
-        raise ValueError(f"{path} carries no metadata `character`; run immich-triton export ocr") from None
+async def _recognize(model: str, outputs: Sequence[str], images: Array) -> Sequence[Array]:
+    return await call_async(model, {"x": images}, outputs)

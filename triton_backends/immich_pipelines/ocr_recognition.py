@@ -1,9 +1,8 @@
-"""Text recognition: boxes to batches of line images, and the network's CTC steps to text."""
+"""Text recognition: boxes to batches of line images; `ocr_ctc` makes text of what the network says of them."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,9 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from immich_pipelines.ocr_layout import VERTICAL
-from immich_pipelines.parts import part
-
-CTCLabelDecode = part("rapidocr_onnxruntime.ch_ppocr_rec.utils").CTCLabelDecode
 
 Array = npt.NDArray[Any]
 
@@ -105,20 +101,3 @@ def _normalised(lines: Sequence[Array], width: int) -> Array:
         np.divide(line[:, :, ::-1].transpose(2, 0, 1), np.float32(127.5), out=image[:, :, : line.shape[1]])
         image[:, :, : line.shape[1]] -= 1
     return images
-
-
-class Decoder:
-    """Greedy CTC with the dictionary of one recogniser (one character a line, as in the ONNX metadata)."""
-
-    def __init__(self, dictionary: str) -> None:
-        self._ctc = CTCLabelDecode(character=dictionary.split("\n"))
-
-    def __call__(self, indices: Array, scores: Array) -> list[tuple[str, float]]:
-        """Return text and score, the mean of its kept steps, of each line: *indices* and *scores* are [N, T]."""
-        found = self._ctc.decode(indices, scores, is_remove_duplicate=True)
-        return [(_printable(text), float(score)) for text, score in found]
-
-
-def _printable(text: str) -> str:
-    """Drop what PostgreSQL refuses or nobody can see: NUL and other control characters, lone surrogates."""
-    return "".join(character for character in text if unicodedata.category(character) not in {"Cc", "Cs"})

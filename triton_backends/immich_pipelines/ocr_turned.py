@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from immich_pipelines.ocr_corners import turned
+from immich_pipelines.ocr_ctc import Text
 from immich_pipelines.ocr_layout import VERTICAL
 from immich_pipelines.ocr_recognition import HEIGHT, cut_line
 
 Array = npt.NDArray[Any]
-
-Text = tuple[str, float]
-"""What a line says, and its score."""
 
 ReadLines = Callable[[Sequence[Array]], Awaitable[list[Text]]]
 """Line images (uint8 [48, width, 3]) to what they say."""
@@ -67,13 +65,13 @@ async def read_turned(
     """
     widths = np.array([line.shape[1] for line in lines])
     doubtful = [
-        index for index, (text, score) in enumerate(texts) if score <= max(minimum, DOUBTFUL) or not text.strip()
+        index for index, text in enumerate(texts) if text.score <= max(minimum, DOUBTFUL) or not text.words.strip()
     ]
     probes = sorted(doubtful, key=lambda index: -int(widths[index]))[:PROBES]
     found = await _on_their_heads(lines, probes, read)
     sure = [index for index in probes if _convincing(found[index], int(widths[index]), minimum)]
     page = Turn(list(texts))
-    if 2 * widths[sure].sum() >= widths[probes].sum() and sum(_characters(found[i][0]) for i in sure) >= EVIDENCE:
+    if 2 * widths[sure].sum() >= widths[probes].sum() and sum(_characters(found[i].words) for i in sure) >= EVIDENCE:
         found |= await _on_their_heads(lines, [index for index in doubtful if index not in found], read)
         page = await _believed(boxes, lines, page.texts, found, minimum, read)
     if _lies_on_its_side(boxes, page.texts, minimum):
@@ -93,7 +91,9 @@ async def _believed(
 ) -> Turn:
     """Return *texts* with what was *found* in the doubtful ones; a page of which that is most is read again whole."""
     widths = np.array([line.shape[1] for line in lines])
-    heads = [index for index, text in found.items() if text[0].strip() and text[1] > max(minimum, texts[index][1])]
+    heads = [
+        index for index, text in found.items() if text.words.strip() and text.score > max(minimum, texts[index].score)
+    ]
     upright = [index for index in range(len(texts)) if index not in found]
     result = list(texts)
     for index in heads:
@@ -101,7 +101,7 @@ async def _believed(
     if widths[heads].sum() <= widths[upright].sum():
         return Turn(result)
     for index, text in (await _on_their_heads(lines, upright, read)).items():
-        if text[1] > minimum and text[1] >= texts[index][1] - NEARLY:
+        if text.score > minimum and text.score >= texts[index].score - NEARLY:
             result[index] = text
     tall = np.array(heads)[_tall(boxes[heads])]
     return Turn(result, 3 if 2 * widths[tall].sum() > widths[heads].sum() else 2)
@@ -115,7 +115,7 @@ async def _read_stubs(pixels: Array, boxes: Array, page: Turn, minimum: float, r
         short = short[:PROBES]
     cut = [cut_line(pixels, turned(boxes[index], page.quarters or 1)) for index in short]
     for index, line, text in zip(short, cut, await read(cut) if cut else [], strict=True):
-        if _characters(text[0]) > 1 and text[1] > max(minimum, SURE) and line.shape[1] < SPARSE * len(text[0]):
+        if _characters(text.words) > 1 and text.score > max(minimum, SURE) and line.shape[1] < SPARSE * len(text.words):
             page.texts[index] = text
 
 
@@ -127,12 +127,12 @@ def _lies_on_its_side(boxes: Array, texts: Sequence[Text], minimum: float) -> bo
 
 def _vertical_writing(boxes: Array, texts: Sequence[Text], minimum: float) -> bool:
     """Tell whether tall boxes hold a script that is written in columns: not mostly Latin letters and digits."""
-    read = "".join(texts[index][0] for index in np.flatnonzero(_tall(boxes) & _kept(texts, minimum)))
+    read = "".join(texts[index].words for index in np.flatnonzero(_tall(boxes) & _kept(texts, minimum)))
     return 2 * sum(character > LAST_LATIN for character in read) >= _characters(read)
 
 
 def _kept(texts: Sequence[Text], minimum: float) -> Array:
-    return np.array([bool(text.strip()) and score > minimum for text, score in texts], bool)
+    return np.array([bool(text.words.strip()) and text.score > minimum for text in texts], bool)
 
 
 def _tall(boxes: Array) -> Array:
@@ -140,8 +140,8 @@ def _tall(boxes: Array) -> Array:
 
 
 def _convincing(text: Text, width: int, minimum: float) -> bool:
-    characters = _characters(text[0])
-    return text[1] > max(minimum, SURE) and characters >= SHORTEST and width <= SPARSE * characters
+    characters = _characters(text.words)
+    return text.score > max(minimum, SURE) and characters >= SHORTEST and width <= SPARSE * characters
 
 
 def _characters(text: str) -> int:

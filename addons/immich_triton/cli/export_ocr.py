@@ -21,7 +21,7 @@ from rich.console import Console
 from immich_triton.core.paths import CACHE as CACHE_FOLDER
 from immich_triton.core.paths import MODELS
 from immich_triton.export import gpu_parameters, half, onnx_graph
-from immich_triton.export.ocr import dbnet_head
+from immich_triton.export.ocr import chinese_variants, dbnet_head
 from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
 from immich_triton.export.ocr import sources as ocr_sources
@@ -151,6 +151,7 @@ def record(version: str, names: Sequence[str], placements: Sequence[Placement]) 
     """Return all that determines what an export writes; equal records mean equal exports."""
     code = hashlib.sha256()
     modules = [__file__, ocr_models.__file__, onnx_graph.__file__, dbnet_head.__file__]
+    modules += chinese_variants.SOURCES
     if any(placement.gpu for placement in placements):
         modules += gpu_parameters.SOURCES
     if any(placement.half for placement in placements):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -36,6 +37,15 @@ def rename_output(model: onnx.ModelProto, name: str, shape: Sequence[int | str])
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info(name, FLOAT, shape))
 
 
+def classes_of(model: onnx.ModelProto) -> int:
+    """Return the size of the last axis of the only output. Raises `GraphError` where it is not fixed."""
+    probabilities = _only_output(model)
+    classes = int(model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value)
+    if not classes:
+        raise GraphError(f"the size of the last axis of {probabilities} is not fixed")
+    return classes
+
+
 def fold_ctc(model: onnx.ModelProto, indices: str, scores: str) -> int:
     """Replace the only output, probabilities [N, T, C], by their arg-max and maximum; return C.
 
@@ -46,10 +56,7 @@ def fold_ctc(model: onnx.ModelProto, indices: str, scores: str) -> int:
     The arg-max is written as "the smallest index that equals the maximum". As an ``ArgMax`` node, which OpenVINO runs
     as a top-k, it took a quarter of the whole recogniser's time; like this it is a fiftieth.
     """
-    probabilities = _only_output(model)
-    classes = int(model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value)
-    if not classes:
-        raise GraphError(f"the size of the last axis of {probabilities} is not fixed")
+    probabilities, classes = _only_output(model), classes_of(model)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset >= 18:
         raise GraphError(f"opset {opset} takes the axes of a reduction as an input, which is not written here")
@@ -68,6 +75,23 @@ def fold_ctc(model: onnx.ModelProto, indices: str, scores: str) -> int:
     model.graph.output.append(helper.make_tensor_value_info(indices, INT32, ["batch", "steps"]))
     model.graph.output.append(helper.make_tensor_value_info(scores, FLOAT, ["batch", "steps"]))
     return classes
+
+
+def add_alternatives(model: onnx.ModelProto, indices: str, name: str, table: npt.NDArray[np.int32]) -> None:
+    """Add the output *name*, float32 [N, T, K]: how likely other classes are at a step.
+
+    *table* [C, K] names those for each class that *indices*, the output of `fold_ctc`, may hold. Two look-ups in what
+    the graph has anyway: the probabilities themselves never leave it.
+    """
+    (probabilities,) = (node.input[0] for node in model.graph.node if "ctc_maximum" in node.output)
+    model.graph.initializer.append(numpy_helper.from_array(table.astype(np.int32), "ctc_table"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Gather", ["ctc_table", indices], ["ctc_others"], axis=0),
+            helper.make_node("GatherElements", [probabilities, "ctc_others"], [name], axis=2),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info(name, FLOAT, ["batch", "steps", table.shape[1]]))
 
 
 def set_metadata(model: onnx.ModelProto, key: str, value: str) -> None:

@@ -74,6 +74,24 @@ def rows(
     return found
 
 
+def signs(
+    image: Image.Image,
+    texts: Sequence[tuple[str, Sequence[Face]]],
+    colours: Colours,
+    rng: random.Random,
+    *,
+    margin: int,
+) -> list[Line]:
+    """Set up to `ROWS` given lines from top to bottom, each in one of its own faces."""
+    pitch = (image.height - 2 * margin) / ROWS
+    place = margin, image.width - 2 * margin
+    found = []
+    for row, (text, choice) in enumerate(texts):
+        size = rng.randint(28, min(76, int(pitch * 0.62)))
+        found.append(_row(image, rng.choice(choice), size, text, colours, place, margin + row * pitch, rng))
+    return found
+
+
 def _row(
     image: Image.Image,
     face: Face,

@@ -18,8 +18,8 @@ from onnxruntime_backend.settings import Settings
 from immich_pipelines import shapes
 from immich_pipelines.ocr import Knobs, Networks, read
 from immich_pipelines.ocr import Page as Answer
-from immich_pipelines.ocr_recognition import Decoder, with_longer
-from immich_triton.export import onnx_graph
+from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
+from immich_pipelines.ocr_recognition import with_longer
 from ocr_eval.half import rounded
 from ocr_eval.pages import Page
 from ocr_eval.scoring import Found, Reading
@@ -28,19 +28,25 @@ Array = npt.NDArray[Any]
 
 
 class NetworksReader:
-    """Detector and recogniser of the repository *models* in ONNX Runtime (fp32) on *threads* threads.
+    """Detector and recogniser of the repository *models* on *threads* threads: in ONNX Runtime, in fp32.
 
-    *table*: pages go onto the canvases and lines into the widths of `shapes`; a session takes all of them, which
-    changes the time and nothing else. *half*: as they would compute in fp16, see `half.rounded`.
+    With *precision*, in OpenVINO, as an export runs on a CPU. *table*: pages go onto the canvases and lines into the
+    widths of `shapes`; a session takes all of them, which changes the time and nothing else. *half*: as they would
+    compute in fp16, see `half.rounded`.
     """
 
-    def __init__(self, models: Path, threads: int, *, table: bool, half: bool = False) -> None:
-        self.name = "networks" + (" on the table" if table else "") + (", fp16" if half else "")
+    def __init__(
+        self, models: Path, threads: int, *, table: bool = False, precision: str = "", half: bool = False
+    ) -> None:
+        base = f"{models.name} {precision}" if precision else "networks"
+        self.name = base + (" on the table" if table else "") + (", fp16" if half else "")
+        settings = Settings(intra_op_threads=threads)
+        if precision:
+            settings = replace(settings, engine="openvino", inference_precision=precision, shape_cache=20_000)
         detector, recognizer = (
-            _engine(models / name / "1/model.onnx", threads, half=half) for name in ("ocr_det", "ocr_rec")
+            _engine(models / name / "1/model.onnx", settings, half=half) for name in ("ocr_det", "ocr_rec")
         )
-        dictionary = onnx_graph.metadata(onnx.load(models / "ocr_rec/1/model.onnx"))["character"]
-        self._networks = _networks(detector, recognizer, Decoder(dictionary))
+        self._networks = _networks(detector, recognizer, Decoder.of(models / "ocr_rec/1/model.onnx"))
         if table:
             self._networks = replace(
                 self._networks,
@@ -58,23 +64,26 @@ class NetworksReader:
         return Reading([Found(quad) for quad in _quads(boxes)], lines), seconds
 
 
-def _engine(path: Path, threads: int, *, half: bool) -> Engine:
+def _engine(path: Path, settings: Settings, *, half: bool) -> Engine:
     if not half:
-        return load_engine(path, Settings(intra_op_threads=threads))
+        return load_engine(path, settings)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.onnx"
         onnx.save(rounded(onnx.load(path)), copy)
-        return load_engine(copy, Settings(intra_op_threads=threads, level="disabled"))
+        return load_engine(copy, replace(settings, level="disabled"))
 
 
 def _networks(detector: Engine, recognizer: Engine, decoder: Decoder) -> Networks:
+    # An earlier export has fewer.
+    there = {tensor.name for tensor in recognizer.outputs}
+    outputs = [name for name in OUTPUTS if name in there]
+
     async def detect(image: Array) -> Array:
         (probabilities,) = detector.run(["text"], {"x": image})
         return probabilities
 
-    async def recognize(images: Array) -> tuple[Array, Array]:
-        indices, scores = recognizer.run(["indices", "scores"], {"x": images})
-        return indices, scores
+    async def recognize(images: Array) -> list[Array]:
+        return recognizer.run(outputs, {"x": images})
 
     return Networks(detect, recognize, decoder)
 

@@ -14,7 +14,19 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ocr_eval.drawing import MARGIN, Colours, Line, columns, headed, long_columns, rotated, rows, turned, verses
+from ocr_eval.drawing import (
+    MARGIN,
+    Colours,
+    Line,
+    columns,
+    headed,
+    long_columns,
+    rotated,
+    rows,
+    signs,
+    turned,
+    verses,
+)
 from ocr_eval.fonts import faces, require_fonts
 from ocr_eval.texts import Script, lines
 
@@ -47,8 +59,10 @@ class Page:
     """One preview: its JPEG bytes, its size, and the lines on it in reading order."""
 
     name: str
-    script: Script
-    condition: Condition
+    script: str
+    """A `Script`, or a `Scene`."""
+    condition: str
+    """What makes it harder to read: a `Condition`, a `Defect`; nothing does on a `Scene` as it is drawn."""
     jpeg: bytes
     width: int
     height: int
@@ -102,6 +116,30 @@ def widened(page: Page, aspect: float) -> Page:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
     return replace(page, jpeg=buffer.getvalue(), width=width, height=height)
+
+
+def upright() -> Iterator[Page]:
+    """Yield the pages of `exam` whose lines are rows, the right way up: 346 lines on 25 pages, and four of columns."""
+    return (page for page in exam() if page.condition in _UPRIGHT)
+
+
+_UPRIGHT: Final = {condition for condition in Condition if condition.basic} - {Condition.TURNED} | {Condition.VERTICAL}
+
+
+def set_page(name: str, kind: str, texts: Sequence[tuple[str, Script]]) -> Page:
+    """Return a page of up to 12 rows, each in a face for its script; the same *name* and *texts* give the same pixels.
+
+    Raises `FontsMissingError` when a font is not installed.
+    """
+    require_fonts()
+    rng = _random(name)
+    size = (SHORT_SIDE, LONG_SIDE) if rng.random() < 0.5 else (LONG_SIDE, SHORT_SIDE)
+    colours = _colours(rng, faint=False)
+    image = Image.new("RGB", size, colours.paper)
+    found = signs(image, [(text, faces(script)) for text, script in texts], colours, rng, margin=MARGIN)
+    buffer = io.BytesIO()
+    _photographed(image, sum(name.encode())).save(buffer, "JPEG", quality=80)
+    return Page(name, kind, kind, buffer.getvalue(), *size, found)
 
 
 def pixel_digest(pages: Sequence[Page]) -> str:

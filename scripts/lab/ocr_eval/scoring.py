@@ -8,6 +8,9 @@ cover at least half of its ink box; its text is their texts joined along the lin
 to one of them at most, so that the other is missed; a box that belongs to no line is **extra**. A line is **in order**
 when its boxes come one after the other, along the line, and next after those of the lines before it.
 
+A line is exact **but for spaces** when nothing else is wrong. A **mix-up** is a character that was read as its
+simplified or traditional form, where the page shows the other: such a photo is not found by the word that is on it.
+
 Text. Unicode NFKC folds full-width forms (``￥``) into ordinary ones. Runs of spaces count as one, and a space beside a
 Chinese character as none: there it is typography. Between Latin words and numbers spaces count. Character accuracy is
 1 − CER: Levenshtein distance summed over all lines, a missed line costing all its characters, divided by the characters
@@ -19,13 +22,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
 from shapely import Polygon, buffer, unary_union  # type: ignore[import-untyped]  # publishes no types
 
+from immich_triton.export.ocr import chinese_variants
 from ocr_eval.drawing import Line, Quad
 from ocr_eval.pages import Page
 
@@ -62,6 +68,12 @@ class Mark:
     detected: bool
     edits: int
     in_order: bool
+    mix_ups: int = 0
+
+    @property
+    def exact_but_for_spaces(self) -> bool:
+        """Tell whether every character but spaces is right."""
+        return self.truth.replace(" ", "") == self.read.replace(" ", "")
 
     @property
     def exact(self) -> bool:
@@ -76,6 +88,8 @@ class Tally:
     lines: int = 0
     detected: int = 0
     exact: int = 0
+    unspaced: int = 0
+    mix_ups: int = 0
     in_order: int = 0
     characters: int = 0
     edits: int = 0
@@ -85,6 +99,8 @@ class Tally:
         self.lines += 1
         self.detected += mark.detected
         self.exact += mark.exact
+        self.unspaced += mark.exact_but_for_spaces
+        self.mix_ups += mark.mix_ups
         self.in_order += mark.in_order
         self.characters += len(mark.truth)
         self.edits += mark.edits
@@ -98,6 +114,11 @@ class Tally:
     def exact_rate(self) -> float:
         """Lines without a wrong character over true lines."""
         return self.exact / self.lines
+
+    @property
+    def unspaced_rate(self) -> float:
+        """Lines without a wrong character but spaces over true lines."""
+        return self.unspaced / self.lines
 
     @property
     def order_rate(self) -> float:
@@ -115,6 +136,8 @@ class Tally:
             "lines": self.lines,
             "recall": round(self.recall, 5),
             "exact": round(self.exact_rate, 5),
+            "exact_but_for_spaces": round(self.unspaced_rate, 5),
+            "variant_mix_ups": self.mix_ups,
             "characters": round(self.character_accuracy, 5),
             "in_order": round(self.order_rate, 5),
         }
@@ -136,7 +159,11 @@ class Report:
         self.extra += extra
         self.seconds.append(seconds)
         for mark in marks:
-            for tally in (self.total, self.categories[page.script.value], self.categories[page.condition.value]):
+            # A scene as it is drawn has one category only.
+            for tally in (
+                self.total,
+                *(self.categories[name] for name in dict.fromkeys((page.script, page.condition))),
+            ):
                 tally.add(mark)
             if not mark.exact:
                 self.mistakes.append({"page": page.name, "truth": mark.truth, "read": mark.read})
@@ -163,7 +190,14 @@ def mark_page(truth: Sequence[Line], reading: Reading) -> tuple[list[Mark], int]
         text = normalised(" ".join(found.text for found in along[index]))
         wanted = normalised(line.text)
         marks.append(
-            Mark(wanted, text, covered(line, detected[index]), edit_distance(wanted, text), in_order=ordered[index])
+            Mark(
+                wanted,
+                text,
+                covered(line, detected[index]),
+                edit_distance(wanted, text),
+                in_order=ordered[index],
+                mix_ups=mix_ups(wanted, text),
+            )
         )
     return marks, len(reading.read) - sum(map(len, read.values()))
 
@@ -221,6 +255,29 @@ def edit_distance(left: str, right: str) -> int:
             current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (wanted != got)))
         previous = current
     return previous[-1]
+
+
+def mix_ups(wanted: str, got: str) -> int:
+    """Count the characters of *wanted* that *got* has in the other script: 场 for 場, or 台 for 臺."""
+    if not variants().keys() & set(wanted):
+        return 0
+    return sum(
+        other in variants().get(character, ())
+        for tag, start, end, begin, stop in SequenceMatcher(None, wanted, got, autojunk=False).get_opcodes()
+        if tag == "replace" and end - start == stop - begin
+        for character, other in zip(wanted[start:end], got[begin:stop], strict=True)
+    )
+
+
+@cache
+def variants() -> Mapping[str, frozenset[str]]:
+    """Return the characters of the other script that stand for a character, by OpenCC's dictionaries."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for row in chinese_variants.rows():
+        for variant in set(row[1:]) - {row[0]}:
+            found[row[0]].add(variant)
+            found[variant].add(row[0])
+    return {character: frozenset(others) for character, others in found.items()}
 
 
 def _along(line: Line, boxes: Sequence[Found]) -> list[Found]:

@@ -32,6 +32,19 @@ def test_a_folded_arg_max_takes_the_first_of_equals() -> None:
     assert scores.tolist() == probabilities.max(axis=2).tolist()
 
 
+def test_alternatives_are_looked_up_by_the_class_of_each_step() -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "t", 4]) for name in ("p", "out")]
+    graph = helper.make_graph([helper.make_node("Identity", ["p"], ["out"])], "ctc", values[:1], values[1:])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    onnx_graph.fold_ctc(model, "indices", "scores")
+    onnx_graph.add_alternatives(model, "indices", "others", np.array([[3, 0], [3, 2], [3, 1], [3, 0]], np.int32))
+    onnx.checker.check_model(model)
+    assert shape_of(model.graph.output[-1]) == ["batch", "steps", 2]
+    probabilities = np.array([[[0.1, 0.5, 0.3, 0.1], [0.2, 0.1, 0.6, 0.1]]], np.float32)
+    (others,) = ReferenceEvaluator(model).run(["others"], {"p": probabilities})
+    np.testing.assert_array_equal(others, np.array([[[0.1, 0.3], [0.1, 0.1]]], np.float32))
+
+
 @pytest.mark.parametrize(("opset", "classes", "why"), [(18, 4, "opset 18"), (13, "c", "last axis of out is not fixed")])
 def test_what_is_not_written_for_is_refused(opset: int, classes: int | str, why: str) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "t", classes]) for name in ("p", "out")]

@@ -10,11 +10,12 @@ from typing import Final
 
 import onnx
 
+from immich_pipelines import ocr_ctc, ocr_variants
 from immich_pipelines import shapes as shape_table
 from immich_pipelines.cpus import available_cpus
 from immich_triton.export import onnx_graph
 from immich_triton.export.gpu_parameters import gpu_parameters
-from immich_triton.export.ocr import dbnet_head
+from immich_triton.export.ocr import chinese_variants, dbnet_head
 
 DETECTOR: Final = "ocr_det"
 RECOGNIZER: Final = "ocr_rec"
@@ -89,19 +90,25 @@ def build_detector(source: Path, target: Path) -> None:
 
 
 def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> list[str]:
-    """Write the recogniser: ``x`` float32 [N, 3, 48, W] → ``indices`` int32 [N, T], ``scores`` float32 [N, T].
+    """Write the recogniser: ``x`` float32 [N, 3, 48, W] → what `recognizer_config` says of its outputs.
 
-    *dictionary* (one character a line) becomes the metadata ``character``, unless the file carries its own. Returns
-    the character of every class: blank first, space last, as RapidOCR counts them.
+    *dictionary* (one character a line) becomes the metadata ``character``, unless the file carries its own; the
+    metadata ``simplified`` and ``traditional`` are the rows of `chinese_variants` for it. Returns the character of
+    every class: blank first, space last, as RapidOCR counts them.
     """
     model = onnx.load(source)
     if dictionary is not None:
         onnx_graph.set_metadata(model, "character", dictionary.read_text(encoding="utf-8").rstrip("\r\n"))
     onnx_graph.rename_input(model, "x", ["batch", 3, 48, "width"])
-    classes = onnx_graph.fold_ctc(model, "indices", "scores")
     characters = ["blank", *onnx_graph.metadata(model)["character"].split("\n"), " "]
-    if len(characters) != classes:
+    if len(characters) != (classes := onnx_graph.classes_of(model)):
         raise onnx_graph.GraphError(f"the dictionary has {len(characters)} entries, the network {classes} classes")
+    onnx_graph.fold_ctc(model, "indices", "scores")
+    rows = chinese_variants.of_one_script(characters)
+    for key, some in zip(ocr_ctc.VARIANTS, rows, strict=True):
+        onnx_graph.set_metadata(model, key, "\n".join(some))
+    table = ocr_variants.Table.of(characters, *rows)
+    onnx_graph.add_alternatives(model, "indices", "alternatives", table.others)
     onnx.checker.check_model(model)
     onnx.save(model, target)
     return characters
@@ -130,9 +137,14 @@ def recognizer_config(title: str, placement: Placement, weights: int) -> str:
         f"{title}, text recognition (SVTR, CTC), one line of text an image.\n"
         "Input: BGR, -1..1 (pixel / 127.5 - 1), channels first, 48 pixels high; 0 where a line is shorter.\n"
         "Output: for each step of about 8 pixels the most likely class and its probability, 0..1. Class 0 is blank,\n"
-        "the others are the lines of the metadata `character` in the ONNX file, then the space.",
+        "the others are the lines of the metadata `character` in the ONNX file, then the space. And how likely are\n"
+        "the space and the variants of the class in the other Chinese script: metadata `simplified`, `traditional`.",
         "[ 3, 48, -1 ]",
-        {"indices": ("TYPE_INT32", "[ -1 ]"), "scores": ("TYPE_FP32", "[ -1 ]")},
+        {
+            "indices": ("TYPE_INT32", "[ -1 ]"),
+            "scores": ("TYPE_FP32", "[ -1 ]"),
+            "alternatives": ("TYPE_FP32", f"[ -1, {1 + ocr_variants.MOST} ]"),
+        },
         placement,
         # The pipeline sends as many lines at once. On a CPU a batch is no faster either, but for the calls that it
         # saves; and OpenVINO prepares kernels for every batch size and width.

@@ -12,6 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from immich_pipelines.ocr_ctc import VARIANTS
+from immich_pipelines.ocr_variants import Table
+from immich_pipelines.onnx_metadata import metadata_props
+
 TOLERANCE: Final = 1e-5
 """Largest difference of a score or a text probability that passes."""
 HALF: Final = 0.2
@@ -78,12 +82,14 @@ def prove_detector(original: Path, rebuilt: Path, tolerance: float = TOLERANCE) 
 
 
 def prove_recognizer(original: Path, rebuilt: Path, characters: Sequence[str], tolerance: float = TOLERANCE) -> Proof:
-    """Compare the folded arg-max and maximum with numpy's over the original's full output, and the decoded texts.
+    """Compare arg-max, maximum and alternatives with numpy's over the original's full output, and the decoded texts.
 
     Over rendered lines and noise at several widths, one line at a time and as a batch. Raises `ProofError` when an
     index differs, a score differs by more than *tolerance*, or a rendered line gives no text.
     """
     before, after = _session(original), _session(rebuilt)
+    metadata = metadata_props(rebuilt)
+    table = Table.of(characters, *(metadata[key].split() for key in VARIANTS)).others
     random = np.random.default_rng(0)
     runs, largest, steps, texts, ties = 0, 0.0, 0, 0, 0
     for width in WIDTHS:
@@ -93,7 +99,7 @@ def prove_recognizer(original: Path, rebuilt: Path, characters: Sequence[str], t
         if alone[0].shape[2] != len(characters):
             raise ProofError(f"{original.name} has {alone[0].shape[2]} classes, the dictionary {len(characters)}")
         expected = np.concatenate(alone)
-        indices, scores = _run(after, batch)
+        indices, scores, others = _run(after, batch)
         single = [_run(after, batch[i : i + 1]) for i in range(len(batch))]
         for got in (indices, np.concatenate([result[0] for result in single])):
             # Another class is right only where the two are as good as equal: batches round differently on some CPUs.
@@ -103,6 +109,7 @@ def prove_recognizer(original: Path, rebuilt: Path, characters: Sequence[str], t
             ties += int((expected.argmax(axis=2) != got).sum())
         for got in (scores, np.concatenate([result[1] for result in single])):
             largest = max(largest, _largest(expected.max(axis=2), got))
+        largest = max(largest, _largest(np.take_along_axis(expected, table[indices], axis=2), others))
         for index in range(len(LINES)):
             before_text = _text(expected[index].argmax(axis=1), characters)
             if not before_text or before_text != _text(indices[index], characters):

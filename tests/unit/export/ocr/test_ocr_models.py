@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from tiny_ocr import CHARACTERS, detector, recognizer
 from triton.config_rules import check_config
 
+from immich_pipelines.ocr_ctc import Decoder
+from immich_pipelines.ocr_variants import MOST
 from immich_triton.export import onnx_graph
 from immich_triton.export.faces.graphs import cpu_session
 from immich_triton.export.ocr import models
@@ -69,13 +72,42 @@ def test_a_recognizer_tells_classes_and_carries_its_dictionary(tmp_path: Path) -
     (tmp_path / "dictionary.txt").write_text("i\r\n")
     characters = models.build_recognizer(tmp_path / "source.onnx", tmp_path / "dictionary.txt", tmp_path / "model.onnx")
     assert characters == list(CHARACTERS)
-    assert onnx_graph.metadata(onnx.load(tmp_path / "model.onnx")) == {"character": "i"}
+    assert onnx_graph.metadata(onnx.load(tmp_path / "model.onnx")) == {
+        "character": "i",
+        "simplified": "",
+        "traditional": "",
+    }
     session = cpu_session(tmp_path / "model.onnx")
     line = np.ones((1, 3, 48, 24), np.float32)
     line[..., 8:16] = -1  # a stroke in the middle
-    indices, scores = session.run(["indices", "scores"], {"x": line})
+    indices, scores, others = session.run(["indices", "scores", "alternatives"], {"x": line})
     assert indices.tolist() == [[0, 1, 0]]
     assert scores.min() > 0.9
+    # Of each step the space; an ``i`` has no variants.
+    assert others.shape == (1, 3, 1 + MOST)
+    assert others[..., 0].max() < 0.1
+
+
+def test_a_recognizer_tells_how_likely_variants_are(tmp_path: Path) -> None:
+    model = recognizer()
+    for tensor in model.graph.initializer:
+        if tensor.name in {"weights", "bias"}:
+            value = numpy_helper.to_array(tensor)
+            # A second stroke, a little less likely than the first.
+            more = value[..., 1:2] - (0.5 if tensor.name == "bias" else 0)
+            value = np.concatenate([value[..., :2], more, value[..., 2:]], axis=-1)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value = 4
+    onnx_graph.set_metadata(model, "character", "广\n廣")
+    onnx.save(model, tmp_path / "source.onnx")
+    models.build_recognizer(tmp_path / "source.onnx", None, tmp_path / "model.onnx")
+    line = np.full((1, 3, 48, 8), -1, np.float32)
+    outputs = cpu_session(tmp_path / "model.onnx").run(None, {"x": line})
+    (text,) = Decoder.of(tmp_path / "model.onnx")(*outputs)
+    assert (text.words, text.choices[0].script) == ("广", 1)
+    ((variant, likely),) = text.choices[0].variants
+    assert variant == "廣"
+    assert likely == pytest.approx(text.score * np.exp(-0.5), rel=1e-4)
 
 
 def test_a_network_may_bring_its_own_dictionary_and_it_must_fit(tmp_path: Path) -> None:

@@ -91,6 +91,15 @@ def test_one_that_takes_another_class_is_not(recognizers: tuple[Path, Path]) -> 
         prove_recognizer(*recognizers, CHARACTERS)
 
 
+def test_one_that_tells_how_likely_another_space_is_is_not(recognizers: tuple[Path, Path]) -> None:
+    model = onnx.load(recognizers[1])
+    (table,) = (tensor for tensor in model.graph.initializer if tensor.name == "ctc_table")
+    table.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(table)), table.name))
+    onnx.save(model, recognizers[1])
+    with pytest.raises(ProofError, match="a score differs by"):
+        prove_recognizer(*recognizers, CHARACTERS)
+
+
 def test_one_whose_lines_say_nothing_is_not(recognizers: tuple[Path, Path]) -> None:
     for path in recognizers:
         change(path, "bias", -60)

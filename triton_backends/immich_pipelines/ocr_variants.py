@@ -1,0 +1,131 @@
+"""Simplified and traditional characters: which of two a recogniser is in doubt about, and what the page says."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+MOST: Final = 3
+"""Variants of a character that are looked at."""
+
+SECOND_CHOICE: Final = -math.log(0.005)
+"""A variant that is less likely than a 200th of the character that was read is no second choice, in log-odds. Chosen,
+with the next, on one half of the pages of ``scripts/lab/eval_ocr.py``, tried on the other half: docs/benchmarks.md."""
+PAGE: Final = 0.5
+"""How much the characters of the other lines weigh: with more, a line that is the only one in its script suffers."""
+
+SURE, SECOND = 0.9, 0.02
+"""How likely a character must be that tells the script of a page, and how likely its variants may be beside it."""
+LEAST: Final = 1e-4
+"""Below this no probability is told from 0."""
+
+KANA: Final = 10
+"""A text with more kana than one for so many Chinese characters is Japanese."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What stands for each class of a recogniser, int32 [C, 1 + `MOST`]: the space, and its variants; 0 is none.
+
+    ``script`` int8 [C]: 1 for a character that simplified writing alone has, -1 for one that traditional writing alone
+    has, 0 for all others.
+    """
+
+    others: Array
+    script: Array
+
+    @classmethod
+    def of(cls, characters: Sequence[str], simplified: Sequence[str], traditional: Sequence[str]) -> Table:
+        """Return the table of *characters*, one for each class, the space last.
+
+        *simplified* and *traditional* are rows of a character that one script alone has, and its variants: those of an
+        export, whose network says how likely they are in this order.
+        """
+        classes = {character: index for index, character in enumerate(characters)}
+        others = np.zeros((len(characters), 1 + MOST), np.int32)
+        others[:, 0] = len(characters) - 1
+        script = np.zeros(len(characters), np.int8)
+        for sign, rows in ((1, simplified), (-1, traditional)):
+            for row in rows:
+                one, *variants = (classes[character] for character in row)
+                script[one] = sign
+                others[one, 1 : 1 + len(variants)] = variants
+        return cls(others, script)
+
+
+class Choice(NamedTuple):
+    """A character of a line that one script alone has: its place, script (1 or -1, as in `Table`) and probability.
+
+    ``variants``: what it is in the other script, each with its probability at the same step.
+    """
+
+    place: int
+    script: int
+    probability: float
+    variants: tuple[tuple[str, float], ...]
+
+    @property
+    def evidence(self) -> float:
+        """What it says for its script, in log-odds: above 0 for simplified writing, below 0 for traditional."""
+        return self.script * self._log_odds(self._likeliest)
+
+    @property
+    def sure(self) -> bool:
+        """Whether the network saw this character and none of its variants."""
+        return self.probability >= SURE and self._likeliest < SECOND * self.probability
+
+    def decided(self, odds: float) -> str | None:
+        """Return the variant that it is rather, where everything else says with log-*odds* which script this is."""
+        simplified = 1 if odds > 0 else -1
+        if self.script == simplified:
+            return None
+        # Nearly always one; 复 may be 復 or 複, and the likelier is taken.
+        likely, character = max((likely, character) for character, likely in self.variants)
+        return character if self._log_odds(likely) < min(abs(odds), SECOND_CHOICE) else None
+
+    @property
+    def _likeliest(self) -> float:
+        return max(likely for _, likely in self.variants)
+
+    def _log_odds(self, likely: float) -> float:
+        return math.log(max(self.probability, LEAST) / max(likely, LEAST))
+
+
+def settled(lines: Sequence[tuple[str, Sequence[Choice]]]) -> list[str]:
+    """Return the *lines* of a page, each with its choices made by the page.
+
+    A line is in one script. Which one, is told in log-odds by its other characters, as likely as the network finds them
+    and their variants, and by how many characters of the other lines are surely of either: on a page of both scripts
+    these balance, and each line is left to itself. A character becomes its variant where the network's log-odds against
+    that, at the step where the character was read, are fewer, and never where the variant was no real second choice.
+    Japanese, which has characters of both, is left as it is.
+    """
+    words = [line for line, _ in lines]
+    if not any(choices for _, choices in lines) or _japanese("".join(words)):
+        return words
+    counts = [Counter(choice.script for choice in choices if choice.sure) for _, choices in lines]
+    page: Counter[int] = sum(counts, Counter())
+    for index, (line, choices) in enumerate(lines):
+        others = page - counts[index]
+        odds = PAGE * math.log((others[1] + 0.5) / (others[-1] + 0.5)) + sum(choice.evidence for choice in choices)
+        characters = list(line)
+        for choice in choices:
+            if variant := choice.decided(odds - choice.evidence):
+                characters[choice.place] = variant
+        words[index] = "".join(characters)
+    return words
+
+
+def _japanese(text: str) -> bool:
+    """Tell whether a text has kana in it, more than the few that signs in Chinese borrow."""
+    kana = sum("\u3041" <= character <= "\u30ff" for character in text)
+    chinese = sum("\u3400" <= character <= "\u9fff" for character in text)
+    return kana > 0 and KANA * kana >= chinese
