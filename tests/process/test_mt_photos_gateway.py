@@ -91,7 +91,13 @@ def ask(service: GatewayProcess, text: str, headers: dict[str, str] = KEY) -> re
 
 @pytest.mark.parametrize(
     ("path", "shape"),
-    [("/ocr", "ocr"), ("/ocr/rec", "ocr"), ("/clip/img", "clip"), ("/face/represent", "faces")],
+    [
+        ("/ocr", "ocr"),
+        ("/ocr/rec", "ocr"),
+        ("/clip/img", "clip"),
+        ("/face/represent", "faces"),
+        ("/represent", "faces"),
+    ],
 )
 def test_images_are_answered_in_the_recorded_shapes(service: GatewayProcess, path: str, shape: str) -> None:
     answer = post(service, path)
@@ -187,13 +193,15 @@ def test_a_bad_image_gets_200_and_no_result(service: GatewayProcess, triton: Sta
     assert answer.json()["msg"]
 
 
-def test_an_image_with_a_side_of_more_than_10000_pixels_is_not_even_sent(
+def test_an_image_with_a_long_side_is_not_even_sent_but_for_a_vector(
     service: GatewayProcess, triton: StandInTriton
 ) -> None:
     wide = b"GIF89a" + (10_001).to_bytes(2, "little") + (1).to_bytes(2, "little")
-    answer = post(service, "/ocr", wide)
-    assert (answer.status_code, answer.json()) == (200, {"result": [], "msg": "height or width out of range"})
+    for path in ("/ocr", "/face/represent"):
+        answer = post(service, path, wide)
+        assert (answer.status_code, answer.json()) == (200, {"result": [], "msg": "height or width out of range"})
     assert triton.calls == []
+    assert post(service, "/clip/img", wide).json()["result"], "a panorama is found by what is in it"
 
 
 @pytest.mark.parametrize("path", IMAGES)

@@ -30,8 +30,9 @@ PREDICTIONS: Final = {
     "/clip/img": "visual",
     "/clip/txt": "textual",
     "/face/represent": "faces",
+    "/represent": "faces",
 }
-"""What is asked of a model, by its path: both generations of mt-photos-ai."""
+"""What is asked of a model, by its path: both generations of mt-photos-ai, and the service for faces beside it."""
 
 PAGES: Final = {"/": "GET", "/check": "POST", "/restart": "POST", "/restart_v2": "POST", "/ping": "GET"}
 """Everything else, with its method. ``/ping`` is ours, for who looks after this process."""

@@ -27,6 +27,9 @@ OWNED: Final = "mt-photos"
 
 TASKS: Final = {"ocr": "ocr", "visual": "clip", "textual": "clip", "faces": "facial-recognition"}
 
+LIMITED: Final = ("ocr", "faces")
+"""What is not asked of an image with a long side; mt-photos-ai gives it a vector all the same."""
+
 
 class Gateway(machine_learning.Gateway):
     """Takes the way of Immich's requests: the same deadline, queue, breaker, proof of weights, ledger and counters.
@@ -44,7 +47,7 @@ class Gateway(machine_learning.Gateway):
         asked = PREDICTIONS[path_of(flow.request)]
         story.route, story.tasks, story.has_image = "triton", (TASKS[asked],), asked != "textual"
         form = read_form(flow.request, asked, max_parts=settings.max_parts)
-        if form.image is not None and protocol.is_too_large(*size_of(form.image)):
+        if asked in LIMITED and form.image is not None and protocol.is_too_large(*size_of(form.image)):
             raise BadInput(protocol.TOO_LARGE)
         await self._service.settled()
         part = dispatch.Part(self._service.route(TASKS[asked]), entries_for(asked, settings))
@@ -52,7 +55,7 @@ class Gateway(machine_learning.Gateway):
         within = settings.deadline if story.has_image else settings.query_deadline
         question = dispatch.Question(form, "", story.began + within, story.timing)
         fragment = await dispatch.answer(self._service, [part], {}, question)
-        if protocol.is_too_large(fragment.get("imageWidth", 0), fragment.get("imageHeight", 0)):
+        if asked in LIMITED and protocol.is_too_large(fragment.get("imageWidth", 0), fragment.get("imageHeight", 0)):
             raise BadInput(protocol.TOO_LARGE)  # a file whose head does not tell
         return json_response(200, in_its_shape(asked, fragment, part.route.names[0]))
 
