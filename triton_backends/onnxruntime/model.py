@@ -43,7 +43,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self._engine: Engine = _or_refuse(name, lambda: _load(name, config, args))
         self._batched = config["max_batch_size"] > 0
-        self._trimmer = Trimmer()
+        self._trimmer = Trimmer(release=self._engine.release)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch, with one run where their shapes allow it."""
