@@ -17,8 +17,8 @@ from immich_triton.export.ocr import models
 from immich_triton.export.ocr.models import Placement, detector_config, placements, recognizer_config
 
 
-@pytest.mark.parametrize(("cpus", "instances", "threads"), [(1, 1, 1), (2, 2, 1), (4, 4, 1), (6, 4, 1), (16, 4, 4)])
-def test_copies_first_and_then_threads(
+@pytest.mark.parametrize(("cpus", "instances", "threads"), [(1, 1, 1), (2, 1, 2), (4, 2, 2), (6, 3, 2), (16, 4, 4)])
+def test_two_threads_first_then_copies_and_then_threads(
     monkeypatch: pytest.MonkeyPatch, cpus: int, instances: int, threads: int
 ) -> None:
     monkeypatch.setattr(models, "available_cpus", lambda: cpus)
