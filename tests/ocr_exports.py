@@ -55,7 +55,7 @@ def for_server(exported: Path, models: Path) -> None:
     """
     shutil.copytree(exported, models)
     pipeline = models / "ocr/config.pbtxt"
-    _rewrite(pipeline, "count: 3", "count: 1")
+    _rewrite(pipeline, "count: 2", "count: 1")
     shutil.copytree(models / "ocr", models / TOGETHER)
     waiting = "dynamic_batching { max_queue_delay_microseconds: 100000000 preferred_batch_size: [ 5 ] }"
     config = models / TOGETHER / "config.pbtxt"

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from onnx import helper
 from onnxruntime_backend import engines
 from onnxruntime_backend.engines import BadRequestError, describe, load_engine
+from onnxruntime_backend.openvino_engine import OpenVinoEngine
 from onnxruntime_backend.settings import ConfigError, Settings
 from triton import tiny_models
 from triton.tiny_models import FLOAT, HALF, INT64
@@ -198,6 +200,116 @@ def test_memory_stays_flat_over_hundreds_of_shapes(tmp_path: Path, engine: str) 
 
     # Measured: about 12 MiB; with OpenVINO's default cache of prepared kernels 22 MiB for each 100 shapes, without end.
     assert int(result.stdout) < 25 * 2**20
+
+
+HELD = """
+import sys
+import numpy as np
+from pathlib import Path
+from immich_pipelines.trimming import trim
+from onnxruntime_backend.engines import load_engine
+from onnxruntime_backend.settings import Settings
+
+def anonymous():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
+
+engine = load_engine(Path(sys.argv[1]), Settings(engine="openvino", intra_op_threads=2))
+small, large = (np.ones((1, 3, side, side), np.float32) for side in (32, 640))
+engine.run(["y"], {"x": small})
+before = anonymous()
+(expected,) = engine.run(["y"], {"x": large})
+used = anonymous()
+engine.release()
+trim()
+print(used - before, anonymous() - before - expected.nbytes)
+(again,) = engine.run(["y"], {"x": large})
+assert np.array_equal(again, expected), "another answer after memory was given back"
+"""
+
+
+def test_openvino_gives_the_memory_of_a_large_image_back_when_it_rests(tmp_path: Path) -> None:
+    path = tiny_models.convolution(tmp_path / "model.onnx", channels=64)
+
+    result = subprocess.run(
+        [sys.executable, "-c", HELD, str(path)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "triton_backends")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    used, kept = map(int, result.stdout.split())
+    assert used > 100 * 2**20, "the image is too small to show anything"
+    assert kept < used / 4
+
+
+class Counted:
+    """A compiled model of OpenVINO that counts how often it is asked to release its memory."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled, self.released = compiled, 0
+
+    def release_memory(self) -> None:
+        self.released += 1
+        self._compiled.release_memory()
+
+
+def test_openvino_lets_go_of_buffers_before_it_makes_larger_ones(tmp_path: Path) -> None:
+    engine = OpenVinoEngine(tiny_models.convolution(tmp_path / "model.onnx"), OPENVINO)
+    engine._compiled = counted = Counted(engine._compiled)
+    reference = load_engine(tiny_models.convolution(tmp_path / "other.onnx"), Settings(intra_op_threads=2))
+
+    released = []
+    for side in (32, 64, 64, 48, 64, 80, 32):
+        image = RANDOM.standard_normal((1, 3, side, side)).astype(np.float32)
+        (result,) = engine.run(["y"], {"x": image})
+        np.testing.assert_allclose(result, reference.run(["y"], {"x": image})[0], atol=1e-4)
+        released.append(counted.released)
+
+    assert released == [0, 1, 1, 1, 1, 2, 2], "more often costs time, less often memory"
+
+
+def test_openvino_keeps_its_memory_while_it_runs(tmp_path: Path) -> None:
+    engine = OpenVinoEngine(tiny_models.convolution(tmp_path / "model.onnx"), OPENVINO)
+    engine._compiled = counted = Counted(engine._compiled)
+    engine.release()
+    assert counted.released == 0, "it has not run yet"
+    engine.run(["y"], {"x": np.ones((1, 3, 32, 32), np.float32)})
+    with engine._one_at_a_time:  # as long as a run goes on
+        engine.release()
+    assert counted.released == 0
+    engine.release()
+    engine.release()
+    assert counted.released == 1
+    engine.close()
+    engine.release()
+
+
+def test_a_large_batch_is_computed_one_item_at_a_time(tmp_path: Path) -> None:
+    path = tiny_models.convolution(tmp_path / "model.onnx")
+    images = RANDOM.standard_normal((3, 3, 40, 24)).astype(np.float32)
+    bounded = OpenVinoEngine(path, replace(OPENVINO, largest_run=2 * 3 * 40 * 24))
+    sizes: list[int] = []
+    request = bounded._request
+
+    class Watched:
+        def infer(self, feed: dict[str, Any], **options: Any) -> None:
+            sizes.append(len(feed["x"]))
+            request.infer(feed, **options)
+
+        def get_tensor(self, port: Any) -> Any:
+            return request.get_tensor(port)
+
+    bounded._request = Watched()
+    (expected,) = load_engine(path, OPENVINO).run(["y"], {"x": images})
+
+    (result,) = bounded.run(["y"], {"x": images})
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    (result,) = bounded.run(["y"], {"x": images[:2]})
+    np.testing.assert_allclose(result, expected[:2], atol=1e-5)
+
+    assert sizes == [1, 1, 1, 2]
 
 
 def test_external_data_in_several_files_beside_the_model(tmp_path: Path) -> None:

@@ -32,9 +32,13 @@ from immich_pipelines.decoding.findings import Scan
 from immich_pipelines.decoding.messages import Job
 from immich_pipelines.decoding.scan import FORMATS, scan
 from immich_pipelines.errors import BadInput
+from immich_triton.core.paths import PROJECT
 from immich_triton.server import processes
 
 RANDOM = np.random.default_rng(5)
+
+
+PICTURE = PROJECT / "tests/data/images/mixed_sign.webp"
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (61, 47)) -> Image.Image:
@@ -126,6 +130,17 @@ def test_what_lets_a_network_keep_its_buffers_is_not_for_decoders(
             given = (processes.PROC / str(pid) / "environ").read_bytes()
             assert b"MALLOC_ARENA_MAX=2" in given
             assert b"_THRESHOLD_=" not in given
+
+
+def test_what_an_image_took_is_given_back_when_no_other_comes(triton: subprocess.Popen[bytes]) -> None:
+    def held() -> int:
+        return sum(sizes[2] for pid in decoders(triton.pid) if (sizes := processes.rollup(pid)))
+
+    with contextlib.closing(DecodingPool(2, triton=triton.pid)) as pool:
+        pool.decode(saved(picture(), "JPEG"))
+        fresh = held()
+        pool.decode(PICTURE.read_bytes())
+        assert eventually(lambda: held() < fresh + (4 << 20), 30), "this one has 8 MB of pixels"
 
 
 def test_an_image_that_outruns_its_time_takes_nothing_along(triton: subprocess.Popen[bytes]) -> None:

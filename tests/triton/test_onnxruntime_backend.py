@@ -13,6 +13,8 @@ from tritonclient import http
 from tritonclient.utils import InferenceServerException
 
 from harness.program import eventually
+from immich_triton.server import processes
+from immich_triton.server.processes import arguments
 
 PATIENCE = 30_000_000
 """Microseconds that the batcher waits for more requests. Nobody waits so long: the tests fill their batches."""
@@ -35,6 +37,7 @@ def server(triton_server: StartTriton, tmp_path_factory: pytest.TempPathFactory)
     tiny_models.identity(onnx_file(models, "halves", config()), tiny_models.HALF)
     tiny_models.two_layers(onnx_file(models, "split", config()), external_data=True)
     tiny_models.convolution(onnx_file(models, "on_openvino", config(embedded_accelerator="openvino")))
+    tiny_models.convolution(onnx_file(models, "wide", config(embedded_accelerator="openvino")), channels=64)
     tiny_models.convolution(onnx_file(models, "on_onnxruntime", config()))
     tiny_models.convolution(onnx_file(models, "shaped", config(shapes="1x3x8x8 4x3x8x8 2x3x8x16")))
     tiny_models.identity(onnx_file(models, "wrong_shapes", config(shapes="8x4")))
@@ -102,6 +105,23 @@ def test_a_model_without_a_config_is_completed_from_its_file(client: Any) -> Non
     value = np.array([[1, 2], [3, 4]], dtype=np.float32)
     np.testing.assert_array_equal(infer(client, "no_config", "double", x=value), 2 * value)
     assert infer(client, "no_config", "size", x=value).tolist() == [[2], [2]]
+
+
+def test_a_network_gives_the_memory_of_a_large_image_back_when_it_rests(server: TritonServer, client: Any) -> None:
+    (process,) = [pid for pid in processes.tree(server.pid) if any("/wide/" in part for part in arguments(pid))]
+
+    def held() -> int:
+        sizes = processes.rollup(process)
+        return sizes[2] if sizes else 0
+
+    def takes() -> int:
+        infer(client, "wide", x=np.ones((1, 3, 512, 512), np.float32))
+        return held() - before
+
+    before, large = held(), 60 << 20
+    for _ in range(2):  # it takes the memory again when it needs it
+        assert eventually(lambda: takes() > large), "on a busy machine it may rest before we look"
+        assert eventually(lambda: held() - before < large / 2, 30)
 
 
 def test_waiting_requests_become_one_run_and_the_counters_show_it(client: Any) -> None:

@@ -30,7 +30,7 @@ class Counting:
     def __init__(self, log: list[Counting], *, axis: bool = True) -> None:
         self.inputs, self.outputs = (INPUT,), (OUTPUT,)
         self.seen: list[Shape] = []
-        self.closed = False
+        self.closed = self.released = False
         self._axis = axis
         log.append(self)
 
@@ -38,6 +38,9 @@ class Counting:
         self.seen.append(feed["x"].shape)
         sums = feed["x"].sum(axis=(1, 2, 3), keepdims=False)[:, np.newaxis]
         return [sums if self._axis else sums[:0]]
+
+    def release(self) -> None:
+        self.released = True
 
     def close(self) -> None:
         self.closed = True
@@ -80,6 +83,12 @@ def test_a_batch_takes_as_few_runs_as_the_sizes_allow() -> None:
 def test_what_no_session_takes_is_refused_where_there_is_nothing_else() -> None:
     with pytest.raises(ValueError, match=r"no session for input 'x' of shape \[1, 3, 9, 9\]"):
         shaped([]).run(["y"], {"x": items(1, 9, 9)})
+
+
+def test_all_sessions_give_their_memory_back() -> None:
+    log: list[Counting] = []
+    shaped(log, other=Counting(log)).release()
+    assert all(session.released for session in log)
 
 
 def test_closing_frees_all_sessions() -> None:

@@ -70,6 +70,10 @@ class Engine(Protocol):
         """Compute *outputs*, in this order. Raises `BadRequestError` when *feed* does not fit the model."""
         ...
 
+    def release(self) -> None:
+        """Give back memory that the next run can have anew; may be called by another thread, at any time."""
+        ...
+
     def close(self) -> None:
         """Free what the model holds."""
         ...
@@ -145,6 +149,9 @@ class OnnxRuntimeEngine:
                 _encode(value) if name in self._strings else value for name, value in zip(outputs, values, strict=True)
             ]
         return list(values)
+
+    def release(self) -> None:
+        """Do nothing: ONNX Runtime shrinks its arena at the end of a run or not at all, see `Settings.run_entries`."""
 
     def close(self) -> None:
         """Free the session."""

@@ -39,6 +39,8 @@ OWN_PARAMETERS: Final = MappingProxyType(
         "embedded_accelerator": "`openvino`: run the model with OpenVINO instead of ONNX Runtime (CPU only)",
         "inference_precision": "`f32` (default), `bf16` or `f16`: what OpenVINO computes in, where the CPU can",
         "shape_cache": "prepared kernels that OpenVINO keeps, one for each operator and shape; default 64",
+        "largest_run": "elements of its inputs that OpenVINO computes at a time; of a batch that is larger, one item "
+        "after the other, for less memory; default `0`: no bound",
         "allow_spinning": "`1`: idle ONNX Runtime threads spin instead of sleeping; default `0`",
         "nice": "niceness added to each process of the model (0 to 19); default 0",
         shape_table.PARAMETER: "`1x3x736x992 4x3x736x992 …`: a session for each of these shapes of the one input, "
@@ -78,6 +80,8 @@ class Settings:
     nice: int = 0
     inference_precision: str = "f32"
     shape_cache: int = 64
+    largest_run: int = 0
+    """Elements of the inputs; 0: no bound."""
     session_entries: Mapping[str, str] = field(default_factory=dict)
     run_entries: Mapping[str, str] = field(default_factory=dict)
     cuda: Mapping[str, str] = field(default_factory=dict)
@@ -127,12 +131,22 @@ def read_settings(
             "inference_precision", {"f32": "f32", "bf16": "bf16", "f16": "f16"}, "f32"
         ),
         shape_cache=parameters.integer("shape_cache", Settings.shape_cache, 0, 1_000_000),
+        largest_run=_largest_run(parameters, config),
         session_entries=session_entries,
         run_entries=run_entries,
         cuda=_cuda_options(parameters, accelerators) if gpu else {},
         shapes=_shapes(parameters, config),
         shared_arena=parameters.flag("shared_arena", True),
     )
+
+
+def _largest_run(parameters: _Parameters, config: Mapping[str, Any]) -> int:
+    largest = parameters.integer("largest_run", Settings.largest_run, 0, 2**40)
+    if largest and not int(config.get("max_batch_size", 0)):
+        raise ConfigError(
+            "parameter 'largest_run' needs a model that takes batches: set max_batch_size, or remove the parameter"
+        )
+    return largest
 
 
 def _shapes(parameters: _Parameters, config: Mapping[str, Any]) -> tuple[Shape, ...]:

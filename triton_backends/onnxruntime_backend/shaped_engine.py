@@ -81,6 +81,13 @@ class ShapedEngine:
         ]
         return parts[0] if len(parts) == 1 else [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
+    def release(self) -> None:
+        """Give back what the sessions can have anew."""
+        for engine in (engine for sessions in self._sessions.values() for engine in sessions.values()):
+            engine.release()
+        if self._other is not None:
+            self._other.release()
+
     def close(self) -> None:
         """Free the sessions."""
         for sessions in self._sessions.values():

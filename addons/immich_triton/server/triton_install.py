@@ -139,8 +139,9 @@ def environment(run_dir: Path) -> dict[str, str]:
     """Return the environment of the server and of its Python stubs."""
     packages = site_packages()
     result = dict(os.environ)
-    # Each thread of a process may get a heap of its own, up to eight for each core, none of which shrinks again.
-    result.setdefault("MALLOC_ARENA_MAX", "2")
+    # Each thread of a process may get a heap of its own, up to eight for each core. Of all but the first glibc gives
+    # nothing at the end back, whatever it is asked: the images that a pipeline's threads have scaled, 30 MB a process.
+    result.setdefault("MALLOC_ARENA_MAX", "1")
     # glibc arrives at these by itself once a process has freed a block of 32 MB. One that never does has the kernel
     # clear new pages for every image: 5 % of the time of a page of text. immich_pipelines.trimming gives back the rest.
     result.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 << 20))

@@ -19,7 +19,7 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 def wanted_models(models: Path, *, only_routed: bool) -> set[str]:
     """Return the names of the models to load: every folder; with *only_routed* less our pipelines without a route.
 
-    Four pipelines are nine processes, 0.7 GB and, on two cores, five seconds; so OCR alone starts in half the time.
+    Four pipelines are seven processes and, on two cores, five seconds; so OCR alone starts in half the time.
     """
     names = {folder.name for folder in models.iterdir() if folder.is_dir() and not folder.name.startswith(".")}
     return names - set(PIPELINES) | names & routed_pipelines(models) if only_routed else names

@@ -47,7 +47,7 @@ def test_another_backend_for_onnx_models_can_be_given(tmp_path: Path) -> None:
 
 
 def test_heaps_are_few_if_the_user_does_not_want_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("ARENA_MAX", 2), ("MMAP_THRESHOLD_", 32 << 20), ("TRIM_THRESHOLD_", 64 << 20)):
+    for name, value in (("ARENA_MAX", 1), ("MMAP_THRESHOLD_", 32 << 20), ("TRIM_THRESHOLD_", 64 << 20)):
         monkeypatch.delenv(f"MALLOC_{name}", raising=False)
         assert triton_install.environment(tmp_path)[f"MALLOC_{name}"] == str(value)
         monkeypatch.setenv(f"MALLOC_{name}", "8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import select
 import signal
 import socket
 from typing import Any, Final
@@ -13,6 +14,7 @@ from immich_pipelines.decoding import messages, pillow
 from immich_pipelines.decoding.findings import Scan
 from immich_pipelines.decoding.messages import BAD_INPUT, FAULT, Job
 from immich_pipelines.errors import BadInput
+from immich_pipelines.trimming import QUIET_SECONDS, trim
 
 BASE_SECONDS: Final = 2.0
 WORK_PER_SECOND: Final = 20_000_000
@@ -41,7 +43,11 @@ def main(pool: socket.socket, parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:  # it died before we asked
         return
+    rested = True
     while True:
+        if not rested and not select.select([pool], [], [], QUIET_SECONDS)[0]:
+            trim()
+            rested = True
         message, descriptors = messages.receive(pool)
         if message is None:
             return
@@ -50,6 +56,7 @@ def main(pool: socket.socket, parent: int) -> None:
         with socket.socket(fileno=client) as connection:
             _answer(job, image, connection)
         pool.send(_DONE)
+        rested = False
         if job.scan.heavy:  # what the allocator keeps of it goes back with the process; the pool starts another
             return
 

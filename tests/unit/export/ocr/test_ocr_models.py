@@ -20,13 +20,22 @@ from immich_triton.export.ocr import models
 from immich_triton.export.ocr.models import Placement, detector_config, placements, recognizer_config
 
 
-@pytest.mark.parametrize(("cpus", "instances", "threads"), [(1, 1, 1), (2, 2, 1), (4, 4, 1), (6, 4, 1), (16, 4, 4)])
-def test_copies_first_and_then_threads(
-    monkeypatch: pytest.MonkeyPatch, cpus: int, instances: int, threads: int
+@pytest.mark.parametrize(
+    ("cpus", "detector", "recognizer"),
+    [
+        (1, (1, 1), (1, 1)),
+        (2, (1, 2), (2, 1)),
+        (4, (2, 2), (4, 1)),
+        (6, (3, 2), (4, 1)),
+        (16, (4, 4), (4, 4)),
+    ],
+)
+def test_a_copy_of_the_recogniser_for_each_cpu_and_half_as_many_of_the_detector(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, detector: tuple[int, int], recognizer: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(models, "available_cpus", lambda: cpus)
-    expected = Placement(instances, threads, precision="f32")
-    assert placements(precision="f32") == (expected, expected)
+    expected = tuple(Placement(*each, precision="f32") for each in (detector, recognizer))
+    assert placements(precision="f32") == expected
 
 
 def test_a_gpu_has_one_copy_of_each() -> None:
