@@ -18,8 +18,8 @@ QUIET_SECONDS: Final = 1.5
 class Trimmer:
     """Gives memory back once after each burst of work; call `worked` after each request, and `close` at the end."""
 
-    def __init__(self, trim: Callable[[], object] | None = None, quiet_seconds: float = QUIET_SECONDS) -> None:
-        self._trim = trim or _of_glibc()
+    def __init__(self, give_back: Callable[[], object] | None = None, quiet_seconds: float = QUIET_SECONDS) -> None:
+        self._trim = give_back or trim
         self._quiet_seconds = quiet_seconds
         self._changed = threading.Condition()
         self._worked = 0
@@ -54,7 +54,8 @@ class Trimmer:
             return None if self._closed else self._worked
 
 
-def _of_glibc() -> Callable[[], object]:
-    """Return ``malloc_trim(0)``; a function that does nothing where another C library has none."""
+def trim() -> None:
+    """Give the system what this process has freed: ``malloc_trim``; nothing where another C library has none."""
     function = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return (lambda: function(0)) if function else (lambda: None)
+    if function:
+        function(0)

@@ -13,6 +13,7 @@ from immich_pipelines.decoding import messages, pillow
 from immich_pipelines.decoding.findings import Scan
 from immich_pipelines.decoding.messages import BAD_INPUT, FAULT, Job
 from immich_pipelines.errors import BadInput
+from immich_pipelines.trimming import QUIET_SECONDS, trim
 
 BASE_SECONDS: Final = 2.0
 WORK_PER_SECOND: Final = 20_000_000
@@ -42,7 +43,7 @@ def main(pool: socket.socket, parent: int) -> None:
     if os.getppid() != parent:  # it died before we asked
         return
     while True:
-        message, descriptors = messages.receive(pool)
+        message, descriptors = _next(pool)
         if message is None:
             return
         job = Job.of(message)
@@ -52,6 +53,17 @@ def main(pool: socket.socket, parent: int) -> None:
         pool.send(_DONE)
         if job.scan.heavy:  # what the allocator keeps of it goes back with the process; the pool starts another
             return
+
+
+def _next(pool: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """Wait for the next message of *pool*. Within a burst the memory of the last image is there for the next one."""
+    pool.settimeout(QUIET_SECONDS)
+    try:
+        return messages.receive(pool)
+    except TimeoutError:
+        trim()
+        pool.settimeout(None)
+        return messages.receive(pool)
 
 
 def _answer(job: Job, image: int, client: socket.socket) -> None:
