@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from immich_pipelines.shapes import Shape
+from onnxruntime_backend import mapped_weights
 from onnxruntime_backend.engines import Array, TensorInfo
 from onnxruntime_backend.settings import ConfigError, Settings
 
@@ -34,18 +36,18 @@ _TRITON_TYPES: Final = MappingProxyType(
 
 
 class OpenVinoEngine:
-    """A compiled OpenVINO model and its one inference request."""
+    """A compiled OpenVINO model and its one inference request.
 
-    def __init__(self, path: Path, settings: Settings) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise ConfigError(
-                "embedded_accelerator openvino needs the package openvino in Triton's Python interpreter"
-            ) from error
-        core = openvino.Core()
+    *shape* fixes that of its one input. The weights are packed once for it then, not once more for each batch size,
+    and a file of weights beside the model need not stay in memory.
+    """
+
+    def __init__(self, path: Path, settings: Settings, shape: Shape | None = None) -> None:
+        core = _core()
         try:
             model = core.read_model(str(path))
+            if shape is not None:
+                model.reshape(list(shape))
             compiled = core.compile_model(model, "CPU", _properties(settings))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
@@ -55,6 +57,8 @@ class OpenVinoEngine:
         self.outputs = tuple(map(_tensor, model.outputs))
         self._request: Any = compiled.create_infer_request()
         self._ports = {tensor.name: compiled.output(tensor.name) for tensor in self.outputs}
+        if shape is not None:
+            mapped_weights.let_go(path.parent)
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Compute *outputs*. OpenVINO always computes all of the model's, only those asked for are copied out."""
@@ -68,6 +72,26 @@ class OpenVinoEngine:
         """Free the compiled model."""
         self._request = None
         self._ports = {}
+
+
+def describe(path: Path) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Return the inputs and outputs of the ONNX file *path* as OpenVINO sees them. Raises `ConfigError`."""
+    try:
+        model = _core().read_model(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ConfigError(f"OpenVINO cannot read the model ({reason}); remove embedded_accelerator") from error
+    return tuple(map(_tensor, model.inputs)), tuple(map(_tensor, model.outputs))
+
+
+def _core() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ConfigError(
+            "embedded_accelerator openvino needs the package openvino in Triton's Python interpreter"
+        ) from error
+    return openvino.Core()
 
 
 def _properties(settings: Settings) -> dict[str, str]:
