@@ -24,7 +24,7 @@ from typing import Any
 import requests
 from rich.console import Console
 
-from benchmarks import clip, crowd, environment, growth, overhead, throughput
+from benchmarks import clip, cpu_time, crowd, environment, growth, overhead, throughput
 from benchmarks.load import Clients, Contender
 from benchmarks.network import as_configured, in_onnxruntime
 from benchmarks.samples import IMAGES, Sample, from_files, pages
@@ -110,8 +110,8 @@ async def bench(options: argparse.Namespace, gateway: Gateway, show: Console) ->
             }
         images = samples(options)
         results: dict[str, Any] = {}
-        rivals = [Clients(rival) for rival in await against(options, stack)]
-        ours = Clients(service)
+        rivals = [Clients(rival, cpu_time.of([rival.url])) for rival in await against(options, stack)]
+        ours = Clients(service, cpu_time.of([gateway.url, gateway.triton]))
 
         def others(concurrency: int) -> Sequence[Contender]:
             return [*rivals, *alone(options, gateway, concurrency)]

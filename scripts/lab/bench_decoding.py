@@ -37,14 +37,19 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     data = preview()
     with contextlib.closing(DecodingPool(options.decoders, triton=os.getpid())) as pool:
-        here, there = _in_turns([lambda: decode_rgb(data), lambda: pool.decode(data)], options.images)
+        ways = {"whole": lambda: pool.decode(data), "square": lambda: pool.squeeze(data, 224)}
+        here, there = _in_turns([lambda: decode_rgb(data), ways["whole"]], options.images)
         table = Table("", "median ms", "p95 ms", title=f"a preview of 1440x1920, {len(data) / 1000:.0f} kB of JPEG")
         _add(table, "in the pipeline's process", here)
         _add(table, "in the pool", there)
+        whole, square = (_cpu(way, options.images) for way in (ways["whole"], ways["square"]))
         for name, sample in {**poison.samples(), "jpeg-slow": poison.jpeg_scans(2500, 90)}.items():
             with _attack(pool, sample):
                 _add(table, f"in the pool, beside {name}", _in_turns([lambda: pool.decode(data)], options.images)[0])
         console.print(table)
+        console.print(
+            f"CPU time in the pool: {whole:.1f} ms for a preview, {square:.1f} ms squeezed to 224x224 for CLIP"
+        )
         memory = processes.memory(_pool())
         console.print(f"the pool: {memory.pss / 1e6:.1f} MB in {memory.processes} processes (PSS)")
     return 0
@@ -96,6 +101,16 @@ def _in_turns(ways: list[Callable[[], object]], times: int) -> list[list[float]]
             way()
             own.append(1000 * (time.perf_counter() - began))
     return [own[1:] for own in taken]
+
+
+def _cpu(way: Callable[[], object], times: int) -> float:
+    """Return the CPU milliseconds that the pool takes for *way*, on average over so many *times*."""
+    way()
+    members = processes.tree(_pool())
+    before = sum(map(processes.cpu_seconds, members))
+    for _ in range(times):
+        way()
+    return 1000 * (sum(map(processes.cpu_seconds, members)) - before) / times
 
 
 def _add(table: Table, name: str, milliseconds: list[float]) -> None:

@@ -143,6 +143,32 @@ def test_what_an_image_took_is_given_back_when_no_other_comes(triton: subprocess
         assert eventually(lambda: held() < fresh + (4 << 20), 30), "this one has 8 MB of pixels"
 
 
+def test_the_memory_of_an_image_is_kept_for_the_next_one_and_given_back_when_none_comes(
+    triton: subprocess.Popen[bytes],
+) -> None:
+    data = saved(picture(size=(2400, 2400)), "JPEG")  # 22 MiB as Pillow holds it
+    with contextlib.closing(DecodingPool(2, triton=triton.pid)) as pool:
+        for _ in range(8):
+            pool.decode(data)
+        workers = decoders(triton.pid)[1:]
+        before = [faults(pid) for pid in workers]
+        for _ in range(8):
+            pool.decode(data)
+        # New pages for eight images, of 4 KiB, would be 45,000, and for a copy of each 90,000.
+        assert sum(faults(pid) for pid in workers) - sum(before) < 10_000
+        assert eventually(lambda: max(map(private_kib, workers)) < 12_000)
+
+
+def faults(pid: int) -> int:
+    """Return how many pages a process was given so far without a disk."""
+    return int((processes.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[7])
+
+
+def private_kib(pid: int) -> int:
+    lines = (processes.PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+
+
 def test_an_image_that_outruns_its_time_takes_nothing_along(triton: subprocess.Popen[bytes]) -> None:
     with contextlib.closing(DecodingPool(2, seconds=0.5, triton=triton.pid)) as pool:
         pool.start()

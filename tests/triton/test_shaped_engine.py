@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,44 @@ def test_a_session_refuses_every_shape_but_its_own(tmp_path: Path) -> None:
     for count, height in ((1, 8), (2, 16)):
         with pytest.raises(BadRequestError):
             engine.run(["y"], {"x": items(count, height, 8)})
+
+
+def test_a_session_of_openvino_is_compiled_for_its_own_shape(tmp_path: Path) -> None:
+    from onnxruntime_backend.openvino_engine import OpenVinoEngine
+
+    path = tiny_models.convolution(tmp_path / "model.onnx")
+    engine = OpenVinoEngine(path, Settings(engine="openvino", intra_op_threads=1), (2, 3, 8, 8))
+    assert [tensor.shape for tensor in engine.inputs + engine.outputs] == [(2, 3, 8, 8), (2, 4, 8, 8)]
+    assert engine.run(["y"], {"x": items(2, 8, 8)})[0].shape == (2, 4, 8, 8)
+    with pytest.raises(RuntimeError):
+        engine.run(["y"], {"x": items(1, 8, 8)})
+
+
+def test_weights_beside_the_model_do_not_stay_in_the_memory_of_openvino(tmp_path: Path) -> None:
+    width = 1024  # two layers of 4 MiB
+    path = tiny_models.two_layers(tmp_path / "model.onnx", external_data=True, width=width)
+    value = np.random.default_rng(0).random((3, width), np.float32)
+    (expected,) = load_engine(path, Settings(intra_op_threads=1)).run(["y"], {"x": value})
+    engine = load_engine(path, settings((1, width), engine="openvino"))
+    try:
+        held = _held(tmp_path)
+        assert held
+        assert sum(held) < 100
+        np.testing.assert_allclose(engine.run(["y"], {"x": value})[0], expected, atol=1e-5)
+    finally:
+        engine.close()
+
+
+def _held(folder: Path) -> list[int]:
+    """Return the KiB that each mapping of a file in *folder* holds in memory."""
+    found = []
+    inside = False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            inside = str(folder) in line
+        elif inside and line.startswith("Rss:"):
+            found.append(int(line.split()[1]))
+    return found
 
 
 def test_joined_requests_get_their_own_rows_out_of_a_padded_batch(tmp_path: Path) -> None:

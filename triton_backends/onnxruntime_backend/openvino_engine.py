@@ -13,7 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from immich_pipelines.shapes import Shape
 from immich_pipelines.trimming import trim
+from onnxruntime_backend import mapped_weights
 from onnxruntime_backend.engines import Array, TensorInfo
 from onnxruntime_backend.settings import ConfigError, Settings
 
@@ -36,18 +38,18 @@ _TRITON_TYPES: Final = MappingProxyType(
 
 
 class OpenVinoEngine:
-    """A compiled OpenVINO model and its one inference request."""
+    """A compiled OpenVINO model and its one inference request.
 
-    def __init__(self, path: Path, settings: Settings) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise ConfigError(
-                "embedded_accelerator openvino needs the package openvino in Triton's Python interpreter"
-            ) from error
-        core = openvino.Core()
+    *shape* fixes that of its one input. The weights are packed once for it then, not once more for each batch size,
+    and a file of weights beside the model need not stay in memory.
+    """
+
+    def __init__(self, path: Path, settings: Settings, shape: Shape | None = None) -> None:
+        core = _core()
         try:
             model = core.read_model(str(path))
+            if shape is not None:
+                model.reshape(list(shape))
             compiled = core.compile_model(model, "CPU", _properties(settings))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
@@ -61,6 +63,8 @@ class OpenVinoEngine:
         self._one_at_a_time = threading.Lock()
         self._largest_run = settings.largest_run
         self._largest = 0
+        if shape is not None:
+            mapped_weights.let_go(path.parent)
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Compute *outputs*. OpenVINO always computes all of the model's, only those asked for are copied out."""
@@ -110,6 +114,26 @@ class OpenVinoEngine:
             self._compiled.release_memory()
             trim()
         self._largest = size
+
+
+def describe(path: Path) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Return the inputs and outputs of the ONNX file *path* as OpenVINO sees them. Raises `ConfigError`."""
+    try:
+        model = _core().read_model(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ConfigError(f"OpenVINO cannot read the model ({reason}); remove embedded_accelerator") from error
+    return tuple(map(_tensor, model.inputs)), tuple(map(_tensor, model.outputs))
+
+
+def _core() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ConfigError(
+            "embedded_accelerator openvino needs the package openvino in Triton's Python interpreter"
+        ) from error
+    return openvino.Core()
 
 
 def _properties(settings: Settings) -> dict[str, str]:

@@ -123,17 +123,29 @@ class ShapedEngine:
 
 def load(path: Path, settings: Settings, warn: Callable[[str], None]) -> ShapedEngine:
     """Load *path* once for each of the settings' shapes. Raises `ConfigError` on one that the model does not take."""
+    if settings.engine == "openvino":
+        return _load_in_openvino(path, settings)
     inputs, outputs = describe(path)
     _check(inputs, settings.shapes)
-    if settings.shared_arena and settings.engine == "onnxruntime":
+    if settings.shared_arena:
         settings = arena.share(settings, warn)
     (dimensions,) = open_dimensions(path).values()
 
     def open_session(shape: Shape) -> Engine:
-        if settings.engine != "onnxruntime":
-            return load_engine(path, replace(settings, shapes=()))
         sizes = {name: size for name, size in zip(dimensions, shape, strict=True) if isinstance(name, str)}
         return OnnxRuntimeEngine(path, settings, sizes)
+
+    return ShapedEngine(inputs, outputs, settings.shapes, open_session, _other(path, settings, inputs[0]))
+
+
+def _load_in_openvino(path: Path, settings: Settings) -> ShapedEngine:
+    from onnxruntime_backend import openvino_engine
+
+    inputs, outputs = openvino_engine.describe(path)
+    _check(inputs, settings.shapes)
+
+    def open_session(shape: Shape) -> Engine:
+        return openvino_engine.OpenVinoEngine(path, settings, shape)
 
     return ShapedEngine(inputs, outputs, settings.shapes, open_session, _other(path, settings, inputs[0]))
 

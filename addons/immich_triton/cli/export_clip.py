@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--external-data",
         action="store_true",
-        help="keep the weights in a file beside the model, as is done anyway above 2 GiB",
+        help="keep the weights of the text encoder too in a file beside the model, as is done anyway above 2 GiB",
     )
     return parser
 
@@ -95,6 +95,7 @@ def _export(model: ClipModel, names: list[str], options: argparse.Namespace) -> 
             weights=None if source is None else source["file"],
             seed=options.random_weights or 0,
             external_data=options.external_data,
+            external_visual=True,
         )
         (folder / "job.json").write_text(json.dumps(asdict(job)), encoding="utf-8")
         try:

@@ -10,16 +10,18 @@ from typing import Protocol
 
 import numpy as np
 
+from benchmarks.cpu_time import Clock
 from benchmarks.samples import Sample
 from benchmarks.targets import BenchError, Target
 
 
 @dataclass(frozen=True)
 class Run:
-    """One pass over the samples: seconds it took, and the seconds of each request."""
+    """One pass over the samples: seconds it took, the seconds of each request, and CPU seconds where they are known."""
 
     seconds: float
     latencies: Sequence[float]
+    cpu: float | None = None
 
     @property
     def rate(self) -> float:
@@ -42,12 +44,19 @@ class Summary:
         """Seconds below which *percent* of all requests stayed."""
         return float(np.percentile([latency for run in self.runs for latency in run.latencies], percent))
 
-    def as_dict(self) -> dict[str, float | int]:
+    @property
+    def cpu(self) -> float | None:
+        """CPU seconds of a request, the median of the runs; None where they are not known."""
+        known = [run.cpu / len(run.latencies) for run in self.runs if run.cpu is not None]
+        return float(np.median(known)) if known else None
+
+    def as_dict(self) -> dict[str, float | int | None]:
         """Return the figures for ``--json``; seconds."""
         return {
             "per_second": round(self.rate, 4),
             "p50": round(self.percentile(50), 5),
             "p99": round(self.percentile(99), 5),
+            "cpu": None if self.cpu is None else round(self.cpu, 5),
             "requests": sum(len(run.latencies) for run in self.runs),
         }
 
@@ -67,11 +76,12 @@ class Contender(Protocol):
 
 
 class Clients:
-    """So many clients of a target, each with one request at a time."""
+    """So many clients of a target, each with one request at a time; *clock* is the target's CPU time."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, clock: Clock | None = None) -> None:
         self.name = target.name
         self._target = target
+        self._clock = clock
 
     async def run(self, samples: Sequence[Sample], concurrency: int) -> Run:
         """Let *concurrency* clients work off *samples*."""
@@ -84,6 +94,7 @@ class Clients:
                 await self._target.ask(sample)
                 latencies.append(time.perf_counter() - began)
 
+        before = self._clock() if self._clock else 0.0
         started = time.perf_counter()
         try:
             async with asyncio.TaskGroup() as group:
@@ -91,7 +102,8 @@ class Clients:
                     group.create_task(client())
         except* BenchError as errors:
             raise errors.exceptions[0] from None
-        return Run(time.perf_counter() - started, latencies)
+        seconds = time.perf_counter() - started
+        return Run(seconds, latencies, self._clock() - before if self._clock else None)
 
 
 async def take_turns(

@@ -24,7 +24,14 @@ async def measure(
     """Measure and print a table; returns the figures for ``--json``."""
     results: dict[str, Any] = {}
     table = Table(
-        "concurrency", "who", "images/s", "p50 s", "p99 s", "ours is", title=f"{len(samples)} images, {rounds} rounds"
+        "concurrency",
+        "who",
+        "images/s",
+        "p50 s",
+        "p99 s",
+        "CPU ms",
+        "ours is",
+        title=f"{len(samples)} images, {rounds} rounds",
     )
     for concurrency in concurrencies:
         contenders = [ours, *others(concurrency)]
@@ -39,7 +46,8 @@ async def measure(
         for name, summary in summaries.items():
             faster = "" if name == ours.name else f"{ratio(summaries[ours.name], summary):.2f}x"
             figures = (f"{summary.rate:.2f}", f"{summary.percentile(50):.3f}", f"{summary.percentile(99):.3f}")
-            table.add_row(str(concurrency), name, *figures, faster)
+            cpu = "" if summary.cpu is None else f"{1000 * summary.cpu:.0f}"
+            table.add_row(str(concurrency), name, *figures, cpu, faster)
         table.add_section()
     show.print(table)
     return results

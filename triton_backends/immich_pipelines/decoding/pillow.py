@@ -30,7 +30,9 @@ def decode(data: bytes, found: Scan, max_pixels: int) -> Image.Image:
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=[found.format])
             check_size(*image.size, max_pixels)  # as Pillow read it, which may be otherwise
-            return image.convert("RGB")
+            image.load()
+            # Converting an RGB image copies it, and that costs twice what decoding a preview does: new pages for both.
+            return image if image.mode == "RGB" else image.convert("RGB")
     except BadInput:
         raise
     except UnidentifiedImageError:

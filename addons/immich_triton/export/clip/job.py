@@ -14,7 +14,8 @@ class Job:
     """What to export: *weights* is a checkpoint file, or None for random ones made from *seed*.
 
     *fingerprint* (31 bits) comes out of the model with every embedding. *external_data* forces a file of weights
-    beside the model, which is used anyway for what protobuf cannot hold.
+    beside the model, which is used anyway for what protobuf cannot hold; *external_visual* does so for the image
+    encoder alone, whose file OpenVINO maps into memory and lets go.
     """
 
     model: str
@@ -24,3 +25,4 @@ class Job:
     weights: str | None = None
     seed: int = 0
     external_data: bool = False
+    external_visual: bool = False

@@ -46,6 +46,12 @@ _CPU: Final = """\
 # A spinning thread of one model takes a core from another one (measured fourfold on two cores).
 parameters { key: "allow_spinning", value: { string_value: "0" } }
 """
+_OPENVINO: Final = """\
+# Read by the embedded backend alone: OpenVINO takes 0.8 of ONNX Runtime's time. One image at a time, since on a CPU a
+# batch saves nothing, and weights packed for one size take half the memory.
+parameters {{ key: "embedded_accelerator", value: {{ string_value: "openvino" }} }}
+parameters {{ key: "shapes", value: {{ string_value: "{shapes}" }} }}
+"""
 _NICE: Final = """\
 # Indexing yields to search queries: a person is waiting for those.
 parameters { key: "nice", value: { string_value: "10" } }
@@ -150,6 +156,7 @@ def _on_gpu(kind: str, model: ClipModel, folder: Path) -> str:
 
 
 def _visual_config(model: ClipModel, precision: str, on_gpu: str) -> str:
+    one = shape_table.of_batches((1,), (3, model.image_size, model.image_size))
     return _CONFIG.format(
         model=model.name,
         tower="image",
@@ -162,7 +169,7 @@ def _visual_config(model: ClipModel, precision: str, on_gpu: str) -> str:
         dims=f"3, {model.image_size}, {model.image_size}",
         dimension=model.dimension,
         kind=_KINDS[bool(on_gpu)],
-        parameters=on_gpu or _CPU + _NICE,
+        parameters=on_gpu or _OPENVINO.format(shapes=shape_table.text(one)) + _NICE,
     )
 
 

@@ -138,8 +138,10 @@ def export(encoder: Encoder, sample: torch.Tensor, name: str, path: Path, *, ext
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     if external_data or size > EXTERNAL_FROM:
         onnx.save_model(
-            proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location="model.onnx.data"
+            proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location=f"{path.name}.data"
         )
+        # onnx makes it readable for us alone; Triton may be another user.
+        path.with_name(f"{path.name}.data").chmod(path.stat().st_mode)
     else:
         onnx.save_model(proto, path)
     # By path: the checker reads external data itself.
@@ -168,7 +170,7 @@ def run(job: Job) -> bool:
             images,
             "IMAGE",
             folder / "visual/1/model.onnx",
-            external_data=job.external_data,
+            external_data=job.external_data or job.external_visual,
         )
         export(
             Encoder(model, job.fingerprint, visual=False),

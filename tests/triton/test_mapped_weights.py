@@ -1,0 +1,41 @@
+"""``mapped_weights``: what of a process's memory it lets go, and what not."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+from onnxruntime_backend.mapped_weights import let_go
+
+PAGES = 16
+SIZE = PAGES * mmap.PAGESIZE
+
+
+def test_a_mapped_file_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"w" * SIZE)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+        assert memory.read() == b"w" * SIZE
+        assert let_go(tmp_path) == SIZE
+        assert memory[:] == b"w" * SIZE
+
+
+def test_files_elsewhere_and_what_may_have_been_written_to_stay(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model2").mkdir()
+    for name in ("model/weights", "model2/weights"):
+        (tmp_path / name).write_bytes(b"w" * SIZE)
+    with (
+        (tmp_path / "model2/weights").open("rb") as other,
+        (tmp_path / "model/weights").open("rb") as own,
+        mmap.mmap(other.fileno(), 0, access=mmap.ACCESS_READ) as elsewhere,
+        mmap.mmap(own.fileno(), 0, access=mmap.ACCESS_COPY) as written,
+    ):
+        written[0] = 0
+        assert let_go(tmp_path / "model") == 0
+        assert elsewhere[0] == ord("w")
+        assert written[0] == 0
+
+
+def test_without_a_list_of_mappings_nothing_happens(tmp_path: Path) -> None:
+    assert let_go(tmp_path, maps=tmp_path / "missing") == 0
