@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N", help="clients (default: 1 2 4 8)")
     add("--rounds", type=int, default=3, help="rounds that medians are taken over (default: %(default)s)")
     add("--images", type=Path, nargs="+", metavar="PATH", help="images or folders (default: the project's test images, "
-        "for OCR also a third of the pages of eval_ocr.py)")  # fmt: skip
+        "for OCR also a third of the upright pages of eval_ocr.py)")  # fmt: skip
     add("--limit", type=int, metavar="N", help="only the first N images")
     add("--overhead", type=int, default=200, metavar="N", help="pairs for the gateway's own cost; 0: leave it out")
     add("--memory", type=int, metavar="N", help="instead: memory of the gateway over N requests, of Triton over "

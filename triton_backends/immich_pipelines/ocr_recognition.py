@@ -47,13 +47,33 @@ def cut_line(page: Array, box: Array) -> Array:
     page, box = _region(page, box.astype(np.float32))
     width = max(1, int(max(np.linalg.norm(box[0] - box[1]), np.linalg.norm(box[2] - box[3]))))
     height = max(1, int(max(np.linalg.norm(box[0] - box[3]), np.linalg.norm(box[1] - box[2]))))
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    matrix = cv2.getPerspectiveTransform(box, corners)
-    line = cv2.warpPerspective(page, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    line = _upright(page, box, width, height)
+    if line is None:
+        line = _straightened(page, box, width, height)
     if height >= VERTICAL * width:
         line, width, height = np.rot90(line), height, width
     scaled: Array = cv2.resize(line, (min(math.ceil(HEIGHT * width / height), WIDTHS[-1]), HEIGHT))
     return scaled
+
+
+def _upright(page: Array, box: Array, width: int, height: int) -> Array | None:
+    """Return the pixels in a *box* that needs no straightening, as most on a screenshot; None when it does.
+
+    The same bytes as `_straightened` gives, which takes a millisecond for a line: every pixel moves by whole numbers.
+    """
+    left, top = map(int, box[0])
+    right, bottom = left + width, top + height
+    if not np.array_equal(box, [[left, top], [right, top], [right, bottom], [left, bottom]]):
+        return None
+    if min(left, top) < 0 or right > page.shape[1] or bottom > page.shape[0]:
+        return None
+    return page[top:bottom, left:right]
+
+
+def _straightened(page: Array, box: Array, width: int, height: int) -> Array:
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    matrix = cv2.getPerspectiveTransform(box, corners)
+    return cv2.warpPerspective(page, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _region(page: Array, box: Array) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """How many processes a pipeline gets beside networks on a GPU: by the CPUs there are, and not what its config says.
 
-On a CPU the networks take nearly all of the time, and three processes cut up the pages for all of them. A GPU would
-wait for these three.
+On a CPU the networks take nearly all of the time, and two processes cut up the pages for all of them. A GPU would
+wait for these two.
 """
 
 from __future__ import annotations
