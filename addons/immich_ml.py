@@ -22,6 +22,7 @@ from immich_triton.proxy.keepflows import KeepFlows
 from immich_triton.proxy.limits import Limits
 from immich_triton.proxy.passthrough import PassThrough
 from immich_triton.proxy.privacy import Privacy
+from immich_triton.proxy.quiet import Quiet
 from immich_triton.proxy.webstyle import WebStyle
 
 service = Service()
@@ -31,6 +32,7 @@ service = Service()
 addons = [
     Drain(service),
     Configuration(service),
+    Quiet(),
     RequestIds(),
     Privacy(service),
     KeepFlows(),

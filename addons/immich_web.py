@@ -6,13 +6,13 @@ mitmdump -s addons/immich_web.py --mode reverse:http://immich-server:2283 -p 228
 from mitmproxy.options import Options
 
 from immich_triton.proxy.keepflows import KeepFlows
+from immich_triton.proxy.quiet import Quiet
 from immich_triton.proxy.webstyle import WebStyle
 from immich_triton.web.configuration import Configuration
 from immich_triton.web.contentview import ContentViews
 from immich_triton.web.in_flight import InFlight
 from immich_triton.web.menu import Menu
 from immich_triton.web.ping import Ping
-from immich_triton.web.quiet import Quiet
 from immich_triton.web.reprocess import Reprocess
 from immich_triton.web.search import Search
 from immich_triton.web.service import Service

@@ -17,6 +17,7 @@ from immich_triton.proxy.drain import Drain
 from immich_triton.proxy.keepflows import KeepFlows
 from immich_triton.proxy.limits import Limits
 from immich_triton.proxy.privacy import Privacy
+from immich_triton.proxy.quiet import Quiet
 
 service = Service()
 
@@ -24,6 +25,7 @@ service = Service()
 addons = [
     Drain(service),
     Configuration(service, Settings),
+    Quiet(),
     RequestIds(),
     Privacy(service),
     KeepFlows(),

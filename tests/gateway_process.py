@@ -63,7 +63,7 @@ class GatewayProcess:
             before = len(self.log)
             with socket.create_connection(self.address, 60) as client:
                 ours = f":{client.getsockname()[1]}] "
-                # The site says nothing of an ordinary connection.
+                # Our addons have nothing logged of an ordinary connection.
                 client.sendall(b"\0")
             marks = (f"{ours}client disconnect", f"{ours}Client closed connection before")
             assert eventually(lambda: any(mark in self.log[before:] for mark in marks)), "mitmdump does not log"

@@ -20,7 +20,7 @@ ORDINARY: Final = (
 
 
 class Quiet:
-    """A page of a photo site has a hundred pictures, on six connections; each would be a line, and hide what matters.
+    """A library is thousands of photos, a page of it a hundred; lines for each connection would hide what matters.
 
     ``--set termlog_verbosity=debug`` shows them.
     """
