@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import requests
-from immich_site import ImmichSite, Photo, photo_id, user_id
+from immich_photos import Photo, photo_id, user_id
+from immich_site import ImmichSite
 from postgres_server import ImmichDatabase
 
 Search = Callable[..., requests.Response]

@@ -13,7 +13,8 @@ import requests
 import tiny_encoders
 from embedded_triton import StartTriton, TritonServer
 from gateway_process import GatewayProcess, running_gateway
-from immich_site import KEY, File, Photo, running_site
+from immich_photos import KEY, Photo
+from immich_site import File, running_site
 from places import DATA
 from prometheus_server import (
     DASHBOARD,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import requests
 from gateway_process import GatewayProcess
-from immich_site import KEY, ImmichSite, running_site
+from immich_photos import KEY
+from immich_site import ImmichSite, running_site
 from postgres_server import Cluster, ImmichDatabase, running_postgres, with_zhparser, without_zhparser
 from site_process import running_web
 from site_searches import Search

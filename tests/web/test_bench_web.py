@@ -7,7 +7,8 @@ from pathlib import Path
 
 import bench_web
 import pytest
-from immich_site import KEY, Photo, running_site
+from immich_photos import KEY, Photo
+from immich_site import running_site
 
 from harness.ports import free_ports
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from immich_site import photo_id
+from immich_photos import photo_id
 from postgres_server import Cluster, ImmichDatabase, with_zhparser
 
 from immich_triton.web.database import Database

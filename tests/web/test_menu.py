@@ -9,8 +9,9 @@ import browser
 import pytest
 import pytest_asyncio
 from gateway_process import GatewayProcess
+from immich_photos import KEY, Photo, photo_id
 from immich_queues import Redis, running_redis, running_worker
-from immich_site import KEY, File, ImmichSite, Photo, photo_id
+from immich_site import File, ImmichSite
 from places import DATA
 from site_process import running_web
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 
 import pytest
 from gateway_process import GatewayProcess, kept
-from immich_site import OTHER_KEY, ImmichSite, Photo
+from immich_photos import OTHER_KEY, Photo
+from immich_site import ImmichSite
 from postgres_server import Cluster, ImmichDatabase, without_zhparser
 from site_process import running_web
 from site_searches import Search, checks, fill, numbers

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from gateway_process import GatewayProcess
+from immich_photos import KEY, OTHER_KEY, WEAK_KEY, Photo, photo_id
 from immich_queues import Redis, Worker, running_redis, running_worker
-from immich_site import KEY, OTHER_KEY, WEAK_KEY, ImmichSite, Photo, photo_id
+from immich_site import ImmichSite
 from site_process import running_web
 
 from immich_triton.cli import reprocess

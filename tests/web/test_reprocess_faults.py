@@ -8,8 +8,9 @@ from typing import Final
 import pytest
 import requests
 from gateway_process import kept
+from immich_photos import KEY, Photo, photo_id
 from immich_queues import running_redis
-from immich_site import KEY, Photo, photo_id, running_site
+from immich_site import running_site
 from site_process import running_web
 
 from harness.program import eventually

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import requests
 from gateway_process import GatewayProcess
+from immich_photos import KEY, Photo, photo_id
 from immich_queues import VERSIONS, Redis, Worker, running_redis, running_worker
-from immich_site import KEY, ImmichSite, Photo, photo_id
+from immich_site import ImmichSite
 from site_process import running_web
 
 from harness.program import eventually

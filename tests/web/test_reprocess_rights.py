@@ -9,8 +9,9 @@ from typing import Any, Final
 import pytest
 import requests
 from gateway_process import GatewayProcess
+from immich_photos import KEY, OTHER_KEY, WEAK_KEY, Photo, photo_id
 from immich_queues import Redis, running_redis
-from immich_site import KEY, OTHER_KEY, WEAK_KEY, ImmichSite, Photo, photo_id
+from immich_site import ImmichSite
 from site_process import running_web
 
 MINE, FOREIGN, LOCKED, UNKNOWN, NEVER_ORDERED = range(1, 6)

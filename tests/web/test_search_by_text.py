@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import requests
 from gateway_process import GatewayProcess
-from immich_site import KEY, OTHER_KEY, ImmichSite, Photo
+from immich_photos import KEY, OTHER_KEY, Photo
+from immich_site import ImmichSite
 from site_searches import VERSIONS, Search, numbers
 
 

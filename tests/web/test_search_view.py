@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from immich_site import Photo
+from immich_photos import Photo
 from mitmproxy.contentviews import Metadata
 from mitmproxy.http import Headers, Response
 from mitmproxy.test import tflow, tutils

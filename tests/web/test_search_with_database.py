@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import requests
 from gateway_process import GatewayProcess, kept
-from immich_site import KEY, OTHER_KEY, ImmichSite, Photo
+from immich_photos import KEY, OTHER_KEY, Photo
+from immich_site import ImmichSite
 from postgres_server import Cluster, ImmichDatabase, running_postgres, without_zhparser
 from site_process import running_web
 from site_searches import VERSIONS, Search, checks, fill, numbers

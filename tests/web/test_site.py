@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 import requests
 from gateway_process import GatewayProcess
-from immich_site import KEY, PAGE, PICTURE, SCRIPT, ImmichSite, Photo, photo_id, running_site
+from immich_photos import KEY, Photo, photo_id
+from immich_site import PAGE, PICTURE, SCRIPT, ImmichSite, running_site
 from site_process import running_web
 
 from harness.program import eventually

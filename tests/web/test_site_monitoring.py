@@ -9,7 +9,8 @@ from typing import get_args
 import pytest
 import requests
 from gateway_process import GatewayProcess
-from immich_site import KEY, File, ImmichSite, Photo
+from immich_photos import KEY, Photo
+from immich_site import File, ImmichSite
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 from places import DATA, PROJECT

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from immich_site import photo_id
+from immich_photos import photo_id
 from postgres_server import Cluster, ImmichDatabase, programs, with_zhparser, without_zhparser
 
 from immich_triton.web.database import OFFERS
