@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,27 +23,40 @@ Array = npt.NDArray[Any]
 _FOLDER = Path(__file__).with_name("data") / "images"
 IMAGES = sorted(path.name for path in _FOLDER.iterdir())
 
+BETTER: Final[Mapping[tuple[str, str], Mapping[str, str]]] = MappingProxyType(
+    {
+        ("v4", "mixed_sign.webp"): {"Gate12登机口": "Gate 12登机口", "请勿吸烟NoSmoking": "请勿吸烟No Smoking"},
+        ("v5", "mixed_sign.webp"): {"请勿吸煙 No Smoking": "请勿吸烟 No Smoking"},
+    }
+)
+"""What RapidOCR reads with a version on an image, and the pipeline on purpose otherwise, as it is written there: spaces
+that are not lost, and the script of the page."""
+
 
 @dataclass(frozen=True)
 class Readers:
     """The pipeline and RapidOCR with the same PP-OCR version."""
 
+    version: str
     ours: Networks
     reference: RapidOcrReference
 
     @classmethod
     def of(cls, version: str) -> Readers:
         """Return those of *version*; the export has been compared with the original when it was made."""
-        return cls(networks(ocr_exports.build(version)), RapidOcrReference(version))
+        return cls(version, networks(ocr_exports.build(version)), RapidOcrReference(version))
 
     def read(self, name: str) -> Page:
         """Return what the pipeline reads on the example image *name*."""
         return asyncio.run(read((_FOLDER / name).read_bytes(), Knobs(), self.ours))
 
     def compare(self, name: str) -> None:
-        """Expect texts, scores and boxes of the pipeline to be RapidOCR's."""
+        """Expect texts, scores and boxes of the pipeline to be RapidOCR's, but for what differs on purpose."""
         page = self.read(name)
-        expected = {line.text: line for line in self.reference.read((_FOLDER / name).read_bytes(), own_widths=False)}
+        lines = self.reference.read((_FOLDER / name).read_bytes(), own_widths=False)
+        better = BETTER.get((self.version, name), {})
+        assert better.keys() <= {line.text for line in lines}
+        expected = {better.get(line.text, line.text): line for line in lines}
         assert sorted(page.texts) == sorted(expected)
         height, width = page.size
         boxes = page.boxes.reshape(-1, 4, 2) * np.array([width, height], np.float32)
