@@ -14,6 +14,9 @@ from typing import BinaryIO, Final
 METADATA: Final = 14
 """``ModelProto.metadata_props``: repeated ``StringStringEntryProto``, of which 1 is the key and 2 the value."""
 
+WEIGHTS_FILE: Final = "weights_file_sha256"
+"""Key of what a model says of the file of weights beside it: see ``onnxruntime_backend.weights_file``."""
+
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Kinds of fields ("wire types")."""
 

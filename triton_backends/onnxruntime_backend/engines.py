@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from onnxruntime_backend import weights_file
 from onnxruntime_backend.settings import ConfigError, Settings
 
 Array = npt.NDArray[Any]
@@ -82,8 +83,9 @@ class Engine(Protocol):
 def load_engine(path: Path, settings: Settings, *, warn: Callable[[str], None] = lambda _text: None) -> Engine:
     """Load the ONNX file *path*; what is not as the settings ask, and no reason to stop, goes to *warn*.
 
-    Raises `ConfigError` when the settings cannot be met.
+    Raises `ConfigError` when the settings cannot be met, or the weights beside the model are not its own.
     """
+    weights_file.check(path)
     if settings.shapes:
         from onnxruntime_backend.shaped_engine import load
 

@@ -1,0 +1,73 @@
+"""Weights in a file beside a model are those that it was exported with, or it is not loaded: no fingerprint lies."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime_backend.engines import load_engine
+from onnxruntime_backend.settings import ConfigError, Settings
+
+from immich_pipelines.onnx_metadata import WEIGHTS_FILE
+from immich_triton.export import onnx_graph
+from immich_triton.export.clip import repository
+
+ONES = np.ones((2, 2), np.float32)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model that multiplies by ones, which lie in a file beside it."""
+    path = tmp_path / "model.onnx"
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+        [numpy_helper.from_array(ONES, "w")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save_model(proto, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    repository._tie(path)
+    return path
+
+
+def product(model: Path, engine: str = "onnxruntime") -> list[float]:
+    loaded = load_engine(model, Settings(engine=engine, intra_op_threads=1))  # type: ignore[arg-type]
+    (value,) = loaded.run(["y"], {"x": np.array([[1, 2]], np.float32)})
+    return [float(number) for number in value[0]]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_model_with_its_own_weights_is_loaded(model: Path, engine: str) -> None:
+    said = onnx_graph.metadata(onnx.load(model, load_external_data=False))
+    assert said[WEIGHTS_FILE] == hashlib.sha256(ONES.tobytes()).hexdigest()
+    assert product(model, engine) == [3, 3]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_weights_of_another_export_are_refused(model: Path, engine: str) -> None:
+    model.with_name("model.onnx.data").write_bytes((2 * ONES).tobytes())
+    with pytest.raises(ConfigError, match="has other weights than"):
+        product(model, engine)
+
+
+def test_an_earlier_export_names_no_file_and_is_loaded(model: Path) -> None:
+    proto = onnx.load(model, load_external_data=False)
+    del proto.metadata_props[:]
+    model.write_bytes(proto.SerializeToString())
+    assert product(model) == [3, 3]
+
+
+def test_weights_within_the_model_need_no_word_of_it(model: Path) -> None:
+    whole = onnx.load(model)
+    del whole.metadata_props[:]
+    onnx.save_model(whole, model)
+    model.with_name("model.onnx.data").unlink()
+    repository._tie(model)
+    assert list(onnx.load(model).metadata_props) == []
+    assert product(model) == [3, 3]
