@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from catching_up import BUSY, KEY, STARTED, Immich, access, attend_until, attending, lose, said, serving
 from mitmproxy import ctx
-from stand_in_triton import CLIP_NAME, StandInTriton, stand_in_triton
+from stand_in_triton import CLIP_NAME, StandInTriton
 
 from harness.program import eventually
 from immich_triton.core import state_file
@@ -17,12 +16,6 @@ from immich_triton.core.observer import Reason, Refusal
 from immich_triton.ml.catchup import own_port, start_missing
 from immich_triton.ml.outages import PAUSES, Outages, moment
 from immich_triton.triton.inference import Call, Unavailable, WrongWeights
-
-
-@pytest.fixture
-def triton() -> Iterator[StandInTriton]:
-    with stand_in_triton() as server:
-        yield server
 
 
 @pytest.mark.parametrize(

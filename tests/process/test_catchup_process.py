@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from catching_up import KEY, Immich, immich_server, routes
 from gateway_process import GatewayProcess, kept, running_gateway
-from recorder import Recorder, recording_upstream
-from stand_in_triton import StandInTriton, stand_in_triton, write_routes
+from recorder import Recorder
+from stand_in_triton import StandInTriton, write_routes
 
 from harness.program import eventually
 from immich_triton.immich.ml_client import entries_for, predict
@@ -24,18 +24,6 @@ from immich_triton.ml.outages import Outages
 def immich() -> Iterator[Immich]:
     with immich_server() as server:
         yield server
-
-
-@pytest.fixture
-def triton() -> Iterator[StandInTriton]:
-    with stand_in_triton() as server:
-        yield server
-
-
-@pytest.fixture
-def upstream() -> Iterator[Recorder]:
-    with recording_upstream() as recorder:
-        yield recorder
 
 
 def break_down(triton: StandInTriton) -> None:

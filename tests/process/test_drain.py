@@ -15,24 +15,12 @@ from pathlib import Path
 import pytest
 import requests
 from gateway_process import GatewayProcess, running_gateway
-from recorder import Recorder, recording_upstream
-from stand_in_triton import StandInTriton, stand_in_triton, write_routes
+from recorder import Recorder
+from stand_in_triton import StandInTriton, write_routes
 
 from harness.program import eventually
 from immich_triton.immich.ml_client import encode, entries_for
 from immich_triton.ml.outages import Outages
-
-
-@pytest.fixture
-def triton() -> Iterator[StandInTriton]:
-    with stand_in_triton() as server:
-        yield server
-
-
-@pytest.fixture
-def upstream() -> Iterator[Recorder]:
-    with recording_upstream() as recorder:
-        yield recorder
 
 
 def start(

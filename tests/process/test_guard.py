@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 from gateway_process import ADDON, GatewayProcess, running_gateway
-from recorder import Recorder, recording_upstream
+from recorder import Recorder
 from stand_in_triton import write_routes
 
 from harness.ports import free_ports
@@ -19,12 +19,6 @@ from harness.program import eventually
 from immich_triton.immich.ml_client import entries_for, predict
 from immich_triton.ml.route_file import Route, write_route
 from immich_triton.triton.pipelines import Pipeline
-
-
-@pytest.fixture
-def upstream() -> Iterator[Recorder]:
-    with recording_upstream() as recorder:
-        yield recorder
 
 
 @pytest.fixture

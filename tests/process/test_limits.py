@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 from gateway_process import GatewayProcess, running_gateway
-from recorder import Recorder, recording_upstream
+from recorder import Recorder
 from scrape import Scrape
 from stand_in_triton import StandInTriton, stand_in_triton, write_routes
 
@@ -33,12 +33,6 @@ FLAT = 32 << 20
 def triton() -> Iterator[StandInTriton]:
     with stand_in_triton() as server:
         yield server
-
-
-@pytest.fixture
-def upstream() -> Iterator[Recorder]:
-    with recording_upstream() as recorder:
-        yield recorder
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 from gateway_process import GatewayProcess, running_gateway
-from recorder import Recorder, recording_upstream
+from recorder import Recorder
 from stand_in_triton import CLIP_NAME, StandInTriton, stand_in_triton, write_routes
 
 from immich_triton.immich.ml_client import Answer, entries_for, predict
@@ -29,12 +29,6 @@ WEIGHTS: Final = {"ours": "b" * 64, "theirs": "c" * 64}
 def triton() -> Iterator[StandInTriton]:
     with stand_in_triton() as server:
         yield server
-
-
-@pytest.fixture
-def upstream() -> Iterator[Recorder]:
-    with recording_upstream() as recorder:
-        yield recorder
 
 
 @contextmanager
