@@ -47,6 +47,14 @@ def ocr_models() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gpu_ocr_models() -> Path:
+    """Give what `ocr_models` gives, as it is written for a GPU."""
+    import ocr_exports
+
+    return ocr_exports.build(gpu=True)
+
+
+@pytest.fixture(scope="session")
 def face_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a model repository with the stand-in face models, exported like a pack, and the ``faces`` pipeline.
 

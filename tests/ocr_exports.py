@@ -23,12 +23,12 @@ F32 = {"detector": "ocr_det_f32", "recognizer": "ocr_rec_f32"}
 """The networks that `for_server` adds, as parameters of a request: the same weights, computed in f32."""
 
 
-def build(version: str = "v5+v6", precision: str = "bf16") -> Path:
+def build(version: str = "v5+v6", precision: str = "", *, gpu: bool = False) -> Path:
     """Return a model repository with PP-OCR *version* and the ``ocr`` pipeline, computing in *precision*.
 
-    Not the default version: which one that is depends on the machine.
+    Not the default version: which one that is depends on the machine. *gpu*: as it is written for one.
     """
-    placements = ocr_models.placements(precision=precision)
+    placements = ocr_models.placements(precision=precision or None, gpu=gpu)
     record = export_ocr.record(version, export_ocr.NAMES, placements)
     key = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     # A server of another test run may be reading the folder: a changed pipeline gets a folder of its own.

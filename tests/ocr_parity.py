@@ -83,8 +83,8 @@ def networks(models: Path) -> Networks:
         for name in ("ocr_det", "ocr_rec")
     )
 
-    async def detect(image: Array) -> Array:
-        (probabilities,) = detector.run(["text"], {"x": image})
+    async def detect(page: Array) -> Array:
+        (probabilities,) = detector.run(["text"], {"x": page})
         return np.asarray(probabilities)
 
     async def recognize(images: Array) -> list[Array]:

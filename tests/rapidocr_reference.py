@@ -14,8 +14,8 @@ from rapidocr_onnxruntime.ch_ppocr_det import TextDetector
 from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
 
 from immich_pipelines.decode import decode_rgb
+from immich_pipelines.ocr_batches import WIDTHS
 from immich_pipelines.ocr_detection import detection_size
-from immich_pipelines.ocr_recognition import WIDTHS
 from immich_triton.cli import export_ocr
 from immich_triton.export.ocr import sources as ocr_sources
 

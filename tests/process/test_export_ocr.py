@@ -170,7 +170,7 @@ def test_a_recognizer_that_differs_is_not_installed(tmp_path: Path) -> None:
     original = ocr_sources.fetch(VERSIONS["v4"], export_ocr.CACHE)[source.recognizer]
     characters = ocr_models.build_recognizer(original, None, tmp_path / "model.onnx")
     model = onnx.load(tmp_path / "model.onnx")
-    (classes,) = (tensor for tensor in model.graph.initializer if tensor.name == "ctc_classes")
+    (classes,) = (tensor for tensor in model.graph.initializer if tensor.name == "ctc_places")
     values = np.array(onnx.numpy_helper.to_array(classes))
     values[0] = 1  # the blank, of all things
     classes.CopyFrom(onnx.numpy_helper.from_array(values, classes.name))

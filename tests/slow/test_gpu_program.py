@@ -29,10 +29,10 @@ def test_it_measures_all_that_a_repository_routes(
         assert "gateway " in table[f"clip: {clients} clients"]
 
 
-def test_the_networks_alone_and_what_would_make_them_faster(ocr_models: Path, tmp_path: Path) -> None:
+def test_the_networks_alone_and_what_would_make_them_faster(gpu_ocr_models: Path, tmp_path: Path) -> None:
     out = tmp_path / "table.json"
     chosen = ["--networks-only", "--runs", "1", "--levers", "as exported", "fp16"]
-    assert gpu.main(["--device", "cpu", "--models", str(ocr_models), "--json", str(out), *chosen]) == 0
+    assert gpu.main(["--device", "cpu", "--models", str(gpu_ocr_models), "--json", str(out), *chosen]) == 0
     table = json.loads(out.read_text())
     for name in ("ocr_det", "ocr_rec"):
         assert f"{name} 1x3x" in table["lever: fp16"]

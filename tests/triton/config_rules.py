@@ -70,7 +70,8 @@ def _common(text: str, config: Any) -> Iterator[str]:
     for group in config.instance_group:
         if group.kind not in {group.KIND_CPU, group.KIND_GPU} or group.count < 1:
             yield "every instance_group needs a kind, KIND_CPU or KIND_GPU, and a count"
-    if config.max_batch_size > 1 and not config.HasField("dynamic_batching"):
+    pipeline_or_gpu = config.backend == "python" or any(group.kind == group.KIND_GPU for group in config.instance_group)
+    if config.max_batch_size > 1 and not config.HasField("dynamic_batching") and pipeline_or_gpu:
         yield "max_batch_size without dynamic_batching: requests would not be joined"
     for key, value in config.parameters.items():
         if not value.string_value:

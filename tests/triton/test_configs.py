@@ -76,7 +76,11 @@ def test_a_good_config_has_no_problems() -> None:
         ("# An image in, a vector out.\n", "", "first line must be a comment"),
         ('"onnxruntime"', '"tensorrt"', "backend is 'tensorrt'"),
         ('backend: "onnxruntime"', 'platform: "onnxruntime_onnx"', "field platform"),
-        ("dynamic_batching { }\n", "", "max_batch_size without dynamic_batching"),
+        (
+            "dynamic_batching { }\ninstance_group [ { kind: KIND_CPU",
+            "instance_group [ { kind: KIND_GPU",
+            "max_batch_size without dynamic_batching",
+        ),
         ("dynamic_batching { }", "dynamic_batching { } response_cache { enable: true }", "field response_cache"),
         ("instance_group [ { kind: KIND_CPU count: 1 } ]\n", "", "instance_group is missing"),
         ("kind: KIND_CPU count: 1", "count: 1", "needs a kind"),

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from immich_pipelines import ocr_recognition
-from immich_pipelines.ocr_recognition import HEIGHT, cut_line
+from immich_pipelines.ocr_batches import HEIGHT
+from immich_pipelines.ocr_recognition import cut_line
 
 RANDOM = np.random.default_rng(14)
 PAGE = RANDOM.integers(0, 256, (300, 400, 3), np.uint8)

@@ -15,9 +15,11 @@ from rapidocr_onnxruntime.ch_ppocr_det.utils import DBPostProcess, DetPreProcess
 
 from immich_pipelines.errors import BadInput
 from immich_pipelines.ocr import Knobs, detect
+from immich_pipelines.ocr_batches import WIDTHS, Limits, batches
 from immich_pipelines.ocr_ctc import Decoder
-from immich_pipelines.ocr_detection import MAX_DETECTION_PIXELS, detection_size, detector_input, find_boxes
-from immich_pipelines.ocr_recognition import WIDTHS, batches, cut_line
+from immich_pipelines.ocr_detection import MAX_DETECTION_PIXELS, as_floats, detection_size, find_boxes, on_canvas
+from immich_pipelines.ocr_recognition import cut_line
+from immich_pipelines.shapes import Fit
 
 Array = npt.NDArray[Any]
 noise = np.random.default_rng(0)
@@ -50,7 +52,9 @@ def test_detection_size_is_bounded(height: int, width: int, max_resolution: int)
 def test_detector_input_is_rapidocrs() -> None:
     page = noise.integers(0, 256, (96, 128, 3), np.uint8)
     expected = DetPreProcess(32, "min")(np.ascontiguousarray(page[:, :, ::-1]))
-    assert np.abs(detector_input(page, (96, 128)) - expected).max() < 1e-6
+    pixels = on_canvas(page, Fit((96, 128), (96, 128)))
+    assert pixels.dtype == np.uint8
+    assert np.abs(as_floats(pixels) - expected).max() < 1e-6
 
 
 def text_map(*boxes: tuple[int, int, int, int], value: float = 0.9) -> Array:
@@ -109,7 +113,7 @@ def test_vertical_writing_is_turned_counter_clockwise() -> None:
 def test_batches_have_one_width_each_and_hold_every_line_once() -> None:
     widths = [1, 64, 65, 300, 301, 5, 4096, 70]
     lines = [np.full((48, width, 3), 255, np.uint8) for width in widths]
-    made = list(batches(lines, 2))
+    made = list(batches(lines, Limits(2)))
     assert sorted(index for batch in made for index in batch.lines) == list(range(len(lines)))
     for batch in made:
         assert len(batch.lines) <= 2
@@ -122,7 +126,7 @@ def test_batches_have_one_width_each_and_hold_every_line_once() -> None:
 def test_lines_go_to_the_network_as_bgr() -> None:
     line = np.zeros((48, 64, 3), np.uint8)
     line[:, :, 0] = 255  # red
-    (batch,) = batches([line], 1)
+    (batch,) = batches([line], Limits(1))
     assert batch.images[0, :, 0, 0].tolist() == [-1, -1, 1]
 
 

@@ -21,8 +21,9 @@ from immich_pipelines import faces_detection, faces_recognition, shapes
 from immich_pipelines.clip_tokenizer import Tokenizer
 from immich_pipelines.clip_transform import image_transform
 from immich_pipelines.ocr import Knobs, Networks, read
+from immich_pipelines.ocr_batches import Limits, with_longer
 from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
-from immich_pipelines.ocr_recognition import with_longer
+from immich_pipelines.ocr_detection import as_floats
 from immich_pipelines.shapes import Shape
 from immich_triton.export.clip.models import CLIP_MODELS, CONTEXT_LENGTH
 
@@ -105,27 +106,29 @@ def test_padding_a_batch_changes_no_embedding_of_clip(
 
 
 def networks(detector: Engine, recognizer: Engine, decoder: Decoder) -> Networks:
-    async def detect(image: Array) -> Array:
-        (probabilities,) = detector.run(["text"], {"x": image})
+    async def detect(page: Array) -> Array:
+        (probabilities,) = detector.run(["text"], {"x": as_floats(page)})
         return probabilities
 
     async def recognize(images: Array) -> list[Array]:
         return recognizer.run(OUTPUTS, {"x": images})
 
-    return Networks(detect, recognize, decoder, max_batch=32)
+    return Networks(detect, recognize, decoder, Limits(32, 0))
 
 
-def test_padding_lines_changes_no_text(ocr_models: Path) -> None:
+def test_padding_lines_changes_no_text(gpu_ocr_models: Path) -> None:
     widths = [320, 480, 640, 960]
     line_shapes = [(4, 3, shapes.LINE_HEIGHT, width) for width in widths]
     page_shapes = [(1, 3, 992, 736)]
-    decoder = Decoder.of(ocr_models / "ocr_rec/1/model.onnx")
+    decoder = Decoder.of(gpu_ocr_models / "ocr_rec/1/model.onnx")
 
     def on_table(networks: Networks) -> Networks:
-        return replace(networks, canvases=shapes.canvases(page_shapes), widths=with_longer(widths))
+        return replace(networks, canvases=shapes.canvases(page_shapes), limits=Limits(32, 0, with_longer(widths)))
 
-    one = networks(loaded(ocr_models, "ocr_det"), loaded(ocr_models, "ocr_rec"), decoder)
-    shaped = networks(loaded(ocr_models, "ocr_det", *page_shapes), loaded(ocr_models, "ocr_rec", *line_shapes), decoder)
+    one, shaped = (
+        networks(loaded(gpu_ocr_models, "ocr_det", *pages), loaded(gpu_ocr_models, "ocr_rec", *lines), decoder)
+        for pages, lines in (((), ()), (page_shapes, line_shapes))
+    )
     data = (IMAGES / "zh_receipt.jpg").read_bytes()
     expected, found = (asyncio.run(read(data, Knobs(), on_table(each))) for each in (one, shaped))
     assert len(expected.texts) == 9
@@ -135,7 +138,7 @@ def test_padding_lines_changes_no_text(ocr_models: Path) -> None:
 
 
 def test_what_is_larger_than_the_table_is_read_on_the_cpu_and_prepares_no_session(
-    ocr_models: Path, monkeypatch: pytest.MonkeyPatch
+    gpu_ocr_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[OnnxRuntimeEngine] = []
     seen: dict[int, set[Shape]] = {}
@@ -149,17 +152,17 @@ def test_what_is_larger_than_the_table_is_read_on_the_cpu_and_prepares_no_sessio
         seen.setdefault(id(engine), set()).add(feed["x"].shape)
         return run(engine, outputs, feed)
 
-    decoder = Decoder.of(ocr_models / "ocr_rec/1/model.onnx")
+    decoder = Decoder.of(gpu_ocr_models / "ocr_rec/1/model.onnx")
     page_shapes, line_shapes = [(1, 3, 992, 736)], [(4, 3, shapes.LINE_HEIGHT, width) for width in (320, 480)]
 
     def pair(*sizes: Sequence[Shape]) -> Networks:
         detector, recognizer = (
-            loaded(ocr_models, name, *each) for name, each in zip(("ocr_det", "ocr_rec"), sizes, strict=True)
+            loaded(gpu_ocr_models, name, *each) for name, each in zip(("ocr_det", "ocr_rec"), sizes, strict=True)
         )
         return replace(
             networks(detector, recognizer, decoder),
             canvases=shapes.canvases(page_shapes),
-            widths=with_longer(shapes.widths(line_shapes)),
+            limits=Limits(32, 0, with_longer(shapes.widths(line_shapes))),
         )
 
     plain = pair([], [])

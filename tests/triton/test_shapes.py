@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immich_pipelines import shapes
-from immich_pipelines.ocr_detection import detection_size, detector_input, on_canvas, placement
-from immich_pipelines.ocr_recognition import WIDTHS, with_longer
+from immich_pipelines.ocr_batches import WIDTHS, with_longer
+from immich_pipelines.ocr_detection import detection_size, on_canvas, placement
 from immich_pipelines.shapes import CANVASES, Fit
 
 SIZES = shapes.canvases(shapes.detector_shapes())
@@ -86,14 +86,13 @@ def test_the_empty_part_of_a_canvas_has_the_colour_of_the_page() -> None:
     place = placement(640, 700, 736, SIZES)
     assert place is not None
     assert place.padded
-    blob = on_canvas(page, place)
-    assert blob.shape == (1, 3, *place.canvas)
-    for channel, level in enumerate((30, 200, 250)):  # BGR
-        for rest in (blob[0, channel, place.page[0] :], blob[0, channel, :, place.page[1] :]):
-            assert np.abs(rest - (level / 127.5 - 1)).max() < 1e-5
-    np.testing.assert_array_equal(
-        blob[:, :, : place.page[0], : place.page[1]], detector_input(page, place.page), "the page lies at the top left"
-    )
+    canvas = on_canvas(page, place)
+    assert canvas.shape == (1, *place.canvas, 3)
+    height, width = place.page
+    for rest in (canvas[0, height:], canvas[0, :, width:]):
+        assert (rest == (250, 200, 30)).all()
+    alone = on_canvas(page, Fit(place.page, place.page))
+    np.testing.assert_array_equal(canvas[:, :height, :width], alone, "the page lies at the top left")
 
 
 @pytest.mark.parametrize(("page", "resolution"), [((1440, 6000), 736), ((3000, 4000), 2000)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from immich_pipelines.decode import MAX_PIXELS, Decode, decode_rgb
 from immich_pipelines.errors import BadInput
+from immich_pipelines.ocr_batches import Batch, Limits, batches
 from immich_pipelines.ocr_ctc import Decoder, Text
 from immich_pipelines.ocr_detection import Boxes, find_boxes, on_canvas, placement
 from immich_pipelines.ocr_order import reading_order
-from immich_pipelines.ocr_recognition import WIDTHS, Batch, batches, cut_line
+from immich_pipelines.ocr_recognition import cut_line
 from immich_pipelines.ocr_turned import read_turned
 from immich_pipelines.ocr_variants import settled
 from immich_pipelines.shapes import Size
@@ -28,7 +29,7 @@ from immich_pipelines.shapes import Size
 Array = npt.NDArray[Any]
 
 Detector = Callable[[Array], Awaitable[Array]]
-"""float32 [1, 3, H, W] to text probabilities float32 [1, 1, H, W]."""
+"""A page, uint8 [1, H, W, 3] in RGB, to text probabilities float32 [1, 1, H, W]."""
 
 Recognizer = Callable[[Array], Awaitable[Sequence[Array]]]
 """float32 [N, 3, 48, W] to the class int [N, T] and probability float32 [N, T] of each CTC step, and, of an export that
@@ -56,19 +57,17 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Networks:
-    """The two networks, the dictionary of the second, and how many lines it takes at a time and at once.
+    """The two networks, the dictionary of the second, which lines it takes at a time, and how many calls at once.
 
-    *canvases*: the sizes of a page that the detector has sessions for; none: it takes every size. *widths*: to which a
-    line may be padded.
+    *canvases*: the sizes of a page that the detector has sessions for; none: it takes every size.
     """
 
     detect: Detector
     recognize: Recognizer
     decode: Decoder
-    max_batch: int = 2
+    limits: Limits = field(default_factory=Limits)
     max_calls: int = 4
     canvases: Sequence[Size] = ()
-    widths: Sequence[int] = WIDTHS
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ async def _recognize(lines: Sequence[Array], networks: Networks) -> list[Text]:
         for line, result in zip(batch.lines, networks.decode(*steps), strict=True):
             found[line] = result
 
-    await asyncio.gather(*(one(batch) for batch in batches(lines, networks.max_batch, networks.widths)))
+    await asyncio.gather(*(one(batch) for batch in batches(lines, networks.limits)))
     return found
 
 

@@ -84,28 +84,28 @@ def placement(height: int, width: int, max_resolution: int, canvases: Sequence[S
 
 
 def on_canvas(page: Array, place: Fit) -> Array:
-    """Return the input of the detector, float32 [1, 3, H, W], with *page* (see `detector_input`) where *place* says.
+    """Return uint8 [1, H, W, 3], the RGB *page* (uint8 [height, width, 3]) scaled and put where *place* says.
 
     The rest has the page's own colour, its median: beside a medium grey the detector cut columns of Chinese in pieces
     that it left whole without (scripts/lab/eval_ocr.py --networks --aspect 1.2).
     """
-    blob = detector_input(page, place.page)
+    height, width = place.page
+    scaled: Array = cv2.resize(page, (width, height), interpolation=cv2.INTER_LINEAR)
     if not place.padded:
-        return blob
-    canvas = np.empty((1, 3, *place.canvas), np.float32)
-    canvas[:] = np.median(blob[:, :, ::SAMPLED, ::SAMPLED], axis=(2, 3), keepdims=True)
-    canvas[:, :, : place.page[0], : place.page[1]] = blob
+        return scaled[np.newaxis]
+    canvas = np.empty((1, *place.canvas, 3), np.uint8)
+    canvas[:] = np.rint(np.median(scaled[::SAMPLED, ::SAMPLED], axis=(0, 1)))
+    canvas[0, :height, :width] = scaled
     return canvas
 
 
-def detector_input(page: Array, size: tuple[int, int]) -> Array:
-    """Return float32 [1, 3, H, W], BGR, -1..1, of the RGB *page* (uint8 [height, width, 3]) scaled to *size*.
+def as_floats(pixels: Array) -> Array:
+    """Return float32 [1, 3, H, W], BGR, -1..1, of *pixels* (uint8 [1, H, W, 3], RGB).
 
-    What RapidOCR's ``DetPreProcess`` computes, in a tenth of its time: that one goes through float64.
+    For a detector on a GPU, and those of earlier exports. What RapidOCR's ``DetPreProcess`` computes, in a tenth of its
+    time: that one goes through float64.
     """
-    height, width = size
-    scaled = cv2.resize(page, (width, height), interpolation=cv2.INTER_LINEAR)
-    blob: Array = cv2.dnn.blobFromImage(scaled, 1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=True)
+    blob: Array = cv2.dnn.blobFromImage(pixels[0], 1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=True)
     return blob
 
 

@@ -14,8 +14,9 @@ from immich_pipelines import shapes
 from immich_pipelines.bls import call_async
 from immich_pipelines.errors import BadInput
 from immich_pipelines.ocr import Networks
+from immich_pipelines.ocr_batches import Limits, with_longer
 from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
-from immich_pipelines.ocr_recognition import with_longer
+from immich_pipelines.ocr_detection import as_floats
 
 Array = npt.NDArray[Any]
 
@@ -36,14 +37,13 @@ class NetworkPair:
         for name in (detector, recognizer):
             if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("."):
                 raise BadInput(f"{name!r} is no model name")
-        config = self._config(recognizer)
+        config, detection = self._config(recognizer), self._config(detector)
         return Networks(
-            partial(_detect, detector),
+            partial(_detect, detector, as_pixels="TYPE_UINT8" in detection),
             partial(_recognize, recognizer, OUTPUTS if f'name: "{OUTPUTS[-1]}"' in config else OUTPUTS[:-1]),
             self._decoder(recognizer),
-            max_batch=_max_batch(config),
-            canvases=shapes.canvases(shapes.in_config(self._config(detector))),
-            widths=with_longer(shapes.widths(shapes.in_config(config))),
+            _limits(config),
+            canvases=shapes.canvases(shapes.in_config(detection)),
         )
 
     def _config(self, network: str) -> str:
@@ -64,14 +64,15 @@ class NetworkPair:
         return known[1]
 
 
-def _max_batch(config: str) -> int:
-    """Return how many lines the recogniser takes at once."""
-    found = re.search(r"^max_batch_size:\s*(\d+)", config, re.MULTILINE)
-    return int(found[1]) if found else 1
+def _limits(config: str) -> Limits:
+    """Return which lines the recogniser with this *config* takes at once."""
+    lines = re.search(r"^max_batch_size:\s*(\d+)", config, re.MULTILINE)
+    table = shapes.in_config(config)
+    return Limits(int(lines[1]) if lines else 1, 0 if table else Limits.columns, with_longer(shapes.widths(table)))
 
 
-async def _detect(model: str, image: Array) -> Array:
-    (probabilities,) = await call_async(model, {"x": image}, ["text"])
+async def _detect(model: str, page: Array, *, as_pixels: bool) -> Array:
+    (probabilities,) = await call_async(model, {"x": page if as_pixels else as_floats(page)}, ["text"])
     return probabilities
 
 

@@ -1,41 +1,24 @@
-"""Text recognition: boxes to batches of line images; `ocr_ctc` makes text of what the network says of them."""
+"""Text recognition: boxes to images of lines, which `ocr_batches` puts together and `ocr_ctc` makes text of."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from immich_pipelines.ocr_batches import HEIGHT, WIDTHS
 from immich_pipelines.ocr_layout import VERTICAL
 
 Array = npt.NDArray[Any]
-
-HEIGHT: Final = 48
-"""Height of a line image, fixed by the networks."""
-
-WIDTHS: Final = (*range(64, 512, 32), *range(512, 1024, 64), *range(1024, 2048, 128), *range(2048, 4097, 256))
-"""Allowed widths of a line image, 39 in all: close enough that little is computed on padding, few enough that a
-runtime that prepares its kernels for every shape is soon done. A longer line is squeezed into the last."""
-
 
 CUBIC: Final = 3
 """Pixels beyond a box that bicubic interpolation may read."""
 
 LONGEST: Final = 32_000
 """Longest side that is warped, in pixels."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Lines of one width: their places in the page's list, and float32 [N, 3, 48, width] for the recogniser."""
-
-    lines: Sequence[int]
-    images: Array
 
 
 def cut_line(page: Array, box: Array) -> Array:
@@ -91,33 +74,3 @@ def _region(page: Array, box: Array) -> tuple[Array, Array]:
         part = cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         inside = inside * np.float32(factor)
     return part, inside
-
-
-def with_longer(widths: Sequence[int]) -> tuple[int, ...]:
-    """Return *widths*, smallest first, and those of `WIDTHS` for a line that is longer than all of them."""
-    return (*widths, *(width for width in WIDTHS if not widths or width > widths[-1]))
-
-
-def batches(lines: Sequence[Array], max_batch: int, widths: Sequence[int] = WIDTHS) -> Iterator[Batch]:
-    """Group the RGB *lines* (uint8 [48, width, 3]) into batches of equal width, the widest first.
-
-    A line is padded at its right to the next of *widths*, with 0 after normalisation, as RapidOCR does. RapidOCR pads
-    a batch to its widest line, and every line to 320: on a page of short lines half the work.
-    """
-    groups: dict[int, list[int]] = {}
-    for index, line in enumerate(lines):
-        groups.setdefault(next(width for width in widths if width >= line.shape[1]), []).append(index)
-    for width in sorted(groups, reverse=True):
-        members = groups[width]
-        for start in range(0, len(members), max_batch):
-            chosen = members[start : start + max_batch]
-            yield Batch(chosen, _normalised([lines[index] for index in chosen], width))
-
-
-def _normalised(lines: Sequence[Array], width: int) -> Array:
-    images = np.zeros((len(lines), 3, HEIGHT, width), np.float32)
-    for image, line in zip(images, lines, strict=True):
-        # RGB to BGR, channels first.
-        np.divide(line[:, :, ::-1].transpose(2, 0, 1), np.float32(127.5), out=image[:, :, : line.shape[1]])
-        image[:, :, : line.shape[1]] -= 1
-    return images

@@ -9,10 +9,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from immich_pipelines.ocr_batches import HEIGHT
 from immich_pipelines.ocr_corners import turned
 from immich_pipelines.ocr_ctc import Text
 from immich_pipelines.ocr_layout import VERTICAL
-from immich_pipelines.ocr_recognition import HEIGHT, cut_line
+from immich_pipelines.ocr_recognition import cut_line
 
 Array = npt.NDArray[Any]
 

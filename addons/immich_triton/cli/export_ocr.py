@@ -21,7 +21,6 @@ from rich.console import Console
 from immich_triton.core.paths import CACHE as CACHE_FOLDER
 from immich_triton.core.paths import MODELS
 from immich_triton.export import gpu_parameters, half, onnx_graph
-from immich_triton.export.ocr import chinese_variants, dbnet_head
 from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
 from immich_triton.export.ocr import sources as ocr_sources
@@ -105,7 +104,7 @@ def export(
     # The route and the record are in the folder that appears last: without them nothing counts as exported.
     with new_model(models, RECOGNIZER) as rec_folder, new_model(models, DETECTOR) as det_folder:
         det_file, rec_file = (folder / "1" / "model.onnx" for folder in (det_folder, rec_folder))
-        ocr_models.build_detector(detector, det_file)
+        ocr_models.build_detector(detector, det_file, gpu=placements[0].gpu)
         with console.status("comparing the detector with the original"):
             console.print(f"  detector: {ocr_proof.prove_detector(detector, det_file)}")
         characters = ocr_models.build_recognizer(files[recognizer], files[dictionary] if dictionary else None, rec_file)
@@ -150,8 +149,7 @@ def _route(names: Sequence[str], weights: str) -> Route:
 def record(version: str, names: Sequence[str], placements: Sequence[Placement]) -> dict[str, Any]:
     """Return all that determines what an export writes; equal records mean equal exports."""
     code = hashlib.sha256()
-    modules = [__file__, ocr_models.__file__, onnx_graph.__file__, dbnet_head.__file__]
-    modules += chinese_variants.SOURCES
+    modules = [__file__, onnx_graph.__file__, *ocr_models.SOURCES]
     if any(placement.gpu for placement in placements):
         modules += gpu_parameters.SOURCES
     if any(placement.half for placement in placements):

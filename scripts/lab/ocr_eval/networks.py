@@ -18,8 +18,9 @@ from onnxruntime_backend.settings import Settings
 from immich_pipelines import shapes
 from immich_pipelines.ocr import Knobs, Networks, read
 from immich_pipelines.ocr import Page as Answer
+from immich_pipelines.ocr_batches import Limits, with_longer
 from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
-from immich_pipelines.ocr_recognition import with_longer
+from immich_pipelines.ocr_detection import as_floats
 from ocr_eval.half import rounded
 from ocr_eval.pages import Page
 from ocr_eval.scoring import Found, Reading
@@ -51,7 +52,7 @@ class NetworksReader:
             self._networks = replace(
                 self._networks,
                 canvases=shapes.canvases(shapes.detector_shapes()),
-                widths=with_longer(shapes.widths(shapes.recognizer_shapes())),
+                limits=Limits(columns=0, widths=with_longer(shapes.widths(shapes.recognizer_shapes()))),
             )
 
     def read(self, page: Page) -> tuple[Reading, float]:
@@ -77,9 +78,10 @@ def _networks(detector: Engine, recognizer: Engine, decoder: Decoder) -> Network
     # An earlier export has fewer.
     there = {tensor.name for tensor in recognizer.outputs}
     outputs = [name for name in OUTPUTS if name in there]
+    as_pixels = detector.inputs[0].type == "TYPE_UINT8"
 
-    async def detect(image: Array) -> Array:
-        (probabilities,) = detector.run(["text"], {"x": image})
+    async def detect(page: Array) -> Array:
+        (probabilities,) = detector.run(["text"], {"x": page if as_pixels else as_floats(page)})
         return probabilities
 
     async def recognize(images: Array) -> list[Array]:

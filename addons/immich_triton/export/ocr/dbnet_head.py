@@ -9,7 +9,6 @@ OpenVINO computes on 16 padded channels: together a fifth of the detector's time
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from immich_triton.export.ocr.graph import Graph, attribute
 from immich_triton.export.onnx_graph import GraphError
 
 Array = npt.NDArray[Any]
@@ -26,13 +26,13 @@ _BLOCK: Final = 4
 
 def fold_head(model: onnx.ModelProto) -> None:
     """Replace everything behind the last map of quarter size. Raises `GraphError` when the head is not as described."""
-    graph = _Graph(model)
+    graph = Graph(model)
     end = model.graph.output[0].name
     # Backwards: sigmoid, second convolution, ReLU, first convolution; between them only what acts on single channels.
-    sigmoid = graph.producer(graph.behind_identities(end), "Sigmoid")
-    second, scale2, shift2 = graph.convolution_before(sigmoid.input[0])
-    relu = graph.producer(graph.behind_identities(second.input[0]), "Relu")
-    first, scale1, shift1 = graph.convolution_before(relu.input[0])
+    sigmoid = graph.producer(end, "Sigmoid")
+    second, scale2, shift2 = _convolution_before(graph, sigmoid.input[0])
+    relu = graph.producer(second.input[0], "Relu")
+    first, scale1, shift1 = _convolution_before(graph, relu.input[0])
     start = first.input[0]
 
     # Weights of a transposed convolution are [in, out, y, x].
@@ -69,94 +69,28 @@ def fold_head(model: onnx.ModelProto) -> None:
     graph.remove_unused()
 
 
-class _Graph:
-    """Looks backwards through a graph."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._graph = model.graph
-        self._producers = {output: node for node in model.graph.node for output in node.output}
-        self._constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-
-    def producer(self, value: str, kind: str) -> onnx.NodeProto:
-        node: onnx.NodeProto | None = self._producers.get(value)
-        if node is None or node.op_type != kind:
-            raise GraphError(f"the detector's head has {node.op_type if node else 'nothing'} where {kind} belongs")
-        return node
-
-    def behind_identities(self, value: str) -> str:
-        while (node := self._producers.get(value)) is not None and node.op_type == "Identity":
-            value = node.input[0]
-        return value
-
-    def convolution_before(self, value: str) -> tuple[onnx.NodeProto, Array, Array]:
-        """Return the transposed convolution that *value* comes from, and scale and shift per channel since."""
-        scale: Array = np.ones(1, np.float32)
-        shift: Array = np.zeros(1, np.float32)
-        while True:
-            value = self.behind_identities(value)
-            node = self._producers[value]
-            if node.op_type == "ConvTranspose":
-                break
-            if node.op_type == "Add":
-                value, constant = node.input
-                shift = shift + scale * self.constant(constant).reshape(-1)
-            elif node.op_type == "BatchNormalization":
-                gamma, beta, mean, variance = (self.constant(name) for name in node.input[1:5])
-                factor = gamma / np.sqrt(variance + _attribute(node, "epsilon", 1e-5))
-                value, shift, scale = node.input[0], shift + scale * (beta - mean * factor), scale * factor
-            else:
-                raise GraphError(f"the detector's head has {node.op_type} where a convolution belongs")
-        if list(_attribute(node, "kernel_shape", [])) != [2, 2] or list(_attribute(node, "strides", [])) != [2, 2]:
-            raise GraphError("the detector's head does not double width and height by 2x2 kernels")
-        channels = self.constant(node.input[1]).shape[1]
-        if len(node.input) > 2:
-            shift = shift + scale * self.constant(node.input[2])
-        return node, np.broadcast_to(scale, channels), np.broadcast_to(shift, channels)
-
-    def constant(self, name: str) -> Array:
-        """Return the value of a constant, also one that hides behind Constant, Identity and Reshape nodes."""
-        if name in self._constants:
-            return self._constants[name]
-        node = self._producers.get(name)
-        if node is not None and node.op_type == "Constant":
-            return numpy_helper.to_array(_attribute(node, "value", None))
-        if node is not None and node.op_type == "Identity":
-            return self.constant(node.input[0])
-        if node is not None and node.op_type == "Reshape":
-            return self.constant(node.input[0]).reshape(self.constant(node.input[1]))
-        raise GraphError(f"{name} in the detector's head is not constant")
-
-    def remove_between(self, start: str, end: str) -> None:
-        """Remove the nodes that lead from *start* to *end*."""
-        for node in list(self._backwards(end, start)):
-            self._graph.node.remove(node)
-
-    def remove_unused(self) -> None:
-        """Remove nodes and constants that lead nowhere."""
-        while True:
-            used = {name for node in self._graph.node for name in node.input} | {o.name for o in self._graph.output}
-            unused = [node for node in self._graph.node if not used.intersection(node.output)]
-            if not unused:
-                break
-            for node in unused:
-                self._graph.node.remove(node)
-        for tensor in [tensor for tensor in self._graph.initializer if tensor.name not in used]:
-            self._graph.initializer.remove(tensor)
-
-    def _backwards(self, value: str, start: str) -> Iterator[onnx.NodeProto]:
-        # The data path is a chain: its input is the first of every node (either of an Add).
-        while value != start:
-            node = self._producers[value]
-            yield node
-            value = next(name for name in node.input if not self._is_constant(name))
-
-    def _is_constant(self, name: str) -> bool:
-        try:
-            self.constant(name)
-        except GraphError:
-            return False
-        return True
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
+def _convolution_before(graph: Graph, value: str) -> tuple[onnx.NodeProto, Array, Array]:
+    """Return the transposed convolution that *value* comes from, and scale and shift per channel since."""
+    scale: Array = np.ones(1, np.float32)
+    shift: Array = np.zeros(1, np.float32)
+    while True:
+        node = graph.find(value)
+        if node is None:
+            raise GraphError("the detector's head has nothing where a convolution belongs")
+        if node.op_type == "ConvTranspose":
+            break
+        if node.op_type == "Add":
+            value, constant = node.input
+            shift = shift + scale * graph.constant(constant).reshape(-1)
+        elif node.op_type == "BatchNormalization":
+            gamma, beta, mean, variance = (graph.constant(name) for name in node.input[1:5])
+            factor = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
+            value, shift, scale = node.input[0], shift + scale * (beta - mean * factor), scale * factor
+        else:
+            raise GraphError(f"the detector's head has {node.op_type} where a convolution belongs")
+    if list(attribute(node, "kernel_shape", [])) != [2, 2] or list(attribute(node, "strides", [])) != [2, 2]:
+        raise GraphError("the detector's head does not double width and height by 2x2 kernels")
+    channels = graph.constant(node.input[1]).shape[1]
+    if len(node.input) > 2:
+        shift = shift + scale * graph.constant(node.input[2])
+    return node, np.broadcast_to(scale, channels), np.broadcast_to(shift, channels)

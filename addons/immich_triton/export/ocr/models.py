@@ -13,12 +13,20 @@ import onnx
 from immich_pipelines import ocr_ctc, ocr_variants
 from immich_pipelines import shapes as shape_table
 from immich_pipelines.cpus import available_cpus
+from immich_pipelines.ocr_batches import HEIGHT, Limits
 from immich_triton.export import onnx_graph
 from immich_triton.export.gpu_parameters import gpu_parameters
-from immich_triton.export.ocr import chinese_variants, dbnet_head
+from immich_triton.export.ocr import chinese_variants, ctc_head, dbnet_head, dbnet_neck, graph, pixels
 
 DETECTOR: Final = "ocr_det"
 RECOGNIZER: Final = "ocr_rec"
+
+SOURCES: Final = (
+    __file__,
+    *(module.__file__ for module in (ctc_head, dbnet_head, dbnet_neck, graph, pixels)),
+    *chinese_variants.SOURCES,
+)
+"""The files that determine what is written."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class Placement:
         """Whether the weights are halved."""
         return self.gpu and self.precision == "f16"
 
+
+_FLOATS: Final = "BGR, -1..1 (pixel / 127.5 - 1), channels first"
 
 PRECISIONS: Final = MappingProxyType({False: ("bf16", "f32"), True: ("f32", "f16")})
 """What there is on a CPU, and on a GPU; the default first."""
@@ -82,12 +92,19 @@ def computes_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def build_detector(source: Path, target: Path) -> None:
-    """Write the text detector: ``x`` float32 [N, 3, H, W] → ``text`` float32 [N, 1, H, W], probabilities 0..1."""
+def build_detector(source: Path, target: Path, *, gpu: bool = False) -> None:
+    """Write the text detector: ``x`` → ``text`` float32 [N, 1, H, W], probabilities 0..1.
+
+    ``x`` is uint8 [1, H, W, 3], the pixels of a page in RGB; for a *gpu*, whose sessions take batches and the shapes of
+    the table, float32 [N, 3, H, W].
+    """
     model = onnx.load(source)
     onnx_graph.rename_input(model, "x", ["batch", 3, "height", "width"])
     onnx_graph.rename_output(model, "text", ["batch", 1, "height", "width"])
     dbnet_head.fold_head(model)
+    if not gpu:
+        dbnet_neck.fold_neck(model)
+        pixels.take_pixels(model, "x")
     onnx.checker.check_model(model)
     onnx.save(model, target)
 
@@ -106,12 +123,12 @@ def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> lis
     characters = ["blank", *onnx_graph.metadata(model)["character"].split("\n"), " "]
     if len(characters) != (classes := onnx_graph.classes_of(model)):
         raise onnx_graph.GraphError(f"the dictionary has {len(characters)} entries, the network {classes} classes")
-    onnx_graph.fold_ctc(model, "indices", "scores")
+    ctc_head.fold_ctc(model, "indices", "scores")
     rows = chinese_variants.of_one_script(characters)
     for key, some in zip(ocr_ctc.VARIANTS, rows, strict=True):
         onnx_graph.set_metadata(model, key, "\n".join(some))
     table = ocr_variants.Table.of(characters, *rows)
-    onnx_graph.add_alternatives(model, "indices", "alternatives", table.others)
+    ctc_head.add_alternatives(model, "indices", "alternatives", table.others)
     onnx.checker.check_model(model)
     onnx.save(model, target)
     return characters
@@ -122,9 +139,9 @@ def detector_config(title: str, placement: Placement, weights: int) -> str:
     return _config(
         DETECTOR,
         f"{title}, text detection (DBNet).\n"
-        "Input: BGR, -1..1 (pixel / 127.5 - 1), channels first, sides multiples of 32.\n"
+        f"Input: {_FLOATS if placement.gpu else 'the pixels of a page, RGB'}, sides multiples of 32.\n"
         "Output: how likely each pixel is text, 0..1, in the size of the input.",
-        "[ 3, -1, -1 ]",
+        ("TYPE_FP32", "[ 3, -1, -1 ]") if placement.gpu else ("TYPE_UINT8", "[ -1, -1, 3 ]"),
         {"text": ("TYPE_FP32", "[ 1, -1, -1 ]")},
         placement,
         # A CPU is no faster on two pages at a time, only fuller: 200 MB a page, while another copy has nothing to do.
@@ -138,11 +155,11 @@ def recognizer_config(title: str, placement: Placement, weights: int) -> str:
     return _config(
         RECOGNIZER,
         f"{title}, text recognition (SVTR, CTC), one line of text an image.\n"
-        "Input: BGR, -1..1 (pixel / 127.5 - 1), channels first, 48 pixels high; 0 where a line is shorter.\n"
+        f"Input: {_FLOATS}, 48 pixels high; 0 where a line is shorter.\n"
         "Output: for each step of about 8 pixels the most likely class and its probability, 0..1. Class 0 is blank,\n"
         "the others are the lines of the metadata `character` in the ONNX file, then the space. And how likely are\n"
         "the space and the variants of the class in the other Chinese script: metadata `simplified`, `traditional`.",
-        "[ 3, 48, -1 ]",
+        ("TYPE_FP32", "[ 3, 48, -1 ]"),
         {
             "indices": ("TYPE_INT32", "[ -1 ]"),
             "scores": ("TYPE_FP32", "[ -1 ]"),
@@ -151,18 +168,17 @@ def recognizer_config(title: str, placement: Placement, weights: int) -> str:
         placement,
         # The pipeline sends as many lines at once. On a CPU a batch is no faster either, but for the calls that it
         # saves; and OpenVINO prepares kernels for every batch size and width.
-        max_batch=max(shape[0] for shape in shape_table.recognizer_shapes()) if placement.gpu else 2,
+        max_batch=max(shape[0] for shape in shape_table.recognizer_shapes()) if placement.gpu else Limits.lines,
         on_gpu=gpu_parameters("ocr_recognizer", shape_table.recognizer_shapes(), weights),
-        # 25 kernels for each width and number of lines: the 40 that are in use stay prepared, 4 MB each. A pair of
-        # lines of up to 640 pixels is a tenth faster together than one by one, of longer ones no faster, only fuller.
-        cpu_parameters={"shape_cache": "1000", "largest_run": str(2 * 3 * 48 * 640)},
+        # 25 kernels for each width and number of lines: the 40 that are in use stay prepared, 4 MB each.
+        cpu_parameters={"shape_cache": "1000", "largest_run": str(3 * HEIGHT * Limits.columns)},
     )
 
 
 def _config(
     name: str,
     comment: str,
-    dims: str,
+    image: tuple[str, str],
     outputs: Mapping[str, tuple[str, str]],
     placement: Placement,
     *,
@@ -185,11 +201,16 @@ def _config(
         comment += "\nWeights, and what is computed, in half precision."
     lines = [*(f"# {line}" for line in comment.split("\n")), "# Written by immich-triton export ocr."]
     lines += [f'name: "{name}"', 'backend: "onnxruntime"', f"max_batch_size: {max_batch}"]
-    lines += [f'input [ {{ name: "x" data_type: TYPE_FP32 dims: {dims} }} ]', "output ["]
+    lines += [f'input [ {{ name: "x" data_type: {image[0]} dims: {image[1]} }} ]', "output ["]
     lines += [
         ",\n".join(f'  {{ name: "{key}" data_type: {kind} dims: {size} }}' for key, (kind, size) in outputs.items())
     ]
-    lines += ["]", "dynamic_batching { }"]
+    lines += ["]"]
+    if placement.gpu:
+        lines += ["dynamic_batching { }"]
+    else:
+        # Triton's batcher asks again and again whether a copy is free: a fifteenth of an image's CPU time.
+        lines += ["# No dynamic_batching: the pipeline sends batches, and on a CPU a larger one is no faster."]
     kind = "KIND_GPU" if placement.gpu else "KIND_CPU"
     lines += [f"instance_group [ {{ kind: {kind} count: {placement.instances} }} ]"]
     lines += [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]

@@ -86,5 +86,5 @@ def test_weights_that_are_computed_are_refused() -> None:
     model = head(kernel=2)
     (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == "w1")
     model.graph.initializer.remove(weights)
-    with pytest.raises(onnx_graph.GraphError, match="w1 in the detector's head is not constant"):
+    with pytest.raises(onnx_graph.GraphError, match="w1 in the network is not constant"):
         dbnet_head.fold_head(model)
