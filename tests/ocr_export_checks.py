@@ -22,7 +22,7 @@ def expect_networks(models: Path) -> None:
     """Expect dynamic axes and folded outputs."""
     detector = onnx.load(models / "ocr_det" / "1" / "model.onnx").graph
     recognizer = onnx.load(models / "ocr_rec" / "1" / "model.onnx").graph
-    assert _describe(detector.input[0]) == ("x", TensorProto.FLOAT, ["batch", 3, "height", "width"])
+    assert _describe(detector.input[0]) == ("x", TensorProto.UINT8, ["batch", "height", "width", 3])
     assert _describe(detector.output[0]) == ("text", TensorProto.FLOAT, ["batch", 1, "height", "width"])
     assert _describe(recognizer.input[0]) == ("x", TensorProto.FLOAT, ["batch", 3, 48, "width"])
     assert [_describe(output) for output in recognizer.output] == [
