@@ -16,7 +16,7 @@ DECODE = Decoder("\n".join(CHARACTERS), *chinese_variants.of_one_script(CHARACTE
 
 def read(text: str, likely: float = 0.3) -> Text:
     """Return what is made of *text*, read surely but for the usual ones that its characters look like."""
-    usual = {pair[0]: pair[1] for pair in PAIRS}
+    usual = {pair[0] for pair in PAIRS}
     steps = 2 * len(text)
     indices = np.zeros((1, steps), np.int32)
     scores = np.full((1, steps), 1 - likely, np.float32)

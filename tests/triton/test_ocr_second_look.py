@@ -71,7 +71,8 @@ def test_a_line_that_stays_in_its_script_is_the_surer_of_it() -> None:
     # The page would have it otherwise, and the character is the only one of the line.
     seen = line("国行", 0.35)
     assert settled([(text.words, text.choices) for text in (seen, *TRADITIONAL)])[0] == "國行"
-    assert page(Look(line("国行", 0.2)), seen, *TRADITIONAL)[0] == "国行"
+    assert page(Look(line("国行", 0.1)), seen, *TRADITIONAL)[0] == "国行"
+    assert page(Look(line("国行", 0.3)), seen, *TRADITIONAL)[0] == "國行"
 
 
 @pytest.mark.parametrize("lines", [(line("廣場車行", DOUBT),), (line("廣場車行", DOUBT), *SIMPLIFIED, *TRADITIONAL)])

@@ -27,8 +27,10 @@ SURE, SECOND = 0.9, 0.02
 LEAST: Final = 1e-4
 """Below this no probability is told from 0."""
 
-SELDOM: Final = 5.0
+SELDOM: Final = 7.0
 """A line whose characters have fewer log-odds than these, on the average, may be in the other script."""
+CLEAR: Final = 3
+"""A page is in a script of which it has so many times as many sure characters as of the other."""
 
 KANA: Final = 10
 """A text with more kana than one for so many Chinese characters is Japanese."""
@@ -106,8 +108,11 @@ class Choice(NamedTuple):
         return self.probability >= SURE and self._likeliest < SECOND * self.probability
 
     def again(self, other: Choice) -> Choice:
-        """Return this choice with what *other*, a second look at the same character, says for and against it."""
-        said = {variant: likely / max(other.probability, LEAST) for variant, likely in other.variants}
+        """Return this choice with what *other*, a second look at the same character, says for and against it.
+
+        That counts half: it is the same picture.
+        """
+        said = {one: math.sqrt(likely / max(other.probability, LEAST)) for one, likely in other.variants}
         return self._replace(variants=tuple((one, likely * said.get(one, 1)) for one, likely in self.variants))
 
     def decided(self, odds: float) -> str | None:
@@ -155,8 +160,8 @@ def settled(lines: Sequence[tuple[str, Sequence[Choice]]]) -> list[str]:
 def in_doubt(lines: Sequence[tuple[str, Sequence[Choice]]]) -> dict[int, int]:
     """Return the *lines* of a page that are worth a second look, each with the script that the page is in.
 
-    The network was seldom sure of their characters, and most of the other lines are surely in the other script (1
-    simplified, -1 traditional), or tell nothing (0).
+    The network was seldom sure of their characters, and the other lines are surely in the other script (1 simplified,
+    -1 traditional), or in both, or tell nothing (0).
     """
     if _japanese("".join(words for words, _ in lines)):
         return {}
@@ -165,7 +170,7 @@ def in_doubt(lines: Sequence[tuple[str, Sequence[Choice]]]) -> dict[int, int]:
     found = {}
     for index, (_, choices) in enumerate(lines):
         others = page - counts[index]
-        script = (others[1] > others[-1]) - (others[1] < others[-1])
+        script = (others[1] > CLEAR * others[-1]) - (others[-1] > CLEAR * others[1])
         told = evidence(choices)
         if told * script <= 0 and abs(told) < SELDOM * len(choices) and not all(choice.sure for choice in choices):
             found[index] = script
