@@ -124,6 +124,11 @@ def test_only_variants_in_the_same_places_count(second: Text) -> None:
     assert page(Look(second), line("廣場車行", DOUBT), *SIMPLIFIED)[0] == "廣場車行"
 
 
+@pytest.mark.parametrize("second", [line("国行民"), line("人行"), Text("", 0.0)])
+def test_a_second_look_at_something_else_confirms_nothing(second: Text) -> None:
+    assert page(Look(second), line("国行", 0.22), *TRADITIONAL)[0] == "國行"
+
+
 def test_a_character_that_was_read_otherwise_stays_and_so_do_spaces() -> None:
     first = line("廣場車行", DOUBT)
     spaced = first._replace(

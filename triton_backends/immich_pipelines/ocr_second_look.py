@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from immich_pipelines.ocr_ctc import Text
-from immich_pipelines.ocr_variants import evidence, in_doubt
+from immich_pipelines.ocr_variants import Choice, evidence, in_doubt
 
 Array = npt.NDArray[Any]
 
@@ -41,11 +41,11 @@ async def second_look(lines: Sequence[Array], texts: Sequence[Text], read: ReadL
     chosen = sorted(doubtful, key=lambda index: abs(evidence(texts[index].choices)) / len(texts[index].choices))[:LOOKS]
     seen = await read([_paler(lines[index]) for index in chosen]) if chosen else []
     for index, second in zip(chosen, seen, strict=True):
-        first = texts[index]
-        merged = _merged(first, second)
+        first, again = texts[index], _aligned(texts[index], second)
+        merged = _merged(first, again)
         before, after = evidence(first.choices), evidence(merged.choices)
         if before * after > 0:
-            found[index] = _confirmed(first, merged)
+            found[index] = _confirmed(first, again)
         elif before * after < 0 and (doubtful[index] * after > 0 or abs(after) >= AS_SURE * abs(before)):
             found[index] = merged
     return found
@@ -56,36 +56,39 @@ def _paler(line: Array) -> Array:
     return np.asarray(line // 2 + 64, np.uint8)
 
 
-def _merged(first: Text, second: Text) -> Text:
-    """Return *first* with the variants that *second* has in the same places, and what that says for them."""
+def _aligned(first: Text, second: Text) -> dict[int, tuple[str, Choice | None]]:
+    """Return what *second* has for each choice of *first*, by its place there: the same character or a variant of it.
+
+    None is a character that both scripts have: 台 for 臺. What was read as something else is left out, and all of a
+    line of another length.
+    """
     places, there = _places(first.words), _places(second.words)
     if len(places) != len(there):
-        return first
+        return {}
     at = dict(zip(places, there, strict=True))
-    again = {choice.place: choice for choice in second.choices}
-    characters, choices = list(first.words), []
+    choices = {choice.place: choice for choice in second.choices}
+    found = {}
     for choice in first.choices:
-        place = at[choice.place]
-        read = second.words[place]
-        if read not in (characters[choice.place], *(variant for variant, _ in choice.variants)):
-            choices.append(choice)
-            continue
-        characters[choice.place] = read
-        # 台 for 臺 is right in both scripts, and no choice any more.
-        if place in again:
-            choices.append(again[place]._replace(place=choice.place))
-    return first._replace(words="".join(characters), choices=tuple(choices))
+        read = second.words[at[choice.place]]
+        if read in (first.words[choice.place], *(variant for variant, _ in choice.variants)):
+            again = choices.get(at[choice.place])
+            found[choice.place] = read, again and again._replace(place=choice.place)
+    return found
 
 
-def _confirmed(first: Text, merged: Text) -> Text:
+def _merged(first: Text, again: Mapping[int, tuple[str, Choice | None]]) -> Text:
+    """Return *first* with the characters that the second look has instead, and what that says for them."""
+    words = "".join(again[place][0] if place in again else one for place, one in enumerate(first.words))
+    choices = [again[choice.place][1] if choice.place in again else choice for choice in first.choices]
+    return first._replace(words=words, choices=tuple(choice for choice in choices if choice))
+
+
+def _confirmed(first: Text, again: Mapping[int, tuple[str, Choice | None]]) -> Text:
     """Return *first* with what both looks say of each character that is the same in both."""
-    seen = {choice.place: choice for choice in merged.choices}
-    choices = [
-        choice.again(seen[choice.place])
-        if choice.place in seen and first.words[choice.place] == merged.words[choice.place]
-        else choice
-        for choice in first.choices
-    ]
+    choices = []
+    for choice in first.choices:
+        read, second = again.get(choice.place, ("", None))
+        choices.append(choice.again(second) if second and read == first.words[choice.place] else choice)
     return first._replace(choices=tuple(choices))
 
 
