@@ -26,7 +26,7 @@ RARE_IN_BIG5: Final = b"\xc9\x40"
 HEADER: Final = f"""\
 # Simplified characters, each followed by the traditional ones that it stands for, itself among them where it is one.
 # Those in GB 2312 and Big5; rare ones in one of these, as 於 and 温, count as characters of the other alone.
-# From the dictionaries STCharacters and TSCharacters of OpenCC {opencc.__version__}
+# From the dictionaries STCharacters, TSCharacters, TWVariants and HKVariants of OpenCC {opencc.__version__}
 # (https://github.com/BYVoid/OpenCC), Apache License 2.0. Written by scripts/lab/chinese_variants.py.
 """
 
@@ -52,17 +52,25 @@ def table() -> str:
     """Return the whole file."""
     # Sets that keep their order, which is OpenCC's: the most usual first.
     traditional: dict[str, dict[str, None]] = {}
-    for simplified, variants in _dictionary("STCharacters"):
-        traditional.setdefault(simplified, {}).update(dict.fromkeys(variants))
-    for variant, simplified_ones in _dictionary("TSCharacters"):
+    to_traditional, to_simplified = dict(_dictionary("STCharacters")), dict(_dictionary("TSCharacters"))
+    for simplified, variants in to_traditional.items():
+        # 座 may stand for 坐, but is right in simplified texts too: OpenCC leaves it as it is there.
+        also = {one for one in variants if one not in to_simplified and _simplified(one, rarely=True)}
+        traditional.setdefault(simplified, {}).update((one, None) for one in variants if one not in also - {simplified})
+    for variant, simplified_ones in to_simplified.items():
         for simplified in simplified_ones:
             traditional.setdefault(simplified, {})[variant] = None
-    rows = [
-        simplified + "".join(variant for variant in found if _traditional(variant, rarely=variant != simplified))
-        for simplified, found in sorted(traditional.items())
-        if _simplified(simplified, rarely=simplified not in found)
-    ]
-    return HEADER + "".join(f"{row}\n" for row in rows if len(row) > 1)
+    # 祕 is 秘 in Taiwan and in Hong Kong.
+    usual = {one for name in ("TWVariants", "HKVariants") for _, ones in _dictionary(name) for one in ones}
+    rows = []
+    for simplified, found in sorted(traditional.items()):
+        others = [variant for variant in found if _traditional(variant, rarely=variant != simplified)]
+        if others and _simplified(simplified, rarely=simplified not in found):
+            # 糖 for 醣, 和 for 龢: what OpenCC leaves as it is in a traditional text is right there too.
+            right = simplified not in to_traditional or simplified in usual
+            both = right and simplified not in found and _traditional(simplified, rarely=False)
+            rows.append(simplified + simplified * both + "".join(others))
+    return HEADER + "".join(f"{row}\n" for row in rows)
 
 
 def _simplified(character: str, *, rarely: bool) -> bool:

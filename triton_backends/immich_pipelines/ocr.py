@@ -22,6 +22,7 @@ from immich_pipelines.ocr_ctc import Decoder, Text
 from immich_pipelines.ocr_detection import Boxes, find_boxes, on_canvas, placement
 from immich_pipelines.ocr_order import reading_order
 from immich_pipelines.ocr_recognition import cut_line
+from immich_pipelines.ocr_second_look import second_look
 from immich_pipelines.ocr_turned import read_turned
 from immich_pipelines.ocr_variants import settled
 from immich_pipelines.shapes import Size
@@ -100,14 +101,18 @@ async def read(
     minimum = knobs.recognition_min_score
     lines = [cut_line(pixels, box) for box in boxes.points]
     read_lines = partial(_recognize, networks=networks)
-    page = await read_turned(pixels, boxes.points, lines, await read_lines(lines), minimum, read_lines)
+    texts = await read_lines(lines)
+    page = await read_turned(pixels, boxes.points, lines, texts, minimum, read_lines)
     kept = [index for index, text in enumerate(page.texts) if text.words.strip() and text.score > minimum]
     if page.quarters:
         kept = [kept[index] for index in reading_order(boxes.points[kept], page.quarters)]
+    # As they were read: what is no longer the first reading was turned.
+    images = [lines[index] if page.texts[index] is texts[index] else lines[index][::-1, ::-1] for index in kept]
+    found = await second_look(images, [page.texts[index] for index in kept], read_lines)
     return _page(
         Boxes(boxes.points[kept], boxes.scores[kept], boxes.left_out),
-        settled([(page.texts[index].words, page.texts[index].choices) for index in kept]),
-        np.array([page.texts[index].score for index in kept], np.float32),
+        settled([(text.words, text.choices) for text in found]),
+        np.array([text.score for text in found], np.float32),
         size,
     )
 

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from immich_pipelines.ocr_alike import meant
 from immich_pipelines.ocr_variants import Choice, Table
 from immich_pipelines.onnx_metadata import metadata_props
 
@@ -18,7 +19,7 @@ Array = npt.NDArray[Any]
 OUTPUTS: Final = ("indices", "scores", "alternatives")
 """Of a recogniser, as `Decoder` takes them; an export of an earlier version lacks the last."""
 
-VARIANTS: Final = ("simplified", "traditional")
+VARIANTS: Final = ("simplified", "traditional", "alike")
 """Metadata of a recogniser: rows of `ocr_variants.Table`."""
 
 SPACES: Final = ((4, 0.1), (3, 0.25))
@@ -41,12 +42,18 @@ class Text(NamedTuple):
 class Decoder:
     """Greedy CTC with the dictionary of one recogniser: one character a line, as in the metadata of its ONNX file.
 
-    *simplified* and *traditional* are the rows of `ocr_variants.Table`, none for an earlier export.
+    *simplified*, *traditional* and *alike* are the rows of `ocr_variants.Table`, none for an earlier export.
     """
 
-    def __init__(self, dictionary: str, simplified: Sequence[str] = (), traditional: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        dictionary: str,
+        simplified: Sequence[str] = (),
+        traditional: Sequence[str] = (),
+        alike: Sequence[str] = (),
+    ) -> None:
         characters = ["", *dictionary.split("\n"), " "]
-        self._table = Table.of(characters, simplified, traditional)
+        self._table = Table.of(characters, simplified, traditional, alike)
         self._characters = np.array(characters, dtype=np.object_)
         # Nothing that PostgreSQL refuses or nobody can see: NUL and other control characters, lone surrogates.
         for index, character in enumerate(self._characters):
@@ -84,6 +91,11 @@ class Decoder:
         score = float(np.mean(scores[steps], dtype=np.float64))
         if others is None:
             return Text("".join(pieces), score)
+        for place in np.flatnonzero(self._table.usual[classes]).tolist():
+            usual = int(self._table.usual[classes[place]])
+            step = steps[place]
+            if meant(pieces, place, self._characters[usual], float(others[step, -1] / scores[step])):
+                classes[place], pieces[place] = usual, self._characters[usual]
         for place in self._missing_spaces(classes, steps, others[:, 0]):
             pieces[place] += " "
         choices, length = [], 0
@@ -107,7 +119,7 @@ class Decoder:
         table, characters = self._table, self._characters
         variants = [
             (characters[variant], float(likely))
-            for variant, likely in zip(table.others[read, 1:], others, strict=True)
+            for variant, likely in zip(table.variants(read), others, strict=False)
             if variant
         ]
         return Choice(place, int(table.script[read]), probability, tuple(variants))

@@ -27,6 +27,11 @@ SURE, SECOND = 0.9, 0.02
 LEAST: Final = 1e-4
 """Below this no probability is told from 0."""
 
+SELDOM: Final = 7.0
+"""A line whose characters have fewer log-odds than these, on the average, may be in the other script."""
+CLEAR: Final = 3
+"""A page is in a script of which it has so many times as many sure characters as of the other."""
+
 KANA: Final = 10
 """A text with more kana than one for so many Chinese characters is Japanese."""
 
@@ -36,18 +41,27 @@ class Table:
     """What stands for each class of a recogniser, int32 [C, 1 + `MOST`]: the space, and its variants; 0 is none.
 
     ``script`` int8 [C]: 1 for a character that simplified writing alone has, -1 for one that traditional writing alone
-    has, 0 for all others.
+    has, 0 for all others. ``usual`` int32 [C]: the character that looks like it and is more usual, 0 where there is
+    none; it is the last of ``others`` too.
     """
 
     others: Array
     script: Array
+    usual: Array
 
     @classmethod
-    def of(cls, characters: Sequence[str], simplified: Sequence[str], traditional: Sequence[str]) -> Table:
+    def of(
+        cls,
+        characters: Sequence[str],
+        simplified: Sequence[str],
+        traditional: Sequence[str],
+        alike: Sequence[str] = (),
+    ) -> Table:
         """Return the table of *characters*, one for each class, the space last.
 
-        *simplified* and *traditional* are rows of a character that one script alone has, and its variants: those of an
-        export, whose network says how likely they are in this order.
+        *simplified* and *traditional* are rows of a character that one script alone has, and its variants; *alike* are
+        pairs of a character and the usual one that looks like it: those of an export, whose network says how likely
+        they are in this order. Raises `ValueError` when a character has no place left for the usual one.
         """
         classes = {character: index for index, character in enumerate(characters)}
         others = np.zeros((len(characters), 1 + MOST), np.int32)
@@ -58,7 +72,18 @@ class Table:
                 one, *variants = (classes[character] for character in row)
                 script[one] = sign
                 others[one, 1 : 1 + len(variants)] = variants
-        return cls(others, script)
+        usual = np.zeros(len(characters), np.int32)
+        for pair in alike:
+            one, other = (classes[character] for character in pair)
+            if others[one, MOST]:
+                raise ValueError(f"{pair[0]} has {MOST} variants already, and no place for {pair[1]}")
+            others[one, MOST] = usual[one] = other
+        return cls(others, script, usual)
+
+    def variants(self, one: int) -> Array:
+        """Return the variants of the class *one*, in the order of ``others`` behind the space; 0 is none."""
+        end = MOST if self.usual[one] else 1 + MOST
+        return np.asarray(self.others[one, 1:end])
 
 
 class Choice(NamedTuple):
@@ -81,6 +106,14 @@ class Choice(NamedTuple):
     def sure(self) -> bool:
         """Whether the network saw this character and none of its variants."""
         return self.probability >= SURE and self._likeliest < SECOND * self.probability
+
+    def again(self, other: Choice) -> Choice:
+        """Return this choice with what *other*, a second look at the same character, says for and against it.
+
+        That counts half: it is the same picture.
+        """
+        said = {one: math.sqrt(likely / max(other.probability, LEAST)) for one, likely in other.variants}
+        return self._replace(variants=tuple((one, likely * said.get(one, 1)) for one, likely in self.variants))
 
     def decided(self, odds: float) -> str | None:
         """Return the variant that it is rather, where everything else says with log-*odds* which script this is."""
@@ -115,13 +148,38 @@ def settled(lines: Sequence[tuple[str, Sequence[Choice]]]) -> list[str]:
     page: Counter[int] = sum(counts, Counter())
     for index, (line, choices) in enumerate(lines):
         others = page - counts[index]
-        odds = PAGE * math.log((others[1] + 0.5) / (others[-1] + 0.5)) + sum(choice.evidence for choice in choices)
+        odds = PAGE * math.log((others[1] + 0.5) / (others[-1] + 0.5)) + evidence(choices)
         characters = list(line)
         for choice in choices:
             if variant := choice.decided(odds - choice.evidence):
                 characters[choice.place] = variant
         words[index] = "".join(characters)
     return words
+
+
+def in_doubt(lines: Sequence[tuple[str, Sequence[Choice]]]) -> dict[int, int]:
+    """Return the *lines* of a page that are worth a second look, each with the script that the page is in.
+
+    The network was seldom sure of their characters, and the other lines are surely in the other script (1 simplified,
+    -1 traditional), or in both, or tell nothing (0).
+    """
+    if _japanese("".join(words for words, _ in lines)):
+        return {}
+    counts = [Counter(choice.script for choice in choices if choice.sure) for _, choices in lines]
+    page: Counter[int] = sum(counts, Counter())
+    found = {}
+    for index, (_, choices) in enumerate(lines):
+        others = page - counts[index]
+        script = (others[1] > CLEAR * others[-1]) - (others[-1] > CLEAR * others[1])
+        told = evidence(choices)
+        if told * script <= 0 and abs(told) < SELDOM * len(choices) and not all(choice.sure for choice in choices):
+            found[index] = script
+    return found
+
+
+def evidence(choices: Sequence[Choice]) -> float:
+    """Return what the characters of a line say together, as `Choice.evidence`."""
+    return sum(choice.evidence for choice in choices)
 
 
 def _japanese(text: str) -> bool:

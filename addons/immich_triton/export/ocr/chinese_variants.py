@@ -15,8 +15,16 @@ from immich_pipelines.ocr_variants import MOST
 
 TABLE: Final = Path(__file__).with_name("chinese_variants.txt")
 
-SOURCES: Final = (str(TABLE), str(ocr_variants.__file__))
+SOURCES: Final = (str(TABLE), __file__, str(ocr_variants.__file__))
 """What determines the alternatives of an export."""
+
+ALIKE: Final = ("凈淨", "註注", "—一", "―一", "–一", "－一", "-一")
+"""What looks like a far more usual character, and that: when one is meant, ``immich_pipelines.ocr_alike`` says."""
+
+
+def alike(characters: Sequence[str]) -> list[str]:
+    """Return the pairs of `ALIKE` that *characters* has."""
+    return [pair for pair in ALIKE if set(pair) <= set(characters)]
 
 
 def rows() -> list[str]:

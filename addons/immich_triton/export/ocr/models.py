@@ -113,8 +113,8 @@ def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> lis
     """Write the recogniser: ``x`` float32 [N, 3, 48, W] → what `recognizer_config` says of its outputs.
 
     *dictionary* (one character a line) becomes the metadata ``character``, unless the file carries its own; the
-    metadata ``simplified`` and ``traditional`` are the rows of `chinese_variants` for it. Returns the character of
-    every class: blank first, space last, as RapidOCR counts them.
+    metadata ``simplified``, ``traditional`` and ``alike`` are the rows of `chinese_variants` for it. Returns the
+    character of every class: blank first, space last, as RapidOCR counts them.
     """
     model = onnx.load(source)
     if dictionary is not None:
@@ -124,7 +124,7 @@ def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> lis
     if len(characters) != (classes := onnx_graph.classes_of(model)):
         raise onnx_graph.GraphError(f"the dictionary has {len(characters)} entries, the network {classes} classes")
     ctc_head.fold_ctc(model, "indices", "scores")
-    rows = chinese_variants.of_one_script(characters)
+    rows = (*chinese_variants.of_one_script(characters), chinese_variants.alike(characters))
     for key, some in zip(ocr_ctc.VARIANTS, rows, strict=True):
         onnx_graph.set_metadata(model, key, "\n".join(some))
     table = ocr_variants.Table.of(characters, *rows)
@@ -158,7 +158,8 @@ def recognizer_config(title: str, placement: Placement, weights: int) -> str:
         f"Input: {_FLOATS}, 48 pixels high; 0 where a line is shorter.\n"
         "Output: for each step of about 8 pixels the most likely class and its probability, 0..1. Class 0 is blank,\n"
         "the others are the lines of the metadata `character` in the ONNX file, then the space. And how likely are\n"
-        "the space and the variants of the class in the other Chinese script: metadata `simplified`, `traditional`.",
+        "the space, the variants of the class in the other Chinese script and the usual character that it looks like:\n"
+        "metadata `simplified`, `traditional`, `alike`.",
         ("TYPE_FP32", "[ 3, 48, -1 ]"),
         {
             "indices": ("TYPE_INT32", "[ -1 ]"),

@@ -47,3 +47,11 @@ def test_no_character_has_more_variants_than_are_looked_at() -> None:
     assert len(simplified) > 2000
     assert max(map(len, simplified + traditional)) == 1 + MOST
     assert not {row[0] for row in simplified} & {row[0] for row in traditional}
+
+
+def test_what_is_written_in_both_scripts_counts_for_neither() -> None:
+    # OpenCC has rows of 糖 for 醣, 和 for 龢, 秘 for 祕, and of 坐 for 座: the first three are in traditional texts,
+    # too, the last in simplified ones.
+    simplified, traditional = chinese_variants.of_one_script("".join(chinese_variants.rows()) + "座薰待")
+    assert not {row[0] for row in (*simplified, *traditional)} & set("糖和管同欣沉旗渺污泄拼秘痴座坐待薰乃")
+    assert {"糖", "龢"} & {row[0] for row in traditional} == {"龢"}

@@ -88,6 +88,7 @@ def test_a_recognizer_tells_classes_and_carries_its_dictionary(tmp_path: Path) -
         "character": "i",
         "simplified": "",
         "traditional": "",
+        "alike": "",
     }
     session = cpu_session(tmp_path / "model.onnx")
     line = np.ones((1, 3, 48, 24), np.float32)

@@ -1,0 +1,96 @@
+"""A second look at lines that may be in the other Chinese script: paler, a recogniser reads them in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from immich_pipelines.ocr_ctc import Text
+from immich_pipelines.ocr_variants import Choice, evidence, in_doubt
+
+Array = npt.NDArray[Any]
+
+ReadLines = Callable[[Sequence[Array]], Awaitable[list[Text]]]
+"""Line images (uint8 [48, width, 3]) to what they say."""
+
+LOOKS: Final = 3
+"""Lines of a page that are read once more, at most: a page of one script has seldom one."""
+
+AS_SURE: Final = 0.5
+"""Where the page tells nothing, the second look counts when it is at least so sure of the other script, as a share of
+the first one's log-odds. Chosen with `ocr_variants.SELDOM` and the contrast: docs/benchmarks.md."""
+
+
+async def second_look(lines: Sequence[Array], texts: Sequence[Text], read: ReadLines) -> list[Text]:
+    """Return *texts*, what a page says, and instead of those that may be in the wrong script what is seen paler.
+
+    A recogniser that takes a whole line for traditional does so in its own context, with up to 99 % for a character;
+    what it says of the same line with less contrast is nearly independent of that. Such a line becomes simplified (or
+    the other way round) when the second look and the page say so; without a page, when the second look is sure. A line
+    in which the second look sees the same is the surer of it. Only characters that have a variant change, and only to
+    that.
+
+    *lines*: the images that *texts* were read from, uint8 [48, width, 3].
+    """
+    found = list(texts)
+    doubtful = in_doubt([(text.words, text.choices) for text in texts])
+    # Those first that are the least sure for their length.
+    chosen = sorted(doubtful, key=lambda index: abs(evidence(texts[index].choices)) / len(texts[index].choices))[:LOOKS]
+    seen = await read([_paler(lines[index]) for index in chosen]) if chosen else []
+    for index, second in zip(chosen, seen, strict=True):
+        first, again = texts[index], _aligned(texts[index], second)
+        merged = _merged(first, again)
+        before, after = evidence(first.choices), evidence(merged.choices)
+        if before * after > 0:
+            found[index] = _confirmed(first, again)
+        elif before * after < 0 and (doubtful[index] * after > 0 or abs(after) >= AS_SURE * abs(before)):
+            found[index] = merged
+    return found
+
+
+def _paler(line: Array) -> Array:
+    """Return *line* with half of its contrast, around the grey that the networks see as 0."""
+    return np.asarray(line // 2 + 64, np.uint8)
+
+
+def _aligned(first: Text, second: Text) -> dict[int, tuple[str, Choice | None]]:
+    """Return what *second* has for each choice of *first*, by its place there: the same character or a variant of it.
+
+    None is a character that both scripts have: 台 for 臺. What was read as something else is left out, and all of a
+    line of another length.
+    """
+    places, there = _places(first.words), _places(second.words)
+    if len(places) != len(there):
+        return {}
+    at = dict(zip(places, there, strict=True))
+    choices = {choice.place: choice for choice in second.choices}
+    found = {}
+    for choice in first.choices:
+        read = second.words[at[choice.place]]
+        if read in (first.words[choice.place], *(variant for variant, _ in choice.variants)):
+            again = choices.get(at[choice.place])
+            found[choice.place] = read, again and again._replace(place=choice.place)
+    return found
+
+
+def _merged(first: Text, again: Mapping[int, tuple[str, Choice | None]]) -> Text:
+    """Return *first* with the characters that the second look has instead, and what that says for them."""
+    words = "".join(again[place][0] if place in again else one for place, one in enumerate(first.words))
+    choices = [again[choice.place][1] if choice.place in again else choice for choice in first.choices]
+    return first._replace(words=words, choices=tuple(choice for choice in choices if choice))
+
+
+def _confirmed(first: Text, again: Mapping[int, tuple[str, Choice | None]]) -> Text:
+    """Return *first* with what both looks say of each character that is the same in both."""
+    choices = []
+    for choice in first.choices:
+        read, second = again.get(choice.place, ("", None))
+        choices.append(choice.again(second) if second and read == first.words[choice.place] else choice)
+    return first._replace(choices=tuple(choices))
+
+
+def _places(words: str) -> list[int]:
+    return [place for place, character in enumerate(words) if character != " "]
