@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -16,13 +17,14 @@ import numpy.typing as npt
 import onnx
 import pytest
 from insightface.app.common import Face
+from insightface.model_zoo.scrfd import SCRFD
 from PIL import Image
 
 from immich_pipelines import faces_detection, faces_recognition
 from immich_pipelines.decode import decode_rgb
 from immich_pipelines.errors import BadInput
 from immich_pipelines.faces import Faces, FacesPipeline, Job
-from immich_pipelines.faces_detection import Session, _Decoder, _suppress
+from immich_pipelines.faces_detection import Bounds, Session, _suppress, decode
 from immich_pipelines.stragglers import in_order
 from immich_triton.export.faces.check import Originals, cosine
 from immich_triton.export.faces.graphs import cpu_session
@@ -248,13 +250,55 @@ def test_how_many_faces_belongs_to_each_request(nets: Nets) -> None:
         assert np.array_equal(answer.detections.boxes, whole.detections.boxes[: job.max_faces])
 
 
+class OutputsAtHand:
+    """What InsightFace takes for a session: it gives *outputs*, whatever it is asked."""
+
+    def __init__(self, outputs: Sequence[npt.NDArray[np.float32]]) -> None:
+        self._outputs = outputs
+
+    def run(self, _names: Sequence[str] | None, _feed: dict[str, Any], /) -> list[Any]:
+        return list(self._outputs)
+
+    def get_inputs(self) -> list[Any]:
+        return [SimpleNamespace(name="pixels", shape=[1, 3, faces_detection.SIDE, faces_detection.SIDE])]
+
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name=name, shape=[1, *shape]) for name, shape in faces_detection.OUTPUTS.items()]
+
+
+def scrfd(session: OutputsAtHand) -> Any:
+    """InsightFace's detector behind *session*."""
+    return SCRFD(session=session, static_shape_sessions=False)
+
+
+@pytest.mark.parametrize("min_score", [0.0, 0.3, 0.97, 1.0, 1.1])
+@pytest.mark.parametrize("shape", [(900, 747, 3), (640, 640, 3), (1080, 1920, 3)], ids=str)
+def test_candidates_become_faces_as_in_insightface(shape: tuple[int, int, int], min_score: float) -> None:
+    """To the last bit: InsightFace decodes every candidate and then chooses, we the other way round."""
+    noise = np.random.default_rng(7)
+    scales = {4: 6.0, 10: 4.0}
+    sizes = list(faces_detection.OUTPUTS.values())
+    outputs = [(noise.random((1, *size)) * scales.get(size[1], 0)).astype(np.float32) for size in sizes]
+    # No two scores are equal: of those InsightFace takes now one, now the other first.
+    ends = np.cumsum([count for count, _ in sizes[:3]])
+    scores = noise.permutation(ends[-1]).astype(np.float32) / ends[-1]
+    outputs[:3] = [part.reshape(1, -1, 1).astype(np.float32) for part in np.split(scores, ends[:-1])]
+    image = np.zeros(shape, np.uint8)
+    boxes, landmarks = scrfd(OutputsAtHand(outputs)).detect(image, input_size=(640, 640), det_thresh=min_score)
+    found = decode(outputs, faces_detection.letterbox(image)[1], Bounds(min_score, max_faces=100_000))
+    assert np.array_equal(found.boxes, boxes[:, :4])
+    assert np.array_equal(found.scores, boxes[:, 4])
+    assert np.array_equal(found.landmarks, landmarks)
+    assert bool(len(found)) == (min_score < 1)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 300, 3000])
 def test_overlapping_faces_go_as_in_insightface(count: int) -> None:
     noise = np.random.default_rng(count)
     corners = noise.uniform(0, 2000, (count, 2))
     scores = np.sort(noise.random((count, 1)), axis=0)[::-1]
     faces = np.hstack((corners, corners + noise.uniform(1, 400, (count, 2)), scores)).astype(np.float32)
-    expected = _Decoder().nms(faces)
+    expected = scrfd(OutputsAtHand([])).nms(faces)
     assert _suppress(faces, count) == expected
     assert _suppress(faces, 5) == expected[:5]
 

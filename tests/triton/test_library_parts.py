@@ -34,11 +34,8 @@ def imported_by(*modules: str) -> set[str]:
             set(),
         ),
         (["immich_pipelines.clip_image", "immich_pipelines.clip_text"], set()),
-        # SCRFD's module imports what would run the net; scikit-image brings SciPy at the first face.
-        (
-            ["immich_pipelines.faces_detection", "immich_pipelines.faces_recognition"],
-            {"onnx", "onnxruntime", "skimage"},
-        ),
+        # InsightFace's alignment; scikit-image brings SciPy at the first face.
+        (["immich_pipelines.faces_detection", "immich_pipelines.faces_recognition"], {"skimage"}),
     ],
 )
 def test_a_pipeline_imports_only_what_it_uses(modules: list[str], needed: set[str]) -> None:

@@ -27,6 +27,13 @@ def test_what_is_ready_together_stays_together(pool: ThreadPoolExecutor) -> None
     assert list(in_groups(pool, str, [], patience=60)) == []
 
 
+def test_one_alone_is_prepared_by_who_asks(pool: ThreadPoolExecutor) -> None:
+    ((_, thread),) = next(in_groups(pool, lambda _job: threading.current_thread(), [(3, "a")], patience=60))
+    assert thread is threading.current_thread()
+    threads = next(in_groups(pool, lambda _job: threading.current_thread(), [(0, "a"), (1, "b")], patience=60))
+    assert threading.current_thread() not in [thread for _, thread in threads]
+
+
 def test_a_slow_one_does_not_hold_up_the_others(pool: ThreadPoolExecutor) -> None:
     let_go = threading.Event()
 

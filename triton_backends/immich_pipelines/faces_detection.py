@@ -5,6 +5,7 @@ SCRFD: "Sample and Computation Redistribution for Efficient Face Detection", htt
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -12,8 +13,6 @@ from typing import Any, Final, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
-
-from immich_pipelines.parts import part
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -77,7 +76,6 @@ class Detector:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._decoder = _Decoder()
 
     def detect(self, images: Sequence[Pixels], bounds: Sequence[Bounds]) -> list[Detections]:
         """Find the faces of each RGB image [height, width, 3]; *bounds* holds each image's own."""
@@ -87,10 +85,7 @@ class Detector:
             batch = np.stack([pixels for pixels, _ in fitted[start : start + MAX_BATCH]])
             outputs = self._session.run(list(OUTPUTS), {INPUT: batch})
             found += [[output[index : index + 1] for output in outputs] for index in range(len(batch))]
-        return [
-            self._decoder.decode(outputs, scale, own)
-            for outputs, (_, scale), own in zip(found, fitted, bounds, strict=True)
-        ]
+        return [decode(outputs, scale, own) for outputs, (_, scale), own in zip(found, fitted, bounds, strict=True)]
 
 
 def letterbox(image: Pixels) -> tuple[Pixels, float]:
@@ -108,26 +103,47 @@ def letterbox(image: Pixels) -> tuple[Pixels, float]:
     return canvas, new_height / height
 
 
-class _Decoder(part("insightface.model_zoo.scrfd").SCRFD):  # type: ignore[misc]  # the package has no types
-    """InsightFace's decoding of anchors, on outputs that are there already."""
+def decode(outputs: Sequence[Floats], scale: float, bounds: Bounds) -> Detections:
+    """Turn the net's `OUTPUTS` for one image ([1, candidates, size] each) into faces; *scale* as of `letterbox`.
 
-    def __init__(self) -> None:
-        self._computed = _Computed()
-        super().__init__(session=self._computed)
+    The arithmetic of ``SCRFD.forward`` and ``SCRFD.detect`` to the last bit, on the candidates whose score is enough:
+    InsightFace first decodes all 16,800, of which a photo has a dozen.
+    """
+    found = [
+        _candidates(stride, [output[0] for output in outputs[position :: len(STRIDES)]], bounds.min_score)
+        for position, stride in enumerate(STRIDES)
+    ]
+    scores, boxes, landmarks = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.argsort(-scores.ravel(), kind="stable")
+    # Scaled before the suppression, as SCRFD.detect does: its areas count pixels of the original image.
+    faces = np.hstack((boxes / scale, scores)).astype(np.float32)[order]
+    keep = _suppress(faces, bounds.max_faces)
+    return Detections(faces[keep, :4], faces[keep, 4], (landmarks[order][keep] / scale).astype(np.float32))
 
-    def decode(self, outputs: list[Floats], scale: float, bounds: Bounds) -> Detections:
-        """Turn the net's *outputs* for one image ([1, candidates, size] each) into faces; *scale* as of `letterbox`."""
-        with self._computed.holding(outputs):
-            scores, boxes, landmarks = map(np.concatenate, self.forward(_NO_IMAGE, bounds.min_score))
-        order = np.argsort(-scores.ravel(), kind="stable")
-        # Scaled before the suppression, as SCRFD.detect does: its areas count pixels of the original image.
-        faces = np.hstack((boxes / scale, scores)).astype(np.float32)[order]
-        keep = _suppress(faces, bounds.max_faces)
-        return Detections(faces[keep, :4], faces[keep, 4], (landmarks[order][keep] / scale).astype(np.float32))
 
-    def _prepare_input_blob(self, _image: Pixels, _input_size: tuple[int, int]) -> Floats:
-        # The net has run; only the shape is looked at.
-        return _NO_BLOB
+def _candidates(stride: int, outputs: Sequence[Floats], min_score: float) -> tuple[Floats, Floats, Floats]:
+    """Return scores [N, 1], boxes [N, 4] and landmarks [N, 5, 2], in pixels of the canvas, of at least *min_score*.
+
+    The net gives distances from the middle of a candidate's cell, counted in cells: to the left, top, right and bottom
+    of the box, and to each landmark.
+    """
+    scores, boxes, landmarks = outputs
+    chosen = np.flatnonzero(scores >= min_score)
+    centers = _centers(stride)[chosen]
+    sides = boxes[chosen] * stride
+    points = landmarks[chosen].reshape(-1, 5, 2) * stride
+    return (
+        scores[chosen],
+        np.hstack((centers - sides[:, :2], centers + sides[:, 2:])),
+        centers[:, np.newaxis] + points,
+    )
+
+
+@functools.cache
+def _centers(stride: int) -> Floats:
+    """Return x, y of each candidate in pixels of the canvas: [candidates, 2], row by row, `ANCHORS` in each cell."""
+    y, x = np.mgrid[: SIDE // stride, : SIDE // stride].astype(np.float32) * stride
+    return np.repeat(np.stack((x, y), axis=-1).reshape(-1, 2), ANCHORS, axis=0)
 
 
 def _suppress(faces: Floats, most: int) -> list[int]:
@@ -148,39 +164,3 @@ def _suppress(faces: Floats, most: int) -> list[int]:
         common = np.maximum(0.0, widths) * np.maximum(0.0, heights)
         rest = rest[common / (areas[best] + areas[rest] - common) <= NMS_IOU]
     return keep
-
-
-class _Computed:
-    """Stands where SCRFD expects its session, and gives the outputs of one image out of a batch."""
-
-    def __init__(self) -> None:
-        self._outputs: list[Floats] = []
-
-    def holding(self, outputs: list[Floats]) -> _Computed:
-        self._outputs = outputs
-        return self
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self._outputs = []
-
-    def run(self, _names: Sequence[str], _feed: dict[str, Any]) -> list[Floats]:
-        return self._outputs
-
-    def get_inputs(self) -> list[_Node]:
-        return [_Node(INPUT, [1, 3, SIDE, SIDE])]
-
-    def get_outputs(self) -> list[_Node]:
-        return [_Node(name, [1, *shape]) for name, shape in OUTPUTS.items()]
-
-
-@dataclass(frozen=True)
-class _Node:
-    name: str
-    shape: list[int]
-
-
-_NO_IMAGE: Final[Pixels] = np.broadcast_to(np.uint8(0), (SIDE, SIDE, 3))
-_NO_BLOB: Final[Floats] = np.broadcast_to(np.float32(0), (1, 3, SIDE, SIDE))

@@ -17,7 +17,13 @@ def in_groups[Job, Prepared](
     """Run *prepare* on each job in *pool*, the first ones first; yield (index, result) pairs, in as few groups as that.
 
     *patience*: see `PATIENCE`. *prepare* must not raise. Within a group the order is that of the indices.
+    A job that comes alone is prepared by the caller: two threads that wake each other would gain nothing.
     """
+    jobs = list(jobs)
+    if len(jobs) == 1:
+        ((index, job),) = jobs
+        yield [(index, prepare(job))]
+        return
     pending = {pool.submit(prepare, job): index for index, job in jobs}
     ready: list[tuple[int, Prepared]] = []
     while pending:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import cv2
+
 from immich_pipelines import faces_detection, faces_recognition
 from immich_pipelines.bls import TritonSession
 from immich_pipelines.decoding.client import DecodingPool
@@ -19,6 +21,8 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Prepare; the models are named by each request."""
+        # Parallelism is that of the processes; threads of OpenCV's own would only push theirs aside.
+        cv2.setNumThreads(1)
         self._images = DecodingPool.of(json.loads(args["model_config"]))
         self._trimmer = Trimmer()
         self._pipeline = FacesPipeline(_detector, _recognizer, self._images.decode)

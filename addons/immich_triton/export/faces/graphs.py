@@ -124,11 +124,8 @@ def _take_pixels(graph: onnx.GraphProto, name: str, side: int, *, mean: float, s
     inputs = [value.name for value in graph.input if value.name not in parameters]
     if len(inputs) != 1:
         raise GraphError(f"the model has {len(inputs)} inputs instead of one")
-    last = f"{name}_nchw"
-    nodes = [
-        helper.make_node("Cast", [name], [f"{name}_float"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Transpose", [f"{name}_float"], [last], perm=[0, 3, 1, 2]),
-    ]
+    last = f"{name}_float"
+    nodes = [helper.make_node("Cast", [name], [last], to=onnx.TensorProto.FLOAT)]
     # Multiplied by the reciprocal, as OpenCV's blobFromImages does.
     for operator, value, neutral in (("Sub", mean, 0.0), ("Mul", 1.0 / std, 1.0)):
         if value != neutral:
@@ -136,6 +133,9 @@ def _take_pixels(graph: onnx.GraphProto, name: str, side: int, *, mean: float, s
             graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), constant))
             nodes.append(helper.make_node(operator, [last, constant], [result]))
             last = result
+    # Last, right before the first convolution: that one wants channels last in OpenVINO, which then moves nothing. With
+    # the Transpose first it turned the pixels twice, for 4 % of the detector's time.
+    nodes.append(helper.make_node("Transpose", [last], [f"{name}_nchw"], perm=[0, 3, 1, 2]))
     nodes[-1].output[0] = inputs[0]
     for position, node in enumerate(nodes):
         graph.node.insert(position, node)

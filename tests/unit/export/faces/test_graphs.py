@@ -59,6 +59,13 @@ def test_a_recognizer_gets_what_its_pack_asks_for(mean: float, std: float) -> No
     }
 
 
+def test_channels_move_to_the_front_right_before_the_network() -> None:
+    """Where the pixels are floats already: OpenVINO's first convolution takes them as they lie, and moves nothing."""
+    recognizer = graphs.recognizer(tiny_faces.recognizer(), mean=127.5, std=127.5)
+    for model in (graphs.detector(tiny_faces.detector()), recognizer):
+        assert [node.op_type for node in model.graph.node][:4] == ["Cast", "Sub", "Mul", "Transpose"]
+
+
 def test_the_original_stays_as_it_is() -> None:
     original = tiny_faces.detector()
     before = original.SerializeToString(deterministic=True)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import tiny_faces
+from google.protobuf import text_format
 from triton.config_rules import check_config
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from immich_triton.export.faces import check, writer
 from immich_triton.export.faces.check import CheckError
@@ -20,6 +22,22 @@ DETECTOR, RECOGNIZER = "face_det_mini", "face_rec_mini"
 @pytest.fixture(autouse=True)
 def small_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "_images", tiny_faces.photos)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "detector", "recognizer"),
+    [
+        (False, "1x640x640x3", None),
+        (True, "1x640x640x3 8x640x640x3", "1x112x112x3 8x112x112x3 32x112x112x3"),
+    ],
+)
+def test_the_shapes_that_each_network_runs_in(tmp_path: Path, gpu: bool, detector: str, recognizer: str | None) -> None:
+    """On a CPU the detector takes one image at a time, and faces of any number go through the recogniser together."""
+    models = tmp_path / "models"
+    writer.export("mini", *tiny_faces.save(tmp_path), models, ["buffalo_l"], {}, gpu=gpu)
+    for name, shapes in ((DETECTOR, detector), (RECOGNIZER, recognizer)):
+        parameters = text_format.Parse((models / name / "config.pbtxt").read_text(), ModelConfig()).parameters
+        assert (parameters["shapes"].string_value if "shapes" in parameters else None) == shapes
 
 
 @pytest.mark.parametrize(("gpu", "kind", "detectors"), [(False, "KIND_CPU", 2), (True, "KIND_GPU", 1)])
