@@ -34,10 +34,10 @@ def imported_by(*modules: str) -> set[str]:
             set(),
         ),
         (["immich_pipelines.clip_image", "immich_pipelines.clip_text"], set()),
-        # SCRFD's module imports what would run the net; scikit-image brings SciPy at the first face.
+        # SCRFD's module names what would run the net; scikit-image would bring SciPy at the first face.
         (
             ["immich_pipelines.faces_detection", "immich_pipelines.faces_recognition"],
-            {"onnx", "onnxruntime", "skimage"},
+            set(),
         ),
     ],
 )

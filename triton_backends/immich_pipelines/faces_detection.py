@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Final, Protocol
 
 import cv2
@@ -108,7 +109,14 @@ def letterbox(image: Pixels) -> tuple[Pixels, float]:
     return canvas, new_height / height
 
 
-class _Decoder(part("insightface.model_zoo.scrfd").SCRFD):  # type: ignore[misc]  # the package has no types
+_scrfd: Any = part(
+    "insightface.model_zoo.scrfd",
+    # What would run the net; ours has run already, in a process of its own.
+    {name: ModuleType(name) for name in ("onnx", "onnxruntime")},
+)
+
+
+class _Decoder(_scrfd.SCRFD):  # type: ignore[misc]  # the package has no types
     """InsightFace's decoding of anchors, on outputs that are there already."""
 
     def __init__(self) -> None:
