@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from immich_pipelines.parts import part
+from immich_pipelines.parts import instead_of, part
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -109,11 +109,9 @@ def letterbox(image: Pixels) -> tuple[Pixels, float]:
     return canvas, new_height / height
 
 
-_scrfd: Any = part(
-    "insightface.model_zoo.scrfd",
-    # What would run the net; ours has run already, in a process of its own.
-    {name: ModuleType(name) for name in ("onnx", "onnxruntime")},
-)
+_NO_RUNTIME: Final = {name: ModuleType(name) for name in ("onnx", "onnxruntime")}
+"""Instead of what would run the net: ours has run already, in a process of its own."""
+_scrfd: Any = part("insightface.model_zoo.scrfd", _NO_RUNTIME)
 
 
 class _Decoder(_scrfd.SCRFD):  # type: ignore[misc]  # the package has no types
@@ -121,7 +119,8 @@ class _Decoder(_scrfd.SCRFD):  # type: ignore[misc]  # the package has no types
 
     def __init__(self) -> None:
         self._computed = _Computed()
-        super().__init__(session=self._computed)
+        with instead_of(_NO_RUNTIME):
+            super().__init__(session=self._computed)
 
     def decode(self, outputs: list[Floats], scale: float, bounds: Bounds) -> Detections:
         """Turn the net's *outputs* for one image ([1, candidates, size] each) into faces; *scale* as of `letterbox`."""

@@ -8,11 +8,12 @@ InsightFace's SCRFD names ONNX Runtime, which would hold 25 MB in each process a
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
@@ -31,18 +32,31 @@ def part(name: str, instead: Mapping[str, ModuleType] = _NOTHING) -> Any:
     return _parts[name]
 
 
+@contextlib.contextmanager
+def instead_of(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+    """Have whoever imports these packages get *modules*, by name, while the block lasts."""
+    with _hidden(modules.keys()):
+        sys.modules.update(modules)
+        yield
+
+
 def _load(name: str, instead: Mapping[str, ModuleType]) -> ModuleType:
     packages = name.split(".")[:-1]
     above = [".".join(packages[:depth]) for depth in range(1, len(packages) + 1)]
-    hidden = {above[0], *instead}
-    before = {known: sys.modules.pop(known) for known in list(sys.modules) if known.partition(".")[0] in hidden}
-    try:
-        sys.modules.update(instead)
+    with instead_of(instead), _hidden({above[0]}):
         for package in above:
             sys.modules[package] = _bare(package)
         return importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def _hidden(packages: Collection[str]) -> Iterator[None]:
+    """Have Python forget that *packages* are imported, and afterwards what was imported of them meanwhile."""
+    before = {known: sys.modules.pop(known) for known in list(sys.modules) if known.partition(".")[0] in packages}
+    try:
+        yield
     finally:
-        for known in [known for known in sys.modules if known.partition(".")[0] in hidden]:
+        for known in [known for known in sys.modules if known.partition(".")[0] in packages]:
             del sys.modules[known]
         sys.modules.update(before)
 
