@@ -43,6 +43,10 @@ _CPU = """\
 parameters { key: "embedded_accelerator", value: { string_value: "openvino" } }
 parameters { key: "nice", value: { string_value: "10" } }
 """
+_ONE_AT_A_TIME = f"""\
+# Also of a batch one image after the other: it takes the same time, and not the buffers of several images.
+parameters {{ key: "largest_run", value: {{ string_value: "{3 * faces_detection.SIDE**2}" }} }}
+"""
 _ONE_PER_GPU = "One copy on every GPU."
 
 
@@ -64,6 +68,8 @@ class _Part:
     """On a CPU; on a GPU there is one."""
     why: str
     """The reason for so many, for the reader of the config."""
+    on_cpu: str = _CPU
+    """Parameters of the config."""
 
 
 def export(
@@ -95,6 +101,7 @@ def export(
         "face_detector",
         copies=2,
         why="A copy for each process of the pipeline: while one waits for a layer's slower thread, the other has work.",
+        on_cpu=_CPU + _ONE_AT_A_TIME,
     )
     recognition = _Part(
         f"face_rec_{pack}",
@@ -166,5 +173,5 @@ def _config(pack: str, part: _Part, weights: int, *, gpu: bool) -> str:
         why=_ONE_PER_GPU if gpu else part.why,
         count=1 if gpu else part.copies,
         kind="KIND_GPU" if gpu else "KIND_CPU",
-        parameters=COMMENT + lines(gpu_parameters(part.kind, part.shapes, weights)) if gpu else _CPU,
+        parameters=COMMENT + lines(gpu_parameters(part.kind, part.shapes, weights)) if gpu else part.on_cpu,
     )

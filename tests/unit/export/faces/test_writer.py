@@ -38,6 +38,7 @@ def test_a_pack_is_a_route_with_two_models(tmp_path: Path, gpu: bool, kind: str,
         config = (models / name / "config.pbtxt").read_text()
         assert check_config(config) == []
         assert f"count: {count}, kind: {kind}" in config
+        assert ("largest_run" in config) == (name == DETECTOR and not gpu), "buffers of one image, not of a batch"
         record = json.loads((models / name / "export.json").read_text())
         assert (record["pack"], record["source"], record["file"]) == ("mini", "made here", original.name)
         assert record["file_sha256"] == sha256(original)
