@@ -112,7 +112,11 @@ def _export(arguments: list[str], *, small: bool) -> None:
 def _exporter() -> list[Path]:
     pipelines = [PROJECT / f"triton_backends/immich_pipelines/clip_{name}.py" for name in ("tokenizer", "transform")]
     package = PROJECT / "addons/immich_triton"
-    ours = [package / "cli/export_clip.py", *sorted((package / "export/clip").glob("*.py"))]
+    ours = [
+        package / "cli/export_clip.py",
+        package / "export/weights_beside.py",
+        *sorted((package / "export/clip").glob("*.py")),
+    ]
     return [*ours, clip_environment.LOCK, *pipelines]
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from triton import tiny_models
 from triton.config_rules import check_config
 
 from immich_triton.core.paths import MODELS
@@ -49,7 +50,8 @@ def test_ocr_configs_follow_the_rules(gpu: bool) -> None:
 @pytest.mark.parametrize("name", CLIP_MODELS)
 def test_clip_configs_follow_the_rules(tmp_path: Path, name: str, gpu: bool) -> None:
     for kind in ("visual", "textual"):
-        (tmp_path / "exported" / kind).mkdir(parents=True)
+        (tmp_path / "exported" / kind / "1").mkdir(parents=True)
+        tiny_models.two_layers(tmp_path / "exported" / kind / "1/model.onnx")
     record = {"precision": "FP32", "weights": {"sha256": "0" * 64}, "fingerprint": 1, "untrained": False}
     models = tmp_path / "models"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import onnx
 import pytest
@@ -12,7 +13,7 @@ from places import PROJECT
 from tiny_ocr import recognizer
 
 from immich_pipelines.onnx_metadata import metadata_props
-from immich_pipelines.parts import part
+from immich_pipelines.parts import instead_of, part
 
 HEAVY = {"insightface", "onnx", "onnxruntime", "rapidocr_onnxruntime", "scipy", "sklearn", "skimage"}
 
@@ -34,12 +35,46 @@ def imported_by(*modules: str) -> set[str]:
             set(),
         ),
         (["immich_pipelines.clip_image", "immich_pipelines.clip_text"], set()),
-        # InsightFace's alignment; scikit-image brings SciPy at the first face.
-        (["immich_pipelines.faces_detection", "immich_pipelines.faces_recognition"], {"skimage"}),
+        (["immich_pipelines.faces_detection", "immich_pipelines.faces_recognition"], set()),
     ],
 )
 def test_a_pipeline_imports_only_what_it_uses(modules: list[str], needed: set[str]) -> None:
     assert imported_by(*modules) == needed
+
+
+FACE = """
+import sys
+import numpy as np
+from immich_pipelines import faces_detection, faces_recognition
+
+class Net:
+    def run(self, names, feed):
+        return [np.zeros((1, *faces_detection.OUTPUTS[name]), np.float32) for name in names]
+
+(found,) = faces_detection.Detector(Net()).detect([np.zeros((90, 120, 3), np.uint8)], [faces_detection.Bounds(0.5)])
+face = faces_recognition.align(np.zeros((300, 300, 3), np.uint8), faces_recognition.face_align.arcface_dst + 20)
+print(len(found), face.shape, *(HEAVY & sys.modules.keys()))
+"""
+
+
+def test_a_face_that_is_found_and_aligned_brings_nothing_more() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FACE.replace("HEAVY", repr(HEAVY))],
+        cwd=PROJECT / "triton_backends",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0 (112, 112, 3)\n"
+
+
+def test_what_stands_instead_of_a_package_is_gone_afterwards() -> None:
+    import xml.dom.minidom as real
+
+    with instead_of({"xml": ModuleType("xml")}), pytest.raises(ImportError):
+        import xml.etree  # noqa: F401
+    assert sys.modules["xml.dom.minidom"] is real
+    assert sys.modules["xml"].dom.minidom is real
 
 
 def test_a_part_is_the_librarys_own_code() -> None:

@@ -13,8 +13,7 @@ from onnxruntime_backend.engines import load_engine
 from onnxruntime_backend.settings import ConfigError, Settings
 
 from immich_pipelines.onnx_metadata import WEIGHTS_FILE
-from immich_triton.export import onnx_graph
-from immich_triton.export.clip import repository
+from immich_triton.export import onnx_graph, weights_beside
 
 ONES = np.ones((2, 2), np.float32)
 
@@ -32,7 +31,7 @@ def model(tmp_path: Path) -> Path:
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save_model(proto, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
-    repository._tie(path)
+    weights_beside.tie(path)
     return path
 
 
@@ -47,6 +46,14 @@ def test_a_model_with_its_own_weights_is_loaded(model: Path, engine: str) -> Non
     said = onnx_graph.metadata(onnx.load(model, load_external_data=False))
     assert said[WEIGHTS_FILE] == hashlib.sha256(ONES.tobytes()).hexdigest()
     assert product(model, engine) == [3, 3]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_model_and_weights_may_be_links(model: Path, tmp_path: Path, engine: str) -> None:
+    (tmp_path / "links").mkdir()
+    for name in ("model.onnx", "model.onnx.data"):
+        (tmp_path / "links" / name).symlink_to(model.with_name(name))
+    assert product(tmp_path / "links/model.onnx", engine) == [3, 3]
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -68,6 +75,38 @@ def test_weights_within_the_model_need_no_word_of_it(model: Path) -> None:
     del whole.metadata_props[:]
     onnx.save_model(whole, model)
     model.with_name("model.onnx.data").unlink()
-    repository._tie(model)
+    weights_beside.tie(model)
     assert list(onnx.load(model).metadata_props) == []
     assert product(model) == [3, 3]
+
+
+TABLE = np.arange(4096 * 64, dtype=np.float32).reshape(4096, 64)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_what_was_read_of_a_file_of_weights_leaves_memory_at_rest(tmp_path: Path, engine: str) -> None:
+    """A text encoder looks up the rows of its words: those pages are not kept."""
+    path = tmp_path / "model.onnx"
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["w", "x"], ["y"])],
+        "table",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, ["batch"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 64])],
+        [numpy_helper.from_array(TABLE, "w")],
+    )
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    weights_beside.put_beside(path)
+    loaded = load_engine(path, Settings(engine=engine, intra_op_threads=1))  # type: ignore[arg-type]
+    rows = np.arange(0, 4096, 16)
+    for _ in range(2):
+        (value,) = loaded.run(["y"], {"x": rows})
+        assert np.array_equal(value, TABLE[rows])
+        loaded.release()
+        assert resident(weights_beside.data_of(path)) == 0
+
+
+def resident(path: Path) -> int:
+    """Return the bytes of the mapped file *path* that are in this process's memory."""
+    _, *mappings = Path("/proc/self/smaps").read_text().split(str(path))
+    assert mappings, "it is mapped, not read"
+    return sum(int(mapping.split("Rss:", 1)[1].split()[0]) for mapping in mappings) * 1024

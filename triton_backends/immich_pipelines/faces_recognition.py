@@ -11,10 +11,11 @@ from typing import Final
 
 import numpy as np
 
+from immich_pipelines import similarity
 from immich_pipelines.faces_detection import Floats, Pixels, Session
 from immich_pipelines.parts import part
 
-face_align = part("insightface.utils.face_align")
+face_align = part("insightface.utils.face_align", {"skimage": similarity})
 
 SIDE: Final = 112
 """Width and height in pixels of an aligned face."""
@@ -63,10 +64,8 @@ def align(image: Pixels, landmarks: Floats) -> Pixels | None:
     if max(image.shape[:2]) > LONGEST:
         image, landmarks = _window(image, landmarks)
     with warnings.catch_warnings():
-        # InsightFace calls a method that scikit-image 0.26 deprecates (the lock file keeps a version that has it), and
-        # that one divides by zero where landmarks coincide: the result tells, see below.
-        for category in (FutureWarning, RuntimeWarning):
-            warnings.simplefilter("ignore", category)
+        # A division by zero where landmarks coincide: the result tells, see below.
+        warnings.simplefilter("ignore", RuntimeWarning)
         face, matrix = face_align.norm_crop2(image, landmarks, image_size=SIDE)
     return face if np.isfinite(matrix).all() else None
 

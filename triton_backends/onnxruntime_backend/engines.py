@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onnxruntime_backend import weights_file
+from onnxruntime_backend import mapped_weights, weights_file
 from onnxruntime_backend.settings import ConfigError, Settings
 
 Array = npt.NDArray[Any]
@@ -85,6 +85,8 @@ def load_engine(path: Path, settings: Settings, *, warn: Callable[[str], None] =
 
     Raises `ConfigError` when the settings cannot be met, or the weights beside the model are not its own.
     """
+    # OpenVINO refuses weights that lie elsewhere than the model: both may be links to where they lie together.
+    path = path.resolve()
     weights_file.check(path)
     if settings.shapes:
         from onnxruntime_backend.shaped_engine import load
@@ -118,6 +120,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, path: Path, settings: Settings, sizes: Mapping[str, int] = MappingProxyType({})) -> None:
         runtime = runtime_module()
+        self._folder = path.parent
         said = "" if settings.device_id is None else _find_cuda(runtime)
         options = _session_options(runtime, settings)
         for name, size in sizes.items():
@@ -153,7 +156,11 @@ class OnnxRuntimeEngine:
         return list(values)
 
     def release(self) -> None:
-        """Do nothing: ONNX Runtime shrinks its arena at the end of a run or not at all, see `Settings.run_entries`."""
+        """Let go of the weights that are only mapped into memory, as of a text encoder the rows of words just used.
+
+        ONNX Runtime shrinks its arena at the end of a run or not at all, see `Settings.run_entries`.
+        """
+        mapped_weights.let_go(self._folder)
 
     def close(self) -> None:
         """Free the session."""

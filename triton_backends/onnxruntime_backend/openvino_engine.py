@@ -63,8 +63,8 @@ class OpenVinoEngine:
         self._one_at_a_time = threading.Lock()
         self._largest_run = settings.largest_run
         self._largest = 0
-        if shape is not None:
-            mapped_weights.let_go(path.parent)
+        self._folder = path.parent
+        mapped_weights.let_go(self._folder)
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Compute *outputs*. OpenVINO always computes all of the model's, only those asked for are copied out."""
@@ -87,6 +87,8 @@ class OpenVinoEngine:
             if self._largest and self._compiled is not None:
                 self._compiled.release_memory()
             self._largest = 0
+            # What was packed for new shapes since.
+            mapped_weights.let_go(self._folder)
         finally:
             self._one_at_a_time.release()
 
@@ -119,7 +121,7 @@ class OpenVinoEngine:
 def describe(path: Path) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Return the inputs and outputs of the ONNX file *path* as OpenVINO sees them. Raises `ConfigError`."""
     try:
-        model = _core().read_model(str(path))
+        model = _core().read_model(str(path.resolve()))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ConfigError(f"OpenVINO cannot read the model ({reason}); remove embedded_accelerator") from error

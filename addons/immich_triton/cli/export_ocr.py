@@ -20,7 +20,7 @@ from rich.console import Console
 
 from immich_triton.core.paths import CACHE as CACHE_FOLDER
 from immich_triton.core.paths import MODELS
-from immich_triton.export import gpu_parameters, half, onnx_graph
+from immich_triton.export import gpu_parameters, half, onnx_graph, weights_beside
 from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
 from immich_triton.export.ocr import sources as ocr_sources
@@ -114,8 +114,9 @@ def export(
             with console.status("halving the networks, and comparing them with the originals"):
                 for line in _halve((detector, det_file), (files[recognizer], rec_file), characters):
                     console.print(f"  in half precision: {line}")
+        weights_beside.put_beside(rec_file)
         det_config, rec_config = (
-            config(title, placement, file.stat().st_size)
+            config(title, placement, weights_beside.size_of(file))
             for config, title, placement, file in (
                 (ocr_models.detector_config, chosen.detector.title, placements[0], det_file),
                 (ocr_models.recognizer_config, chosen.recognizer.title, placements[1], rec_file),
@@ -149,7 +150,7 @@ def _route(names: Sequence[str], weights: str) -> Route:
 def record(version: str, names: Sequence[str], placements: Sequence[Placement]) -> dict[str, Any]:
     """Return all that determines what an export writes; equal records mean equal exports."""
     code = hashlib.sha256()
-    modules = [__file__, onnx_graph.__file__, *ocr_models.SOURCES]
+    modules = [__file__, onnx_graph.__file__, weights_beside.__file__, *ocr_models.SOURCES]
     if any(placement.gpu for placement in placements):
         modules += gpu_parameters.SOURCES
     if any(placement.half for placement in placements):

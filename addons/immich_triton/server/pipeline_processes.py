@@ -11,9 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from google.protobuf import json_format, text_format
-from tritonclient.grpc import model_config_pb2
-
 from immich_pipelines.cpus import available_cpus
 
 PARAMETER: Final = "most_processes"
@@ -46,6 +43,10 @@ def with_processes(path: Path, cpus: int, room: int) -> str | None:
     None where that are no more than it states, where it states no bound, or where it cannot be read: Triton then says
     why.
     """
+    # Here, and not above: the supervisor of a machine without a card never asks, and gRPC with numpy are 21 MB of it.
+    from google.protobuf import json_format, text_format
+    from tritonclient.grpc import model_config_pb2
+
     try:
         config: Any = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
         most = int(config.parameters[PARAMETER].string_value) if PARAMETER in config.parameters else 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,10 @@ def test_what_is_free_of_the_shared_memory(tmp_path: Path) -> None:
     assert free > 0
     assert pipeline_processes.free_shared_memory(tmp_path, 1 << 40) == 0
     assert pipeline_processes.free_shared_memory(tmp_path / "gone", 0) == 0
+
+
+def test_the_supervisor_holds_nothing_for_cards_until_one_is_used() -> None:
+    heavy = {"google", "grpc", "mitmproxy", "numpy", "onnx", "tritonclient"}
+    code = f"import sys, immich_triton.cli.run; print(*({heavy!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -9,14 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import onnx
-
 from immich_pipelines import shapes as shape_table
-from immich_pipelines.onnx_metadata import WEIGHTS_FILE
-from immich_triton.export import onnx_graph
+from immich_triton.export import weights_beside
 from immich_triton.export.clip.models import CONTEXT_LENGTH, ClipModel
 from immich_triton.export.gpu_parameters import COMMENT, gpu_parameters, lines
-from immich_triton.export.repository import install_pipelines, new_model, sha256
+from immich_triton.export.repository import install_pipelines, new_model
 from immich_triton.immich.clip_names import dimension_of, names_of
 from immich_triton.immich.model_names import clean_name
 from immich_triton.ml.route_file import Route, RouteError, read_route, route_files, write_route
@@ -104,15 +101,6 @@ def exported_precision(models: Path, model: ClipModel) -> str | None:
         return None
 
 
-def _tie(model: Path) -> None:
-    """Have *model* name the file of weights beside it, if there is one: its fingerprint speaks for these."""
-    data = model.with_name(f"{model.name}.data")
-    if data.is_file():
-        graph = onnx.load(model, load_external_data=False)
-        onnx_graph.set_metadata(graph, WEIGHTS_FILE, sha256(data))
-        model.write_bytes(graph.SerializeToString())
-
-
 def write(
     models: Path,
     model: ClipModel,
@@ -133,7 +121,7 @@ def write(
         for folder, kind in ((visual, "visual"), (textual, "textual")):
             # The version folder is there already, empty.
             shutil.copytree(exported / kind, folder, dirs_exist_ok=True)
-            _tie(folder / "1/model.onnx")
+            weights_beside.put_beside(folder / "1/model.onnx")
             (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (visual / "config.pbtxt").write_text(
             _visual_config(model, precision, _on_gpu("clip_visual", model, visual) if gpu else ""), encoding="utf-8"

@@ -13,6 +13,7 @@ from immich_pipelines import faces_detection, faces_recognition
 from immich_pipelines import shapes as shape_table
 from immich_pipelines.shapes import Shape
 from immich_triton.core import versions
+from immich_triton.export import weights_beside
 from immich_triton.export.faces import graphs as faces_graphs
 from immich_triton.export.faces.check import Differences, Originals, compare
 from immich_triton.export.gpu_parameters import COMMENT, gpu_parameters, lines
@@ -122,7 +123,8 @@ def export(
         onnx.save(faces_graphs.recognizer(onnx.load(recognizer), mean=mean, std=std), rec_file)
         differences = compare(originals, det_file, rec_file)
         for folder, part in ((det_folder, detection), (rec_folder, recognition)):
-            weights = (folder / "1/model.onnx").stat().st_size
+            weights_beside.put_beside(folder / "1/model.onnx")
+            weights = weights_beside.size_of(folder / "1/model.onnx")
             (folder / "config.pbtxt").write_text(_config(pack, part, weights, gpu=gpu), encoding="utf-8")
             record = {"pack": pack, **source, **_record(part, differences)}
             (folder / "export.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from triton.config_rules import check_config
 
 from immich_triton.export.clip.models import CLIP_MODELS
@@ -24,12 +27,21 @@ RECORD: dict[str, Any] = {
 }
 
 
+WEIGHTS = np.arange(1024, dtype=np.float32)
+
+
+def encoder(name: str) -> onnx.GraphProto:
+    """Return a graph that is nothing but weights."""
+    outputs = [helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [len(WEIGHTS)])]
+    return helper.make_graph([], name, [], outputs, [numpy_helper.from_array(WEIGHTS, "w")])
+
+
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
     folder = tmp_path / "exported"
     for kind in ("visual", "textual"):
         (folder / kind / "1").mkdir(parents=True)
-        (folder / kind / "1/model.onnx").write_text(kind)
+        onnx.save_model(helper.make_model(encoder(kind)), folder / kind / "1/model.onnx")
     (folder / "textual/vocab.txt").write_text("[UNK]")
     return folder
 
@@ -50,7 +62,10 @@ def test_two_encoders_two_pipelines_and_a_route(exported: Path, tmp_path: Path, 
         assert f"kind: {'KIND_GPU' if gpu else 'KIND_CPU'}" in config
         assert ('key: "nice"' in config) == (type_ == "visual" and not gpu), "a person waits for a query"
         assert json.loads((models / encoder / "export.json").read_text()) == RECORD
-        assert (models / encoder / "1/model.onnx").read_text() == type_
+        graph = onnx.load(models / encoder / "1/model.onnx").graph
+        assert (graph.name, numpy_helper.to_array(graph.initializer[0]).tolist()) == (type_, WEIGHTS.tolist())
+        # What an engine maps, and lets go of what it has packed.
+        assert (models / encoder / "1/model.onnx.data").read_bytes() == WEIGHTS.tobytes()
     assert (models / MODEL.textual / "vocab.txt").exists()
 
 
