@@ -123,6 +123,31 @@ def test_batches_have_one_width_each_and_hold_every_line_once() -> None:
             assert (image[:, :, widths[index] :] == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("limits", "width", "sizes"),
+    [
+        (Limits(), 320, [4, 3]),
+        (Limits(), 384, [3, 3, 1]),
+        (Limits(), 640, [2, 2, 2, 1]),
+        (Limits(), 768, [1] * 7),
+        (Limits(columns=0), 2560, [4, 3]),
+        (Limits(lines=1), 64, [1] * 7),
+    ],
+)
+def test_a_batch_has_as_many_lines_as_are_computed_at_once(limits: Limits, width: int, sizes: list[int]) -> None:
+    lines = [np.zeros((48, width, 3), np.uint8)] * 7
+    assert [len(batch.lines) for batch in batches(lines, limits)] == sizes
+
+
+def test_the_batch_with_the_most_work_comes_first_and_is_made_ready_when_it_is_due() -> None:
+    lines = [np.zeros((48, width, 3), np.uint8) for width in (640, 320, 320, 320, 64)]
+    ready = batches(lines, Limits())
+    assert next(ready).lines == [1, 2, 3]
+    lines[0][:] = 255
+    last = next(ready)
+    assert (last.lines, last.images.min()) == ([0], 1), "not before the one before it was taken"
+
+
 def test_lines_go_to_the_network_as_bgr() -> None:
     line = np.zeros((48, 64, 3), np.uint8)
     line[:, :, 0] = 255  # red

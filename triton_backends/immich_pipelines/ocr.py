@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from immich_pipelines.decode import MAX_PIXELS, Decode, decode_rgb
 from immich_pipelines.errors import BadInput
-from immich_pipelines.ocr_batches import Batch, Limits, batches
+from immich_pipelines.ocr_batches import Limits, batches
 from immich_pipelines.ocr_ctc import Decoder, Text
 from immich_pipelines.ocr_detection import Boxes, find_boxes, on_canvas, placement
 from immich_pipelines.ocr_order import reading_order
@@ -132,16 +132,17 @@ async def detect(pixels: Array, knobs: Knobs, network: Detector, canvases: Seque
 
 async def _recognize(lines: Sequence[Array], networks: Networks) -> list[Text]:
     found = [Text("", 0.0)] * len(lines)
-    # Several calls at once keep every copy of the network busy; not all at once, which would fill the shared memory.
-    slots = asyncio.Semaphore(networks.max_calls)
+    waiting = batches(lines, networks.limits)
 
-    async def one(batch: Batch) -> None:
-        async with slots:
+    async def one_after_the_other() -> None:
+        for batch in waiting:
             steps = await networks.recognize(batch.images)
-        for line, result in zip(batch.lines, networks.decode(*steps), strict=True):
-            found[line] = result
+            for line, result in zip(batch.lines, networks.decode(*steps), strict=True):
+                found[line] = result
 
-    await asyncio.gather(*(one(batch) for batch in batches(lines, networks.limits)))
+    # Several calls at once keep every copy of the network busy; not all at once, which would fill the shared memory.
+    # The next batch is made ready meanwhile.
+    await asyncio.gather(*(one_after_the_other() for _ in range(networks.max_calls)))
     return found
 
 

@@ -51,7 +51,7 @@ def with_longer(widths: Sequence[int]) -> tuple[int, ...]:
 
 
 def batches(lines: Sequence[Array], limits: Limits) -> Iterator[Batch]:
-    """Group the RGB *lines* (uint8 [48, width, 3]) into batches of equal width, the widest first.
+    """Group the RGB *lines* (uint8 [48, width, 3]) into batches of equal width, those with the most work first.
 
     A line is padded at its right to the next of the widths, with 0 after normalisation, as RapidOCR does. RapidOCR pads
     a batch to its widest line, and every line to 320: on a page of short lines half the work, and what a line says
@@ -60,11 +60,13 @@ def batches(lines: Sequence[Array], limits: Limits) -> Iterator[Batch]:
     groups: dict[int, list[int]] = {}
     for index, line in enumerate(lines):
         groups.setdefault(next(width for width in limits.widths if width >= line.shape[1]), []).append(index)
-    for width in sorted(groups, reverse=True):
-        members, most = groups[width], limits.together(width)
-        for start in range(0, len(members), most):
-            chosen = members[start : start + most]
-            yield Batch(chosen, _normalised([lines[index] for index in chosen], width))
+    parts = [
+        (width, members[start : start + limits.together(width)])
+        for width, members in groups.items()
+        for start in range(0, len(members), limits.together(width))
+    ]
+    for width, chosen in sorted(parts, key=lambda part: -part[0] * len(part[1])):
+        yield Batch(chosen, _normalised([lines[index] for index in chosen], width))
 
 
 def _normalised(lines: Sequence[Array], width: int) -> Array:
