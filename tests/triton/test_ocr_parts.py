@@ -126,8 +126,8 @@ def test_batches_have_one_width_each_and_hold_every_line_once() -> None:
 @pytest.mark.parametrize(
     ("limits", "width", "sizes"),
     [
-        (Limits(), 320, [4, 3]),
-        (Limits(), 384, [3, 3, 1]),
+        (Limits(), 320, [4, 2, 1]),
+        (Limits(), 384, [2, 2, 2, 1]),
         (Limits(), 640, [2, 2, 2, 1]),
         (Limits(), 768, [1] * 7),
         (Limits(columns=0), 2560, [4, 3]),
@@ -142,10 +142,10 @@ def test_a_batch_has_as_many_lines_as_are_computed_at_once(limits: Limits, width
 def test_the_batch_with_the_most_work_comes_first_and_is_made_ready_when_it_is_due() -> None:
     lines = [np.zeros((48, width, 3), np.uint8) for width in (640, 320, 320, 320, 64)]
     ready = batches(lines, Limits())
-    assert next(ready).lines == [1, 2, 3]
-    lines[0][:] = 255
-    last = next(ready)
-    assert (last.lines, last.images.min()) == ([0], 1), "not before the one before it was taken"
+    assert [next(ready).lines, next(ready).lines] == [[0], [1, 2]]
+    lines[3][:] = 255
+    third = next(ready)
+    assert (third.lines, third.images.min()) == ([3], 1), "not before the one before it was taken"
 
 
 def test_lines_go_to_the_network_as_bgr() -> None:

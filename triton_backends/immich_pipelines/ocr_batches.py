@@ -40,9 +40,15 @@ class Limits:
     columns: int = 4 * 320
     widths: Sequence[int] = WIDTHS
 
-    def together(self, width: int) -> int:
-        """Return how many lines of *width* are computed at once."""
-        return min(self.lines, max(1, self.columns // width)) if self.columns else self.lines
+    def together(self, width: int, waiting: int) -> int:
+        """Return how many of the *waiting* lines of *width* are computed at once.
+
+        On a CPU 1, 2 or 4: OpenVINO holds 4 MB of kernels for each number of lines and width.
+        """
+        if not self.columns:
+            return min(self.lines, waiting)
+        most = min(self.lines, max(1, self.columns // width), waiting)
+        return 1 << most.bit_length() - 1
 
 
 def with_longer(widths: Sequence[int]) -> tuple[int, ...]:
@@ -60,11 +66,12 @@ def batches(lines: Sequence[Array], limits: Limits) -> Iterator[Batch]:
     groups: dict[int, list[int]] = {}
     for index, line in enumerate(lines):
         groups.setdefault(next(width for width in limits.widths if width >= line.shape[1]), []).append(index)
-    parts = [
-        (width, members[start : start + limits.together(width)])
-        for width, members in groups.items()
-        for start in range(0, len(members), limits.together(width))
-    ]
+    parts = []
+    for width, members in groups.items():
+        while members:
+            count = limits.together(width, len(members))
+            parts.append((width, members[:count]))
+            del members[:count]
     for width, chosen in sorted(parts, key=lambda part: -part[0] * len(part[1])):
         yield Batch(chosen, _normalised([lines[index] for index in chosen], width))
 
