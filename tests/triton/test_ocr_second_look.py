@@ -88,6 +88,14 @@ def test_where_the_second_look_cannot_tell_a_clear_page_does() -> None:
     assert page(Look(line("广场民行", 0.3)), first, *TRADITIONAL)[0] == "广场车行"
 
 
+def test_the_page_turns_no_character_whose_variant_neither_look_had_as_a_second_choice() -> None:
+    (sure,) = line("國").choices
+    first = line("場國", DOUBT)
+    first = first._replace(choices=(first.choices[0], sure._replace(place=1)))
+    assert page(Look(line("场國")), first, *SIMPLIFIED)[0] == "场國"
+    assert page(Look(line("场國", 0.01)), first, *SIMPLIFIED)[0] == "场国"
+
+
 def test_a_line_of_both_scripts_is_looked_at_again_whatever_the_page_says() -> None:
     mixed = line("广場車國行", 0.2)
     assert settled([(text.words, text.choices) for text in (mixed, *TRADITIONAL)])[0] == "廣場車國行"

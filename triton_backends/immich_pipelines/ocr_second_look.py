@@ -51,7 +51,7 @@ async def second_look(lines: Sequence[Array], texts: Sequence[Text], read: ReadL
         # Every character was seen again: what was not says nothing about how sure the second look is.
         unsure = len(again) == len(first.choices) and abs(after) < UNSURE * len(again)
         if page and page * after <= 0 and unsure:
-            found[index] = _in_script(first, page)
+            found[index] = _in_script(first, again, page)
         elif before * after > 0:
             found[index] = _confirmed(first, again)
         elif before * after < 0 and (page * after > 0 or abs(after) >= AS_SURE * abs(before)):
@@ -100,11 +100,16 @@ def _confirmed(first: Text, again: Mapping[int, tuple[str, Choice | None]]) -> T
     return first._replace(choices=tuple(choices))
 
 
-def _in_script(first: Text, script: int) -> Text:
-    """Return *first* in *script* (1 simplified, -1 traditional) throughout, with nothing left to choose."""
+def _in_script(first: Text, again: Mapping[int, tuple[str, Choice | None]], script: int) -> Text:
+    """Return *first* in *script* (1 simplified, -1 traditional) as far as either look had that as a second choice."""
     characters = list(first.words)
     for choice in first.choices:
-        if choice.script != script:
+        read, second = again[choice.place]
+        if choice.script == script:
+            continue
+        if read != first.words[choice.place]:
+            characters[choice.place] = read
+        elif choice.open or (second and second.open):
             characters[choice.place] = choice.variant
     return first._replace(words="".join(characters), choices=())
 

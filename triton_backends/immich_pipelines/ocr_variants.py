@@ -120,7 +120,12 @@ class Choice(NamedTuple):
         simplified = 1 if odds > 0 else -1
         if self.script == simplified:
             return None
-        return self.variant if self._log_odds(self._likeliest) < min(abs(odds), SECOND_CHOICE) else None
+        return self.variant if self.open and self._log_odds(self._likeliest) < abs(odds) else None
+
+    @property
+    def open(self) -> bool:
+        """Whether a variant was a real second choice."""
+        return self._log_odds(self._likeliest) < SECOND_CHOICE
 
     @property
     def variant(self) -> str:
