@@ -25,7 +25,7 @@ the first one's log-odds. Chosen with `ocr_variants.SELDOM` and the contrast: do
 
 UNSURE: Final = 1.5
 """Where the second look has fewer log-odds than these for each character, it cannot tell, and a clear page decides. A
-line that is rightly alone in its script has 3.7 and more: docs/benchmarks.md."""
+line that is rightly alone in its script has nearly always more than 3: docs/benchmarks.md."""
 
 
 async def second_look(lines: Sequence[Array], texts: Sequence[Text], read: ReadLines) -> list[Text]:
