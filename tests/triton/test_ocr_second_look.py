@@ -75,6 +75,36 @@ def test_a_line_that_stays_in_its_script_is_the_surer_of_it() -> None:
     assert page(Look(line("国行", 0.3)), seen, *TRADITIONAL)[0] == "國行"
 
 
+def test_where_the_second_look_cannot_tell_a_clear_page_does() -> None:
+    first, blurred, plain = line("广场车行", DOUBT), line("广场车行", 0.3), line("广场车行", 0.1)
+    assert page(Look(blurred), first, *TRADITIONAL)[0] == "廣場車行"
+    # In the other direction.
+    assert page(Look(line("廣場車行", 0.3)), line("廣場車行", DOUBT), *SIMPLIFIED)[0] == "广场车行"
+    # It can tell: the line is the only one in its script. Or nothing speaks against it.
+    assert page(Look(plain), first, *TRADITIONAL)[0] == "广场车行"
+    assert page(Look(blurred), first, *TRADITIONAL, *SIMPLIFIED)[0] == "广场车行"
+    assert page(Look(blurred), first)[0] == "广场车行"
+    # Not all of it was seen again, so that nothing is known about the rest.
+    assert page(Look(line("广场民行", 0.3)), first, *TRADITIONAL)[0] == "广场车行"
+
+
+def test_the_page_turns_no_character_whose_variant_neither_look_had_as_a_second_choice() -> None:
+    (sure,) = line("國").choices
+    first = line("場國", DOUBT)
+    first = first._replace(choices=(first.choices[0], sure._replace(place=1)))
+    assert page(Look(line("场國")), first, *SIMPLIFIED)[0] == "场國"
+    assert page(Look(line("场國", 0.01)), first, *SIMPLIFIED)[0] == "场国"
+
+
+def test_a_line_of_both_scripts_is_looked_at_again_whatever_the_page_says() -> None:
+    mixed = line("广場車國行", 0.2)
+    assert settled([(text.words, text.choices) for text in (mixed, *TRADITIONAL)])[0] == "廣場車國行"
+    assert page(Look(line("广场车国行", 0.01)), mixed, *TRADITIONAL)[0] == "广场车国行"
+    # The second look is of the page's mind, or not sure enough.
+    assert page(Look(line("廣場車國行", 0.01)), mixed, *TRADITIONAL)[0] == "廣場車國行"
+    assert page(Look(line("广场车国行", 0.4)), mixed, *TRADITIONAL)[0] == "廣場車國行"
+
+
 @pytest.mark.parametrize("lines", [(line("廣場車行", DOUBT),), (line("廣場車行", DOUBT), *SIMPLIFIED, *TRADITIONAL)])
 def test_where_the_page_tells_nothing_the_second_look_must_be_nearly_as_sure(lines: tuple[Text, ...]) -> None:
     assert page(Look(line("广场车行", 0.1)), *lines)[0] == "广场车行"

@@ -23,6 +23,10 @@ AS_SURE: Final = 0.5
 """Where the page tells nothing, the second look counts when it is at least so sure of the other script, as a share of
 the first one's log-odds. Chosen with `ocr_variants.SELDOM` and the contrast: docs/benchmarks.md."""
 
+UNSURE: Final = 1.5
+"""Where the second look has fewer log-odds than these for each character, it cannot tell, and a clear page decides. A
+line that is rightly alone in its script has nearly always more than 3: docs/benchmarks.md."""
+
 
 async def second_look(lines: Sequence[Array], texts: Sequence[Text], read: ReadLines) -> list[Text]:
     """Return *texts*, what a page says, and instead of those that may be in the wrong script what is seen paler.
@@ -30,8 +34,8 @@ async def second_look(lines: Sequence[Array], texts: Sequence[Text], read: ReadL
     A recogniser that takes a whole line for traditional does so in its own context, with up to 99 % for a character;
     what it says of the same line with less contrast is nearly independent of that. Such a line becomes simplified (or
     the other way round) when the second look and the page say so; without a page, when the second look is sure. A line
-    in which the second look sees the same is the surer of it. Only characters that have a variant change, and only to
-    that.
+    in which the second look sees the same is the surer of it. One of which the second look cannot tell is in the script
+    that the page is clearly in. Only characters that have a variant change, and only to that.
 
     *lines*: the images that *texts* were read from, uint8 [48, width, 3].
     """
@@ -43,10 +47,14 @@ async def second_look(lines: Sequence[Array], texts: Sequence[Text], read: ReadL
     for index, second in zip(chosen, seen, strict=True):
         first, again = texts[index], _aligned(texts[index], second)
         merged = _merged(first, again)
-        before, after = evidence(first.choices), evidence(merged.choices)
-        if before * after > 0:
+        before, after, page = evidence(first.choices), evidence(merged.choices), doubtful[index]
+        # Every character was seen again: what was not says nothing about how sure the second look is.
+        unsure = len(again) == len(first.choices) and abs(after) < UNSURE * len(again)
+        if page and page * after <= 0 and unsure:
+            found[index] = _in_script(first, again, page)
+        elif before * after > 0:
             found[index] = _confirmed(first, again)
-        elif before * after < 0 and (doubtful[index] * after > 0 or abs(after) >= AS_SURE * abs(before)):
+        elif before * after < 0 and (page * after > 0 or abs(after) >= AS_SURE * abs(before)):
             found[index] = merged
     return found
 
@@ -90,6 +98,20 @@ def _confirmed(first: Text, again: Mapping[int, tuple[str, Choice | None]]) -> T
         read, second = again.get(choice.place, ("", None))
         choices.append(choice.again(second) if second and read == first.words[choice.place] else choice)
     return first._replace(choices=tuple(choices))
+
+
+def _in_script(first: Text, again: Mapping[int, tuple[str, Choice | None]], script: int) -> Text:
+    """Return *first* in *script* (1 simplified, -1 traditional) as far as either look had that as a second choice."""
+    characters = list(first.words)
+    for choice in first.choices:
+        read, second = again[choice.place]
+        if choice.script == script:
+            continue
+        if read != first.words[choice.place]:
+            characters[choice.place] = read
+        elif choice.open or (second and second.open):
+            characters[choice.place] = choice.variant
+    return first._replace(words="".join(characters), choices=())
 
 
 def _places(words: str) -> list[int]:

@@ -120,9 +120,17 @@ class Choice(NamedTuple):
         simplified = 1 if odds > 0 else -1
         if self.script == simplified:
             return None
-        # Nearly always one; 复 may be 復 or 複, and the likelier is taken.
-        likely, character = max((likely, character) for character, likely in self.variants)
-        return character if self._log_odds(likely) < min(abs(odds), SECOND_CHOICE) else None
+        return self.variant if self.open and self._log_odds(self._likeliest) < abs(odds) else None
+
+    @property
+    def open(self) -> bool:
+        """Whether a variant was a real second choice."""
+        return self._log_odds(self._likeliest) < SECOND_CHOICE
+
+    @property
+    def variant(self) -> str:
+        """What it is in the other script. Nearly always there is one; 复 may be 復 or 複, and the likelier is taken."""
+        return max((likely, character) for character, likely in self.variants)[1]
 
     @property
     def _likeliest(self) -> float:
@@ -161,7 +169,8 @@ def in_doubt(lines: Sequence[tuple[str, Sequence[Choice]]]) -> dict[int, int]:
     """Return the *lines* of a page that are worth a second look, each with the script that the page is in.
 
     The network was seldom sure of their characters, and the other lines are surely in the other script (1 simplified,
-    -1 traditional), or in both, or tell nothing (0).
+    -1 traditional), or in both, or tell nothing (0). Or it saw characters of both scripts in one line: that the page is
+    in the one of which there are more is chance then.
     """
     if _japanese("".join(words for words, _ in lines)):
         return {}
@@ -172,7 +181,8 @@ def in_doubt(lines: Sequence[tuple[str, Sequence[Choice]]]) -> dict[int, int]:
         others = page - counts[index]
         script = (others[1] > CLEAR * others[-1]) - (others[-1] > CLEAR * others[1])
         told = evidence(choices)
-        if told * script <= 0 and abs(told) < SELDOM * len(choices) and not all(choice.sure for choice in choices):
+        suspect = told * script <= 0 or len({choice.script for choice in choices}) > 1
+        if suspect and abs(told) < SELDOM * len(choices) and not all(choice.sure for choice in choices):
             found[index] = script
     return found
 
