@@ -20,8 +20,8 @@ CHARACTERS = {"v4": 6623, "v5": 18383, "v6": 18708, "v5+v6": 18708}
 
 def expect_networks(models: Path) -> None:
     """Expect dynamic axes and folded outputs."""
-    detector = onnx.load(models / "ocr_det" / "1" / "model.onnx").graph
-    recognizer = onnx.load(models / "ocr_rec" / "1" / "model.onnx").graph
+    detector = onnx.load(models / "ocr_det" / "1" / "model.onnx", load_external_data=False).graph
+    recognizer = onnx.load(models / "ocr_rec" / "1" / "model.onnx", load_external_data=False).graph
     assert _describe(detector.input[0]) == ("x", TensorProto.UINT8, ["batch", "height", "width", 3])
     assert _describe(detector.output[0]) == ("text", TensorProto.FLOAT, ["batch", 1, "height", "width"])
     assert _describe(recognizer.input[0]) == ("x", TensorProto.FLOAT, ["batch", 3, 48, "width"])
@@ -35,7 +35,9 @@ def expect_networks(models: Path) -> None:
 
 def expect_dictionary(version: str, models: Path) -> None:
     """Expect the dictionary of *version* in the recogniser."""
-    characters = onnx_graph.metadata(onnx.load(models / "ocr_rec" / "1" / "model.onnx"))["character"].split("\n")
+    characters = onnx_graph.metadata(onnx.load(models / "ocr_rec" / "1" / "model.onnx", load_external_data=False))[
+        "character"
+    ].split("\n")
     assert len(characters) == CHARACTERS[version]
     assert {"中", "国", "A", "9"} <= set(characters)
 

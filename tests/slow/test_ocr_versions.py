@@ -66,7 +66,7 @@ def test_the_default_for_a_gpu_can_be_exported_in_half_precision(
     assert halved(ocr_models.default_version(gpu=True), models) == 0
     assert capsys.readouterr().out.count("in half precision: ") == 2
     for name in (ocr_models.DETECTOR, ocr_models.RECOGNIZER):
-        graph = onnx.load(models / name / "1/model.onnx").graph
+        graph = onnx.load(models / name / "1/model.onnx", load_external_data=False).graph
         kinds = {tensor.data_type for tensor in graph.initializer if tensor.dims}
         assert TensorProto.FLOAT16 in kinds
         assert TensorProto.FLOAT not in kinds
