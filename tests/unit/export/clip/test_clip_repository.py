@@ -62,7 +62,7 @@ def test_two_encoders_two_pipelines_and_a_route(exported: Path, tmp_path: Path, 
         assert f"kind: {'KIND_GPU' if gpu else 'KIND_CPU'}" in config
         assert ('key: "nice"' in config) == (type_ == "visual" and not gpu), "a person waits for a query"
         assert json.loads((models / encoder / "export.json").read_text()) == RECORD
-        graph = onnx.load(models / encoder / "1/model.onnx", load_external_data=False).graph
+        graph = onnx.load(models / encoder / "1/model.onnx").graph
         assert (graph.name, numpy_helper.to_array(graph.initializer[0]).tolist()) == (type_, WEIGHTS.tolist())
         # What an engine maps, and lets go of what it has packed.
         assert (models / encoder / "1/model.onnx.data").read_bytes() == WEIGHTS.tobytes()
