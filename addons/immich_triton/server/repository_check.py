@@ -98,7 +98,8 @@ def _config(folder: Path, config: Any) -> Iterator[Finding]:
         text = f"backend is {config.backend or 'not stated'!r}, which the embedded Triton does not have"
         yield Finding("error", folder.name, text, f"say {' or '.join(BACKENDS)}")
     # A network computes a larger batch no faster there; a pipeline works on several requests at once.
-    on_cpu = config.backend == "onnxruntime" and all(group.kind == group.KIND_CPU for group in config.instance_group)
+    stated = bool(config.instance_group) and all(group.kind == group.KIND_CPU for group in config.instance_group)
+    on_cpu = config.backend == "onnxruntime" and stated
     if config.max_batch_size > 1 and not config.HasField("dynamic_batching") and not on_cpu:
         text = "max_batch_size without dynamic_batching: requests are not joined"
         yield Finding("warning", folder.name, text, "add dynamic_batching { }")

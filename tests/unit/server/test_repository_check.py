@@ -81,7 +81,10 @@ def other_record(models: Path) -> None:
 def on_a_gpu_without_batches(models: Path) -> None:
     replace(models / "see_b/config.pbtxt", "dynamic_batching { }", "")
     assert problems(models) == [], "on a CPU that is as good"
-    replace(models / "see_b/config.pbtxt", "KIND_CPU", "KIND_GPU")
+    whole = (models / "see_b/config.pbtxt").read_text()
+    replace(models / "see_b/config.pbtxt", "instance_group [ { count: 1, kind: KIND_CPU } ]\n", "")
+    assert any("without dynamic_batching" in line for line in problems(models)), "Triton puts it on every GPU then"
+    (models / "see_b/config.pbtxt").write_text(whole.replace("KIND_CPU", "KIND_GPU"))
 
 
 def other_tensors(models: Path) -> None:
