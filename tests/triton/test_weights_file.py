@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,13 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+def forget_weights(model: Path) -> None:
+    """Have *model* name no file of weights, as exports did at first."""
+    proto = onnx.load(model, load_external_data=False)
+    del proto.metadata_props[:]
+    model.write_bytes(proto.SerializeToString())
+
+
 def product(model: Path, engine: str = "onnxruntime") -> list[float]:
     loaded = load_engine(model, Settings(engine=engine, intra_op_threads=1))  # type: ignore[arg-type]
     (value,) = loaded.run(["y"], {"x": np.array([[1, 2]], np.float32)})
@@ -63,10 +71,34 @@ def test_weights_of_another_export_are_refused(model: Path, engine: str) -> None
         product(model, engine)
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["named", "of an earlier export"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_weights_that_are_written_over_give_no_answer_any_more(model: Path, engine: str, named: bool) -> None:
+    """``cp`` onto the file of a model that runs: the engine sees other weights under the same fingerprint."""
+    if not named:
+        forget_weights(model)
+    loaded = load_engine(model, Settings(engine=engine, intra_op_threads=1))  # type: ignore[arg-type]
+    x = {"x": np.array([[1, 2]], np.float32)}
+    assert loaded.run(["y"], x)[0].tolist() == [[3, 3]]
+    data = model.with_name("model.onnx.data")
+    with data.open("r+b") as file:
+        file.write((2 * ONES).tobytes())
+    os.utime(data, ns=(1, 1))  # as ``cp --preserve`` sets it
+    with pytest.raises(RuntimeError, match="was written into after it was loaded; load the model again"):
+        loaded.run(["y"], x)
+    loaded.close()
+
+
+def test_another_file_in_its_place_changes_nothing(model: Path) -> None:
+    """An export brings new files; the model that runs has mapped the old one."""
+    loaded = load_engine(model, Settings(intra_op_threads=1))
+    model.with_name("new").write_bytes((2 * ONES).tobytes())
+    model.with_name("new").replace(model.with_name("model.onnx.data"))
+    assert loaded.run(["y"], {"x": np.array([[1, 2]], np.float32)})[0].tolist() == [[3, 3]]
+
+
 def test_an_earlier_export_names_no_file_and_is_loaded(model: Path) -> None:
-    proto = onnx.load(model, load_external_data=False)
-    del proto.metadata_props[:]
-    model.write_bytes(proto.SerializeToString())
+    forget_weights(model)
     assert product(model) == [3, 3]
 
 

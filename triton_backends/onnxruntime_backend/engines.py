@@ -14,8 +14,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onnxruntime_backend import mapped_weights, weights_file
+from onnxruntime_backend import mapped_weights
 from onnxruntime_backend.settings import ConfigError, Settings
+from onnxruntime_backend.weights_file import WeightsFile
 
 Array = npt.NDArray[Any]
 
@@ -85,9 +86,16 @@ def load_engine(path: Path, settings: Settings, *, warn: Callable[[str], None] =
 
     Raises `ConfigError` when the settings cannot be met, or the weights beside the model are not its own.
     """
+    from onnxruntime_backend.guarded_engine import GuardedEngine
+
     # OpenVINO refuses weights that lie elsewhere than the model: both may be links to where they lie together.
     path = path.resolve()
-    weights_file.check(path)
+    weights = WeightsFile(path)
+    engine = _load(path, settings, warn)
+    return GuardedEngine(engine, weights) if weights.exists else engine
+
+
+def _load(path: Path, settings: Settings, warn: Callable[[str], None]) -> Engine:
     if settings.shapes:
         from onnxruntime_backend.shaped_engine import load
 
