@@ -1,4 +1,4 @@
-"""How many CPUs a process may use: its affinity, and the quotas of the control groups around it."""
+"""How many CPUs a process may use, by its affinity and the quotas of the control groups around it; what they can."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from immich_pipelines.cpus import available_cpus
+from immich_pipelines.cpus import available_cpus, multiplies_bytes
 from immich_pipelines.decoding.client import default_decoders
 
 
@@ -56,3 +56,25 @@ def test_without_quotas_the_affinity_counts(tmp_path: Path, own: str) -> None:
 @pytest.mark.parametrize(("cpus", "processes"), [(1, 2), (2, 2), (6, 6), (16, 16), (128, 16)])
 def test_images_are_decoded_on_all_cpus_within_bounds(cpus: int, processes: int) -> None:
     assert default_decoders(cpus) == processes
+
+
+@pytest.mark.parametrize(
+    ("flags", "multiplies"),
+    [
+        ("fpu avx2 fma avx512f avx512bw avx512_vnni avx512_bf16", True),
+        ("fpu avx2 fma avx_vnni", True),
+        ("fpu avx2 fma", False),
+        ("fpu avx2 fma avx512f avx512bw avx512vl", False),
+        ("fpu avx2 xavx512_vnni avx_vnni_int8", False),
+    ],
+)
+def test_bytes_are_multiplied_by_cpus_with_vnni(tmp_path: Path, flags: str, multiplies: bool) -> None:
+    processor = f"processor\t: 0\nmodel name\t: with avx512_vnni\nflags\t\t: {flags}\nbugs\t\t: avx_vnni\n\n"
+    (tmp_path / "cpuinfo").write_text(processor * 2)
+    assert multiplies_bytes(tmp_path / "cpuinfo") is multiplies
+
+
+def test_bytes_are_not_multiplied_by_a_cpu_that_nothing_is_known_of(tmp_path: Path) -> None:
+    assert multiplies_bytes(tmp_path / "missing") is False
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd asimddp\n")
+    assert multiplies_bytes(tmp_path / "cpuinfo") is False

@@ -116,3 +116,44 @@ def convolution(path: Path, *, channels: int = 32) -> Path:
         helper.make_node("Conv", ["r", "b"], ["y"], pads=[1, 1, 1, 1]),
     ]
     return save(path, nodes, {"x": (FLOAT, ("n", 3, "h", "w"))}, {"y": (FLOAT, ("n", 4, "h", "w"))}, constants)
+
+
+CHANNELS = 32
+"""Of `of_bytes`."""
+
+
+def of_bytes(path: Path, *, signed: bool = False) -> Path:
+    """1x1 convolution over an image [n, 32, h, w] of 0..1, all of whose weights are 1; y is 0..32 in steps of a byte.
+
+    Pixels, weights and sums are bytes in between. Two products of the largest ones take more than 16 bits.
+    """
+    kind = np.dtype(np.int8 if signed else np.uint8)
+    largest = np.iinfo(kind).max
+    constants: dict[str, Array] = {
+        "pixel": np.array(1 / largest, np.float32),
+        "sum": np.array(CHANNELS / largest, np.float32),
+        "zero": np.array(0, kind),
+        "bytes": np.full((CHANNELS, CHANNELS, 1, 1), 127, np.int8),
+        "each": np.full(CHANNELS, 1 / 127, np.float32),
+        "zeros": np.zeros(CHANNELS, np.int8),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "pixel", "zero"], ["x_bytes"]),
+        helper.make_node("DequantizeLinear", ["x_bytes", "pixel", "zero"], ["x_floats"]),
+        helper.make_node("DequantizeLinear", ["bytes", "each", "zeros"], ["weights"], axis=0),
+        helper.make_node("Conv", ["x_floats", "weights"], ["c"]),
+        helper.make_node("QuantizeLinear", ["c", "sum", "zero"], ["y_bytes"]),
+        helper.make_node("DequantizeLinear", ["y_bytes", "sum", "zero"], ["y"]),
+    ]
+    image = (FLOAT, ("n", CHANNELS, "h", "w"))
+    return save(path, nodes, {"x": image}, {"y": image}, constants)
+
+
+def weights_of_bytes(path: Path) -> Path:
+    """y = x a, where a [4, 4] is stored as bytes and multiplied as floats."""
+    constants: dict[str, Array] = {"bytes": np.ones((4, 4), np.int8), "scale": np.array(1, np.float32)}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["bytes", "scale"], ["a"]),
+        helper.make_node("MatMul", ["x", "a"], ["y"]),
+    ]
+    return save(path, nodes, {"x": (FLOAT, ("n", 4))}, {"y": (FLOAT, ("n", 4))}, constants)

@@ -1,4 +1,4 @@
-"""The metadata of an ONNX file, without reading its weights: a recogniser's dictionary lies behind 16 MB of them.
+"""The metadata of an ONNX file, and its operators, without its weights: a dictionary lies behind 16 MB of them.
 
 The package ``onnx`` parses the whole file, and takes 12 MB itself, in each process of a pipeline. A file is a message
 of Protocol Buffers (https://protobuf.dev/programming-guides/encoding): fields one after the other, each with its
@@ -14,8 +14,19 @@ from typing import BinaryIO, Final
 METADATA: Final = 14
 """``ModelProto.metadata_props``: repeated ``StringStringEntryProto``, of which 1 is the key and 2 the value."""
 
+GRAPH, NODE, OPERATOR = 7, 1, 4
+"""``ModelProto.graph``, ``GraphProto.node`` and ``NodeProto.op_type``."""
+
 WEIGHTS_FILE: Final = "weights_file_sha256"
 """Key of what a model says of the file of weights beside it: see ``onnxruntime_backend.weights_file``."""
+
+_OF_BYTES: Final = frozenset(
+    {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+)
+"""Operators that make bytes of floats, and those that multiply them.
+
+Not ``DequantizeLinear``: a model whose weights alone are bytes multiplies floats.
+"""
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Kinds of fields ("wire types")."""
@@ -33,6 +44,30 @@ def metadata_props(path: Path) -> dict[str, str]:
                 found[entry.get(1, "")] = entry.get(2, "")
                 file.seek(stop)
         return found
+
+
+def of_bytes(path: Path) -> bool:
+    """Return whether the model in *path* multiplies bytes (int8), as far as its graph says it outside of branches.
+
+    Raises OSError, or ValueError when that is no ONNX file.
+    """
+    return not _OF_BYTES.isdisjoint(operators(path))
+
+
+def operators(path: Path) -> frozenset[str]:
+    """Return the types of the nodes in the graph of *path*, but for those in the branches of an ``If`` or a ``Loop``.
+
+    Raises OSError, or ValueError when that is no ONNX file.
+    """
+    with path.open("rb") as file:
+        graphs = _only(file, GRAPH, 0, file.seek(0, 2))
+        nodes = [place for graph in graphs for place in _only(file, NODE, *graph)]
+        return frozenset(_text(file, *place) for node in nodes for place in _only(file, OPERATOR, *node))
+
+
+def _only(file: BinaryIO, field: int, start: int, end: int) -> list[tuple[int, int]]:
+    """Return start and end of every *field* of bytes between *start* and *end*."""
+    return [(begin, stop) for number, begin, stop in _fields(file, end, start) if number == field]
 
 
 def _fields(file: BinaryIO, end: int, start: int = 0) -> Iterator[tuple[int, int, int]]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from immich_pipelines import cpus
 from immich_pipelines.shapes import Shape
 from immich_pipelines.trimming import trim
 from onnxruntime_backend import mapped_weights
@@ -139,7 +140,7 @@ def _core() -> Any:
 
 
 def _properties(settings: Settings) -> dict[str, str]:
-    return {
+    properties = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(settings.intra_op_threads),
@@ -151,6 +152,10 @@ def _properties(settings: Settings) -> dict[str, str]:
         # too small for the shapes of a model, kernels are prepared again and again: up to half the time.
         "CPU_RUNTIME_CACHE_CAPACITY": str(settings.shape_cache),
     }
+    if not cpus.multiplies_bytes():
+        # No transformations to low precision: what would be multiplied as bytes becomes floats first.
+        properties["LP_TRANSFORMS_MODE"] = "NO"
+    return properties
 
 
 def _tensor(port: Any) -> TensorInfo:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from immich_pipelines import cpus, onnx_metadata
 from immich_triton.export.manifest import ManifestError, changed_files
 from immich_triton.export.repository import sha256
 from immich_triton.ml.route_file import Route, RouteError, read_route, route_files
@@ -79,11 +80,12 @@ def _model(folder: Path, graphs: dict[str, model_tensors.Graph]) -> Iterator[Fin
     found = [*_config(folder, config)]
     if not found and config.backend == "onnxruntime":
         try:
-            graph = graphs[folder.name] = model_tensors.read(_model_file(folder, config))
+            file = _model_file(folder, config)
+            graph = graphs[folder.name] = model_tensors.read(file)
             found = [
                 Finding("error", folder.name, text, "export the model again, or correct config.pbtxt")
                 for text in graph.differences(config)
-            ]
+            ] or [*_bytes(folder, config, file)]
         except TensorError as error:
             found = [Finding("error", folder.name, str(error), "export the model again, or copy it whole")]
     yield from found or [Finding("ok", folder.name, f"{config.backend}, config and files fit each other")]
@@ -106,6 +108,19 @@ def _config(folder: Path, config: Any) -> Iterator[Finding]:
     if not config.instance_group:
         text = "no instance_group: Triton starts two copies on a CPU, one on each GPU"
         yield Finding("warning", folder.name, text, "state one, with its kind")
+
+
+def _bytes(folder: Path, config: Any, file: Path) -> Iterator[Finding]:
+    """Say it where *file* is made for another CPU than this one."""
+    on_gpu = bool(config.instance_group) and all(group.kind == group.KIND_GPU for group in config.instance_group)
+    if not on_gpu and not cpus.multiplies_bytes() and onnx_metadata.of_bytes(file):
+        text = (
+            "multiplies bytes (int8), and this CPU has no instruction for that (VNNI): the embedded Triton computes "
+            "the same in floats, slower than a model of floats"
+        )
+        ours = folder.name.startswith("ocr_")
+        fix = "immich-triton export ocr chooses what is faster here" if ours else "take a model of floats here"
+        yield Finding("warning", folder.name, text, fix)
 
 
 def _model_file(folder: Path, config: Any) -> Path:

@@ -12,8 +12,9 @@ import pytest
 import tiny_encoders
 from onnx import TensorProto
 from small_models import write_model
-from triton.tiny_models import save
+from triton.tiny_models import config, of_bytes, save
 
+from immich_pipelines import cpus
 from immich_triton.export.archive import archive, restore
 from immich_triton.server.repository_check import check
 
@@ -164,6 +165,30 @@ def test_ocr_weights_are_compared_with_the_routes_hash(tmp_path: Path) -> None:
     )
     found = problems(models)
     assert any("ocr_det and ocr_rec have other contents than weights_sha256 says" in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [("ocr_rec", "immich-triton export ocr chooses what is faster here"), ("my_rec", "take a model of floats here")],
+)
+def test_a_model_of_bytes_is_told_where_the_cpu_computes_it_in_floats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fix: str
+) -> None:
+    models = tmp_path / "models"
+    of_bytes(models / name / "1/model.onnx")
+    (models / name / "config.pbtxt").write_text(config())
+
+    def about_the_model() -> list[str]:
+        return [line for line in problems(models) if name in line.partition(" → ")[0]]
+
+    monkeypatch.setattr(cpus, "multiplies_bytes", lambda: True)
+    assert about_the_model() == []
+    monkeypatch.setattr(cpus, "multiplies_bytes", lambda: False)
+    (line,) = about_the_model()
+    assert line.startswith(f"warning: {name}: multiplies bytes (int8), and this CPU has no instruction for that (VNNI)")
+    assert line.endswith(f" → {fix}")
+    replace(models / name / "config.pbtxt", "KIND_CPU", "KIND_GPU")
+    assert about_the_model() == [], "a GPU computes it"
 
 
 def test_a_restored_repository_is_compared_with_its_archive(models: Path, tmp_path: Path) -> None:
