@@ -95,8 +95,8 @@ def load_engine(path: Path, settings: Settings, *, warn: Callable[[str], None] =
     engine = _load(path, settings, warn)
     if settings.device_id is None and not cpus.multiplies_bytes() and onnx_metadata.of_bytes(path):
         warn(
-            "this CPU has no instruction that multiplies bytes (VNNI): the model's are computed in floats, with the same "
-            "answers, but slower than a model of floats"
+            "this CPU has no instruction that multiplies bytes (VNNI): the model's are computed in floats, with the "
+            "same answers, but slower than a model of floats"
         )
     return GuardedEngine(engine, weights) if weights.exists else engine
 
