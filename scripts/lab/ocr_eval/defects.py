@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -68,15 +68,18 @@ def spoiled(pages: Iterable[Page], defects: Iterable[Defect]) -> Iterator[Page]:
 
 
 def _spoiled(page: Page, defect: Defect) -> Page:
-    pixels = np.asarray(Image.open(io.BytesIO(page.jpeg)).convert("RGB"))
-    generator = np.random.default_rng([SEED, *page.name.encode(), *defect.encode()])
-    changed = _HOW[defect](pixels, generator)
-    lines = page.lines
-    if (matrix := changed.matrix) is not None:
-        lines = [Line(line.text, cv2.perspectiveTransform(line.quad[np.newaxis], matrix)[0]) for line in lines]
-    jpeg = _jpeg(changed.pixels, 60 if defect is Defect.TWICE else QUALITY)
+    pixels, lines = applied(np.asarray(Image.open(io.BytesIO(page.jpeg)).convert("RGB")), page.lines, defect, page.name)
+    jpeg = _jpeg(pixels, 60 if defect is Defect.TWICE else QUALITY)
     condition = in_scenes(defect) if page.script == page.condition else defect.value
     return replace(page, name=f"{page.name}-{defect.name.lower()}", condition=condition, jpeg=jpeg, lines=lines)
+
+
+def applied(pixels: Array, lines: Sequence[Line], defect: Defect, name: str) -> tuple[Array, Sequence[Line]]:
+    """Return RGB *pixels* [height, width, 3] with *defect*, and the *lines* where it moves them; the same by *name*."""
+    changed = _HOW[defect](pixels, np.random.default_rng([SEED, *name.encode(), *defect.encode()]))
+    if (matrix := changed.matrix) is not None:
+        lines = [Line(line.text, cv2.perspectiveTransform(line.quad[np.newaxis], matrix)[0]) for line in lines]
+    return changed.pixels, lines
 
 
 def _gaussian(sigma: float) -> Callable[[Array, np.random.Generator], _Changed]:

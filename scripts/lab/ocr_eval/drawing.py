@@ -60,7 +60,7 @@ def rows(
             size = rng.randint(28, min(76, int(pitch * 0.62)))
             room = (right - left) * width
             found.append(
-                _row(
+                set_row(
                     image,
                     rng.choice(choice),
                     size,
@@ -88,11 +88,11 @@ def signs(
     found = []
     for row, (text, choice) in enumerate(texts):
         size = rng.randint(28, min(76, int(pitch * 0.62)))
-        found.append(_row(image, rng.choice(choice), size, text, colours, place, margin + row * pitch, rng))
+        found.append(set_row(image, rng.choice(choice), size, text, colours, place, margin + row * pitch, rng))
     return found
 
 
-def _row(
+def set_row(
     image: Image.Image,
     face: Face,
     size: int,
@@ -102,6 +102,7 @@ def _row(
     top: float,
     rng: random.Random,
 ) -> Line:
+    """Set one row at *top* in *place*, its left edge and its width, in smaller print where it would be longer."""
     check_glyphs(face, text)
     start, room = place
     font = face.at(size)
@@ -156,7 +157,7 @@ def long_columns(
         while len(text) < room:
             text += next(texts)
         x = image.width - margin - int((column + 0.5) * (image.width - 2 * margin) / 6)
-        found.append(_column(image, rng.choice(choice), size, [text[:room]], colours, (x, margin)))
+        found.append(set_column(image, rng.choice(choice), size, [text[:room]], colours, (x, margin)))
     return found
 
 
@@ -168,12 +169,12 @@ def verses(
     The blank is of one character in the lower block and of two in the upper.
     """
     size, face = 44, rng.choice(choice)
-    found = [_row(image, face, 60, next(texts), colours, (image.width * 0.4, 500), MARGIN, rng)]
+    found = [set_row(image, face, 60, next(texts), colours, (image.width * 0.4, 500), MARGIN, rng)]
     for top, blank in ((230, 2), (1120, 1)):
         columns = rng.randint(4, COLUMNS)
         for column in range(columns):
             x = image.width - 2 * MARGIN - column * 160
-            found.append(_column(image, face, size, [next(texts), next(texts)], colours, (x, top), blank=blank))
+            found.append(set_column(image, face, size, [next(texts), next(texts)], colours, (x, top), blank=blank))
     return found
 
 
@@ -186,11 +187,11 @@ def headed(
     for column in range(5):
         text = next(texts)
         x = image.width - 2 * MARGIN - column * 280
-        found.append(_column(image, rng.choice(choice), size, [text[0], text[1:]], colours, (x, 2 * MARGIN)))
+        found.append(set_column(image, rng.choice(choice), size, [text[0], text[1:]], colours, (x, 2 * MARGIN)))
     return found
 
 
-def _column(
+def set_column(
     image: Image.Image,
     face: Face,
     size: int,

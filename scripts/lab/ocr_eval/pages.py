@@ -138,7 +138,7 @@ def set_page(name: str, kind: str, texts: Sequence[tuple[str, Script]]) -> Page:
     image = Image.new("RGB", size, colours.paper)
     found = signs(image, [(text, faces(script)) for text, script in texts], colours, rng, margin=MARGIN)
     buffer = io.BytesIO()
-    _photographed(image, sum(name.encode())).save(buffer, "JPEG", quality=80)
+    photographed(image, sum(name.encode())).save(buffer, "JPEG", quality=80)
     return Page(name, kind, kind, buffer.getvalue(), *size, found)
 
 
@@ -189,7 +189,7 @@ def _page(number: int, script: Script, condition: Condition, texts: Iterator[str
         size = image.size
     if condition is Condition.BLURRED:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(1.6, 2.2)))
-    image = _photographed(image, number)
+    image = photographed(image, number)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=50 if condition is Condition.JPEG else 80)
     return Page(
@@ -208,8 +208,8 @@ def _colours(rng: random.Random, *, faint: bool) -> Colours:
     return Colours((paper[0], paper[1], paper[2]), (ink[0], ink[1], ink[2]))
 
 
-def _photographed(image: Image.Image, number: int) -> Image.Image:
-    """Add what a camera adds: light that falls off to one side, and noise."""
+def photographed(image: Image.Image, number: int) -> Image.Image:
+    """Add what a camera adds: light that falls off to one side, and noise; both by *number*."""
     generator = np.random.default_rng([SEED, number])
     across = np.linspace(-1, 1, image.width)[None, :, None] * generator.uniform(-9, 9)
     down = np.linspace(-1, 1, image.height)[:, None, None] * generator.uniform(-9, 9)
