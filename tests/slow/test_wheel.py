@@ -13,6 +13,7 @@ from places import DATA, PROJECT
 
 from harness.ports import free_ports
 from harness.program import Program
+from immich_triton.export.ocr import calibration
 
 CARRIED = (
     *(f"addons/immich_{product}.py" for product in ("ml", "web")),
@@ -35,6 +36,7 @@ def test_the_wheel_carries_what_lies_beside_the_package(tmp_path: Path) -> None:
         names = set(wheel.namelist())
         assert {f"immich_triton/_shipped/{path}" for path in CARRIED} <= names
         assert "immich_triton/web/menu.js" in names
+        assert {f"immich_triton/export/ocr/calibration/{path.name}" for path in calibration.files()} <= names
         for path in CARRIED:
             assert wheel.read(f"immich_triton/_shipped/{path}") == (PROJECT / path).read_bytes()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -85,6 +86,14 @@ def require_fonts() -> None:
             "the pages are set in fonts of Debian packages that are not installed here. Install them with\n"
             f"    apt-get install -y --no-install-recommends {' '.join(packages)}"
         )
+
+
+def fonts_digest() -> str:
+    """Return the hex SHA-256 over the files of the fonts: another version of a package draws otherwise."""
+    digest = hashlib.sha256()
+    for path in sorted({face.path for face in FACES}):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def absent_characters(face: Face, text: Iterable[str]) -> set[str]:
