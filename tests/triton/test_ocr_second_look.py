@@ -59,8 +59,8 @@ DOUBT = 0.03
 
 def test_a_line_against_its_page_is_what_the_second_look_says_with_it() -> None:
     look = Look(line("广场车行", 0.2))
-    assert page(look, line("廣場車行", DOUBT), *SIMPLIFIED)[0] == "广场车行"
-    assert page(Look(line("廣場車行", 0.2)), line("广场车行", DOUBT), *TRADITIONAL)[0] == "廣場車行"
+    assert page(look, line("廣場車行", DOUBT), *SIMPLIFIED * 2)[0] == "广场车行"
+    assert page(Look(line("廣場車行", 0.2)), line("广场车行", DOUBT), *TRADITIONAL * 2)[0] == "廣場車行"
     # It was shown the line with half of its contrast, around the grey of no signal.
     (shown,) = look.shown
     assert shown.dtype == np.uint8
@@ -71,29 +71,54 @@ def test_a_line_that_stays_in_its_script_is_the_surer_of_it() -> None:
     # The page would have it otherwise, and the character is the only one of the line.
     seen = line("国行", 0.35)
     assert settled([(text.words, text.choices) for text in (seen, *TRADITIONAL)])[0] == "國行"
-    assert page(Look(line("国行", 0.1)), seen, *TRADITIONAL)[0] == "国行"
+    assert page(Look(line("国行", 0.05)), seen, *TRADITIONAL)[0] == "国行"
     assert page(Look(line("国行", 0.3)), seen, *TRADITIONAL)[0] == "國行"
 
 
-def test_where_the_second_look_cannot_tell_a_clear_page_does() -> None:
-    first, blurred, plain = line("广场车行", DOUBT), line("广场车行", 0.3), line("广场车行", 0.1)
-    assert page(Look(blurred), first, *TRADITIONAL)[0] == "廣場車行"
+def test_the_page_decides_where_it_outweighs_both_looks() -> None:
+    first, blurred, plain = line("广场车行", 0.2), line("广场车行", 0.3), line("广场车行", 0.1)
+    assert page(Look(blurred), first, *TRADITIONAL * 2)[0] == "廣場車行"
     # In the other direction.
-    assert page(Look(line("廣場車行", 0.3)), line("廣場車行", DOUBT), *SIMPLIFIED)[0] == "广场车行"
-    # It can tell: the line is the only one in its script. Or nothing speaks against it.
-    assert page(Look(plain), first, *TRADITIONAL)[0] == "广场车行"
+    assert page(Look(line("廣場車行", 0.3)), line("廣場車行", 0.2), *SIMPLIFIED * 2)[0] == "广场车行"
+    # Either look may tell that the line is the only one in its script, unless there are so many others.
+    assert page(Look(plain), first, *TRADITIONAL * 2)[0] == "广场车行"
+    assert page(Look(blurred), line("广场车行", DOUBT), *TRADITIONAL * 2)[0] == "广场车行"
+    assert page(Look(plain), first, *TRADITIONAL * 3)[0] == "廣場車行"
+    # Nothing speaks against it.
     assert page(Look(blurred), first, *TRADITIONAL, *SIMPLIFIED)[0] == "广场车行"
     assert page(Look(blurred), first)[0] == "广场车行"
-    # Not all of it was seen again, so that nothing is known about the rest.
-    assert page(Look(line("广场民行", 0.3)), first, *TRADITIONAL)[0] == "广场车行"
+    # What was not seen again goes with the rest, by what the first look had.
+    assert page(Look(line("广场民行", 0.3)), first, *TRADITIONAL * 2)[0] == "廣場車行"
+
+
+def test_no_page_outweighs_two_looks_that_are_sure() -> None:
+    first, again = line("广场车行", DOUBT), line("广场车行", 0.02)
+    assert page(Look(again), first, *TRADITIONAL * 9)[0] == "广场车行"
+
+
+def test_a_long_line_weighs_as_much_as_a_short_one() -> None:
+    # Its characters were taken for one script together.
+    first, again = line("广场车国请行", 0.2), line("广场车国请行", 0.3)
+    assert page(Look(again), first, *TRADITIONAL * 2)[0] == "廣場車國請行"
+    assert page(Look(line("国行", 0.3)), line("国行", 0.2), *TRADITIONAL * 2)[0] == "國行"
+
+
+def test_a_line_of_both_scripts_is_put_into_the_one_that_looks_and_page_say() -> None:
+    # Each of its characters was surer than the page and the others together.
+    mixed = line("國場", 0.2)
+    (odd,) = line("广", 0.01).choices
+    mixed = mixed._replace(words="國場广", choices=(*mixed.choices, odd._replace(place=2)))
+    assert settled([(text.words, text.choices) for text in (mixed, *TRADITIONAL)])[0] == "國場广"
+    assert page(Look(mixed), mixed, *TRADITIONAL)[0] == "國場廣"
 
 
 def test_the_page_turns_no_character_whose_variant_neither_look_had_as_a_second_choice() -> None:
     (sure,) = line("國").choices
-    first = line("場國", DOUBT)
+    first = line("場國", 0.3)
     first = first._replace(choices=(first.choices[0], sure._replace(place=1)))
-    assert page(Look(line("场國")), first, *SIMPLIFIED)[0] == "场國"
-    assert page(Look(line("场國", 0.01)), first, *SIMPLIFIED)[0] == "场国"
+    many = SIMPLIFIED * 20
+    assert page(Look(line("场國")), first, *many)[0] == "场國"
+    assert page(Look(line("场國", 0.01)), first, *many)[0] == "场国"
 
 
 def test_a_line_of_both_scripts_is_looked_at_again_whatever_the_page_says() -> None:
@@ -106,9 +131,9 @@ def test_a_line_of_both_scripts_is_looked_at_again_whatever_the_page_says() -> N
 
 
 @pytest.mark.parametrize("lines", [(line("廣場車行", DOUBT),), (line("廣場車行", DOUBT), *SIMPLIFIED, *TRADITIONAL)])
-def test_where_the_page_tells_nothing_the_second_look_must_be_nearly_as_sure(lines: tuple[Text, ...]) -> None:
-    assert page(Look(line("广场车行", 0.1)), *lines)[0] == "广场车行"
-    assert page(Look(line("广场车行", 0.3)), *lines)[0] == "廣場車行"
+def test_where_the_page_tells_nothing_the_surer_look_counts(lines: tuple[Text, ...]) -> None:
+    assert page(Look(line("广场车行", 0.01)), *lines)[0] == "广场车行"
+    assert page(Look(line("广场车行", 0.1)), *lines)[0] == "廣場車行"
 
 
 @pytest.mark.parametrize(
@@ -165,8 +190,8 @@ def test_a_character_that_was_read_otherwise_stays_and_so_do_spaces() -> None:
         words="廣場 車行",
         choices=tuple(choice._replace(place=choice.place + (choice.place > 1)) for choice in first.choices),
     )
-    assert page(Look(line("广场车民", 0.2)), spaced, *SIMPLIFIED)[0] == "广场 车行"
+    assert page(Look(line("广场车民", 0.2)), spaced, *SIMPLIFIED * 2)[0] == "广场 车行"
 
 
 def test_what_both_scripts_have_is_no_choice_any_more() -> None:
-    assert page(Look(line("台车行", 0.2)), line("臺車行", DOUBT), *SIMPLIFIED)[0] == "台车行"
+    assert page(Look(line("台车行", 0.2)), line("臺車行", DOUBT), *SIMPLIFIED * 2)[0] == "台车行"

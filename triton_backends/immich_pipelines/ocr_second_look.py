@@ -19,23 +19,16 @@ ReadLines = Callable[[Sequence[Array]], Awaitable[list[Text]]]
 LOOKS: Final = 3
 """Lines of a page that are read once more, at most: a page of one script has seldom one."""
 
-AS_SURE: Final = 0.5
-"""Where the page tells nothing, the second look counts when it is at least so sure of the other script, as a share of
-the first one's log-odds. Chosen with `ocr_variants.SELDOM` and the contrast: docs/benchmarks.md."""
-
-UNSURE: Final = 1.5
-"""Where the second look has fewer log-odds than these for each character, it cannot tell, and a clear page decides. A
-line that is rightly alone in its script has nearly always more than 3: docs/benchmarks.md."""
-
 
 async def second_look(lines: Sequence[Array], texts: Sequence[Text], read: ReadLines) -> list[Text]:
     """Return *texts*, what a page says, and instead of those that may be in the wrong script what is seen paler.
 
     A recogniser that takes a whole line for traditional does so in its own context, with up to 99 % for a character;
-    what it says of the same line with less contrast is nearly independent of that. Such a line becomes simplified (or
-    the other way round) when the second look and the page say so; without a page, when the second look is sure. A line
-    in which the second look sees the same is the surer of it. One of which the second look cannot tell is in the script
-    that the page is clearly in. Only characters that have a variant change, and only to that.
+    what it says of the same line with less contrast is nearly independent of that. So three speak for a script, in
+    log-odds that add up: the first look, the second one, and the other lines of the page (`ocr_variants.page_odds`). A
+    look says what its characters do on the average, not together: they were all taken for one script at once. All of
+    the line is in the script that the sum says, as far as either look had that as a second choice; a line of which the
+    second look reads nothing again is left to the page. Only characters that have a variant change, and only to that.
 
     *lines*: the images that *texts* were read from, uint8 [48, width, 3].
     """
@@ -46,16 +39,10 @@ async def second_look(lines: Sequence[Array], texts: Sequence[Text], read: ReadL
     seen = await read([_paler(lines[index]) for index in chosen]) if chosen else []
     for index, second in zip(chosen, seen, strict=True):
         first, again = texts[index], _aligned(texts[index], second)
-        merged = _merged(first, again)
-        before, after, page = evidence(first.choices), evidence(merged.choices), doubtful[index]
-        # Every character was seen again: what was not says nothing about how sure the second look is.
-        unsure = len(again) == len(first.choices) and abs(after) < UNSURE * len(again)
-        if page and page * after <= 0 and unsure:
-            found[index] = _in_script(first, again, page)
-        elif before * after > 0:
-            found[index] = _confirmed(first, again)
-        elif before * after < 0 and (page * after > 0 or abs(after) >= AS_SURE * abs(before)):
-            found[index] = merged
+        looks = first.choices, [choice for _, choice in again.values() if choice]
+        odds = doubtful[index] + sum(evidence(look) / len(look) for look in looks if look)
+        if again and odds:
+            found[index] = _in_script(first, again, 1 if odds > 0 else -1)
     return found
 
 
@@ -84,27 +71,11 @@ def _aligned(first: Text, second: Text) -> dict[int, tuple[str, Choice | None]]:
     return found
 
 
-def _merged(first: Text, again: Mapping[int, tuple[str, Choice | None]]) -> Text:
-    """Return *first* with the characters that the second look has instead, and what that says for them."""
-    words = "".join(again[place][0] if place in again else one for place, one in enumerate(first.words))
-    choices = [again[choice.place][1] if choice.place in again else choice for choice in first.choices]
-    return first._replace(words=words, choices=tuple(choice for choice in choices if choice))
-
-
-def _confirmed(first: Text, again: Mapping[int, tuple[str, Choice | None]]) -> Text:
-    """Return *first* with what both looks say of each character that is the same in both."""
-    choices = []
-    for choice in first.choices:
-        read, second = again.get(choice.place, ("", None))
-        choices.append(choice.again(second) if second and read == first.words[choice.place] else choice)
-    return first._replace(choices=tuple(choices))
-
-
 def _in_script(first: Text, again: Mapping[int, tuple[str, Choice | None]], script: int) -> Text:
     """Return *first* in *script* (1 simplified, -1 traditional) as far as either look had that as a second choice."""
     characters = list(first.words)
     for choice in first.choices:
-        read, second = again[choice.place]
+        read, second = again.get(choice.place, (first.words[choice.place], None))
         if choice.script == script:
             continue
         if read != first.words[choice.place]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +31,13 @@ SELDOM: Final = 7.0
 """A line whose characters have fewer log-odds than these, on the average, may be in the other script."""
 CLEAR: Final = 3
 """A page is in a script of which it has so many times as many sure characters as of the other."""
+
+EACH: Final = 0.2
+"""Log-odds that each sure character of another line gives a line that is looked at twice: a line in the other script is
+half as likely with every line, and one has three such characters. With `MOST_ODDS` tried on pages and networks that
+nothing was chosen on: docs/benchmarks.md."""
+MOST_ODDS: Final = 7.0
+"""Log-odds that a page gives at most: a line alone in its script is one of a thousand."""
 
 KANA: Final = 10
 """A text with more kana than one for so many Chinese characters is Japanese."""
@@ -107,14 +114,6 @@ class Choice(NamedTuple):
         """Whether the network saw this character and none of its variants."""
         return self.probability >= SURE and self._likeliest < SECOND * self.probability
 
-    def again(self, other: Choice) -> Choice:
-        """Return this choice with what *other*, a second look at the same character, says for and against it.
-
-        That counts half: it is the same picture.
-        """
-        said = {one: math.sqrt(likely / max(other.probability, LEAST)) for one, likely in other.variants}
-        return self._replace(variants=tuple((one, likely * said.get(one, 1)) for one, likely in self.variants))
-
     def decided(self, odds: float) -> str | None:
         """Return the variant that it is rather, where everything else says with log-*odds* which script this is."""
         simplified = 1 if odds > 0 else -1
@@ -165,12 +164,12 @@ def settled(lines: Sequence[tuple[str, Sequence[Choice]]]) -> list[str]:
     return words
 
 
-def in_doubt(lines: Sequence[tuple[str, Sequence[Choice]]]) -> dict[int, int]:
-    """Return the *lines* of a page that are worth a second look, each with the script that the page is in.
+def in_doubt(lines: Sequence[tuple[str, Sequence[Choice]]]) -> dict[int, float]:
+    """Return the *lines* of a page that are worth a second look, each with what the other lines say of its script.
 
-    The network was seldom sure of their characters, and the other lines are surely in the other script (1 simplified,
-    -1 traditional), or in both, or tell nothing (0). Or it saw characters of both scripts in one line: that the page is
-    in the one of which there are more is chance then.
+    The network was seldom sure of their characters, and the other lines are surely in the other script, or in both, or
+    tell nothing. Or it saw characters of both scripts in one line: that the page is in the one of which there are more
+    is chance then. What the others say is in log-odds, above 0 for simplified writing (`page_odds`).
     """
     if _japanese("".join(words for words, _ in lines)):
         return {}
@@ -183,8 +182,18 @@ def in_doubt(lines: Sequence[tuple[str, Sequence[Choice]]]) -> dict[int, int]:
         told = evidence(choices)
         suspect = told * script <= 0 or len({choice.script for choice in choices}) > 1
         if suspect and abs(told) < SELDOM * len(choices) and not all(choice.sure for choice in choices):
-            found[index] = script
+            found[index] = page_odds(others)
     return found
+
+
+def page_odds(sure: Mapping[int, int]) -> float:
+    """Return what a page says of one more line, in log-odds, where so many characters are *sure*ly of a script (1, -1).
+
+    A page is in one script, or in both, in which case every further line might as well have been in the other: each
+    that is not makes it less likely, until a line that is an exception on a page of one script is likelier than that.
+    """
+    odds = EACH * (sure.get(1, 0) - sure.get(-1, 0))
+    return max(-MOST_ODDS, min(MOST_ODDS, odds))
 
 
 def evidence(choices: Sequence[Choice]) -> float:
