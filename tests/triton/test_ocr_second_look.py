@@ -104,11 +104,11 @@ def test_a_long_line_weighs_as_much_as_a_short_one() -> None:
 
 
 def test_a_line_of_both_scripts_is_put_into_the_one_that_looks_and_page_say() -> None:
-    # Each of its characters was surer than the page and the others together.
+    # One character outweighs the others and the page, but not on the average.
     mixed = line("國場", 0.2)
     (odd,) = line("广", 0.01).choices
     mixed = mixed._replace(words="國場广", choices=(*mixed.choices, odd._replace(place=2)))
-    assert settled([(text.words, text.choices) for text in (mixed, *TRADITIONAL)])[0] == "國場广"
+    assert settled([(text.words, text.choices) for text in (mixed, *TRADITIONAL)])[0] == "国场广"
     assert page(Look(mixed), mixed, *TRADITIONAL)[0] == "國場廣"
 
 
