@@ -20,7 +20,7 @@ DEFAULTS = ("v5+v6", "v5")
 TOGETHER = "ocr_together"
 """The pipeline as `for_server` adds it: one that takes batches of five only, whenever they come."""
 F32 = {"detector": "ocr_det_f32", "recognizer": "ocr_rec_f32"}
-"""The networks that `for_server` adds, as parameters of a request: the same weights, computed in f32."""
+"""The networks that `for_server` adds, as parameters of a request: exported for f32, which is exact."""
 
 
 def build(version: str = "v5+v6", precision: str = "", *, gpu: bool = False) -> Path:
@@ -61,13 +61,12 @@ def for_server(exported: Path, models: Path) -> None:
     config = models / TOGETHER / "config.pbtxt"
     _rewrite(config, 'name: "ocr"', f'name: "{TOGETHER}"')
     _rewrite(config, "dynamic_batching { }", waiting)
+    exact = build(precision="f32")
     for name in F32.values():
-        exact = name.removesuffix("_f32")
+        original = name.removesuffix("_f32")
         # Without its route, which is that of the other network.
-        shutil.copytree(models / exact, models / name, ignore=shutil.ignore_patterns("route.toml"))
-        config = models / name / "config.pbtxt"
-        _rewrite(config, f'name: "{exact}"', f'name: "{name}"')
-        _rewrite(config, '"bf16"', '"f32"')
+        shutil.copytree(exact / original, models / name, ignore=shutil.ignore_patterns("route.toml"))
+        _rewrite(models / name / "config.pbtxt", f'name: "{original}"', f'name: "{name}"')
 
 
 def _rewrite(config: Path, old: str, new: str) -> None:

@@ -44,7 +44,7 @@ class Readers:
     @classmethod
     def of(cls, version: str) -> Readers:
         """Return those of *version*; the export has been compared with the original when it was made."""
-        return cls(version, networks(ocr_exports.build(version)), RapidOcrReference(version))
+        return cls(version, networks(ocr_exports.build(version, "f32")), RapidOcrReference(version))
 
     def read(self, name: str) -> Page:
         """Return what the pipeline reads on the example image *name*."""

@@ -21,9 +21,9 @@ from immich_pipelines import faces_detection
 from immich_triton.cli import export_faces
 from immich_triton.export.faces import graphs as faces_graphs
 from immich_triton.export.faces.check import CheckError, Originals, compare
-from immich_triton.export.faces.graphs import cpu_session
 from immich_triton.export.faces.packs import PACKS
 from immich_triton.export.onnx_graph import GraphError
+from immich_triton.export.sessions import cpu_session
 
 
 @pytest.fixture(scope="module")

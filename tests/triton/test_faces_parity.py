@@ -27,7 +27,7 @@ from immich_pipelines.faces import Faces, FacesPipeline, Job
 from immich_pipelines.faces_detection import Bounds, Session, _suppress, decode
 from immich_pipelines.stragglers import in_order
 from immich_triton.export.faces.check import Originals, cosine
-from immich_triton.export.faces.graphs import cpu_session
+from immich_triton.export.sessions import cpu_session
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 WITH_FACES = ("astronaut", "solvay", *face_standins.PORTRAITS)

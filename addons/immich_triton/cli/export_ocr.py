@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from rich.console import Console
 from immich_triton.core.paths import CACHE as CACHE_FOLDER
 from immich_triton.core.paths import MODELS
 from immich_triton.export import gpu_parameters, half, onnx_graph, weights_beside
+from immich_triton.export.ocr import calibration, int8, int8_proof
 from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
 from immich_triton.export.ocr import sources as ocr_sources
@@ -110,6 +112,8 @@ def export(
         characters = ocr_models.build_recognizer(files[recognizer], files[dictionary] if dictionary else None, rec_file)
         with console.status("comparing the recogniser with the original"):
             console.print(f"  recogniser: {ocr_proof.prove_recognizer(files[recognizer], rec_file, characters)}")
+        if placements[1].int8:
+            placements = placements[0], _into_int8(det_file, rec_file, placements[1], console)
         if any(placement.half for placement in placements):
             with console.status("halving the networks, and comparing them with the originals"):
                 for line in _halve((detector, det_file), (files[recognizer], rec_file), characters):
@@ -128,6 +132,27 @@ def export(
         (rec_folder / "export.json").write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
         install_pipelines(models, ["ocr"])
     console.print(f"  written to {models} in {time.monotonic() - started:.1f} s; answers for {', '.join(names)}")
+
+
+def _into_int8(detector: Path, recognizer: Path, placement: Placement, console: Console) -> Placement:
+    """Put the rebuilt recogniser into int8, and return what it computes in: bf16, as it was, where it reads worse."""
+    # It needs what the pipeline needs, which not every environment with this command has.
+    from immich_triton.export.ocr.calibration_lines import calibration_lines
+
+    with console.status("finding the lines of the calibration pages"):
+        upright, turned = calibration_lines(detector, calibration.pages())
+    with console.status("putting the recogniser into int8, and comparing it with what it was"):
+        floats = recognizer.read_bytes()
+        layers = int8.quantize_file(recognizer, upright[::2] + turned[::2])
+        try:
+            # Other lines than those that the ranges are from.
+            proof = int8_proof.prove_recognizer(floats, recognizer, upright[1::2])
+        except ocr_proof.ProofError as error:
+            recognizer.write_bytes(floats)
+            console.print(f"  recogniser in int8: {error}: it stays in bf16")
+            return replace(placement, precision="bf16")
+    console.print(f"  recogniser in int8: {layers} layers, {proof}")
+    return placement
 
 
 def _halve(detector: tuple[Path, Path], recognizer: tuple[Path, Path], characters: Sequence[str]) -> Iterator[str]:
@@ -155,6 +180,8 @@ def record(version: str, names: Sequence[str], placements: Sequence[Placement]) 
         modules += gpu_parameters.SOURCES
     if any(placement.half for placement in placements):
         modules.append(half.__file__)
+    if any(placement.int8 for placement in placements):
+        modules += [*int8.SOURCES, *map(str, calibration.files())]
     for module in modules:
         code.update(Path(str(module)).read_bytes())
     return {
@@ -182,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version",
         choices=list(ocr_sources.VERSIONS),
-        help="PP-OCR version (default: v5+v6 where the CPU computes in bf16 and with --gpu, v5 elsewhere)",
+        help="PP-OCR version (default: v5+v6 where the CPU has VNNI or computes in bf16, and with --gpu; v5 elsewhere)",
     )
     parser.add_argument(
         "--models",
@@ -210,9 +237,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu", action="store_true", help="place the networks on every GPU instead of the CPU")
     parser.add_argument(
         "--precision",
-        choices=["bf16", "f32", "f16"],
-        help="bf16 or f32: what a CPU with such units computes in; f32 is exact, and up to twice as slow (default: "
-        "bf16). With --gpu f32 or f16: halves the weights, for cards that are faster so (default: f32)",
+        choices=["int8", "bf16", "f32", "f16"],
+        help="int8, bf16 or f32: what a CPU with such units computes in; int8 puts the layers of the recogniser "
+        "that cost most into bytes, f32 is exact and up to three times as slow (default: int8 where the CPU has "
+        "VNNI, else bf16). With --gpu f32 or f16: halves the weights, for cards that are faster so (default: f32)",
     )
     parser.add_argument(
         "--cache", type=Path, default=CACHE, metavar="DIR", help="keeps downloads (default: .cache/wheels)"

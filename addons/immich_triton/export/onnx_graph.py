@@ -43,6 +43,17 @@ def classes_of(model: onnx.ModelProto) -> int:
     return classes
 
 
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators that *model* asks for."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def require_axes_as_attributes(model: onnx.ModelProto) -> None:
+    """Raise `GraphError` where reductions take their axes as an input, which the surgery does not write."""
+    if (opset := opset_of(model)) >= 18:
+        raise GraphError(f"opset {opset} takes the axes of a reduction as an input, which is not written here")
+
+
 def set_metadata(model: onnx.ModelProto, key: str, value: str) -> None:
     """Set one entry of the custom metadata map."""
     kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != key]

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_ocr import recognizer
 
 from immich_triton.export import onnx_graph
-from immich_triton.export.faces.graphs import cpu_session
 from immich_triton.export.half import halve
+from immich_triton.export.sessions import cpu_session
 from ocr_eval.half import rounded
 
 

@@ -19,7 +19,7 @@ from skimage.data import astronaut
 from immich_pipelines.faces import Faces, FacesPipeline, Job
 from immich_pipelines.faces_detection import Session
 from immich_pipelines.stragglers import in_order
-from immich_triton.export.faces.graphs import cpu_session
+from immich_triton.export.sessions import cpu_session
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -7,10 +7,7 @@ script, but no pack was exported anew).
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +15,7 @@ from onnx import compose, helper, numpy_helper
 
 from immich_pipelines import faces_detection, faces_recognition
 from immich_triton.export.onnx_graph import GraphError, rename_output
+from immich_triton.export.sessions import cpu_session
 
 _PASSED = {"Reshape", "Sigmoid", "Identity", "Cast"}
 """Operators that may stand between a head's Transpose and the graph's output."""
@@ -60,14 +58,6 @@ def recognizer(original: onnx.ModelProto, *, mean: float, std: float) -> onnx.Mo
     rename_output(model, faces_recognition.OUTPUT, ["batch", faces_recognition.DIMENSION])
     _take_pixels(graph, faces_recognition.INPUT, faces_recognition.SIDE, mean=mean, std=std)
     return _finish(model)
-
-
-def cpu_session(model: Path | bytes) -> Any:
-    """Open *model* with ONNX Runtime on the CPU."""
-    # By name: mypy takes the folder triton_backends/onnxruntime for the package.
-    runtime = importlib.import_module("onnxruntime")
-    source = model if isinstance(model, bytes) else str(model)
-    return runtime.InferenceSession(source, providers=["CPUExecutionProvider"])
 
 
 def _batch_head(graph: onnx.GraphProto, producers: Mapping[str, onnx.NodeProto], output: str, size: int) -> None:

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from immich_triton.export.ocr.graph import Graph
-from immich_triton.export.onnx_graph import GraphError, classes_of, only_output
+from immich_triton.export.onnx_graph import classes_of, only_output, require_axes_as_attributes
 
 Array = npt.NDArray[Any]
 
@@ -34,9 +34,7 @@ def fold_ctc(model: onnx.ModelProto, indices: str, scores: str) -> int:
     Raises `GraphError` where the network does not end as described.
     """
     classes, probabilities = classes_of(model), only_output(model)
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset >= 18:
-        raise GraphError(f"opset {opset} takes the axes of a reduction as an input, which is not written here")
+    require_axes_as_attributes(model)
     graph = Graph(model)
     groups = -(-classes // GROUP)
     _widen(graph, graph.producer(probabilities, "Softmax").input[0], groups * GROUP - classes)

@@ -79,6 +79,12 @@ class Graph:
         self._constants[name] = array
         return name
 
+    def rename_output(self, node: onnx.NodeProto, name: str) -> None:
+        """Let *node*, which gives one value, call it *name*; what it gave is for another node to give."""
+        del self._producers[node.output[0]]
+        node.output[0] = name
+        self._producers[name] = node
+
     def remove(self, node: onnx.NodeProto) -> None:
         """Remove *node*; what it gave is for another node to give."""
         for output in node.output:

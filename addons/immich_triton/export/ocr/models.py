@@ -12,7 +12,7 @@ import onnx
 
 from immich_pipelines import ocr_ctc, ocr_variants
 from immich_pipelines import shapes as shape_table
-from immich_pipelines.cpus import available_cpus
+from immich_pipelines.cpus import available_cpus, multiplies_bytes
 from immich_pipelines.ocr_batches import HEIGHT, Limits
 from immich_triton.export import onnx_graph
 from immich_triton.export.gpu_parameters import gpu_parameters
@@ -33,14 +33,20 @@ SOURCES: Final = (
 class Placement:
     """Where and how often a network runs: *instances* copies of it with *threads* each; *gpu*: on every GPU.
 
-    *precision* is what OpenVINO computes in on the CPU, ``bf16`` or ``f32``; a CPU without bf16 units takes f32. On a
-    GPU it is that of the weights, ``f32`` or ``f16``.
+    *precision* is what OpenVINO computes in on the CPU, ``bf16`` or ``f32``; a CPU without bf16 units takes f32. With
+    ``int8`` the layers that cost most are in int8, and the rest in bf16. On a GPU it is that of the weights, ``f32`` or
+    ``f16``.
     """
 
     instances: int
     threads: int
     gpu: bool = False
     precision: str = "bf16"
+
+    @property
+    def int8(self) -> bool:
+        """Whether `int8.quantize` puts layers into int8."""
+        return self.precision == "int8"
 
     @property
     def half(self) -> bool:
@@ -50,8 +56,18 @@ class Placement:
 
 _FLOATS: Final = "BGR, -1..1 (pixel / 127.5 - 1), channels first"
 
-PRECISIONS: Final = MappingProxyType({False: ("bf16", "f32"), True: ("f32", "f16")})
-"""What there is on a CPU, and on a GPU; the default first."""
+PRECISIONS: Final = MappingProxyType({False: ("int8", "bf16", "f32"), True: ("f32", "f16")})
+"""What there is on a CPU, and on a GPU."""
+
+
+def default_precision(*, gpu: bool = False) -> str:
+    """Return the precision that is the fastest here of those that read at least as well as stock Immich ML does.
+
+    A CPU that does not multiply bytes would compute int8 in floats.
+    """
+    if gpu:
+        return "f32"
+    return "int8" if multiplies_bytes() else "bf16"
 
 
 def placements(*, precision: str | None = None, gpu: bool = False) -> tuple[Placement, Placement]:
@@ -59,30 +75,33 @@ def placements(*, precision: str | None = None, gpu: bool = False) -> tuple[Plac
 
     Of the recogniser a copy for each CPU, up to four: it gets several batches of a page at a time, and two threads on
     one take a tenth longer than one on each of two. Of the detector half as many with twice the threads: that costs
-    a twentieth when many pages come at once, takes half the time for one, and spares a copy of 150 MB and more. Raises
-    ValueError for a *precision* that is not to be had there.
+    a twentieth when many pages come at once, takes half the time for one, and spares a copy of 150 MB and more. With
+    int8, the default where the CPU multiplies bytes, the recogniser has it alone. Raises ValueError for a *precision*
+    that is not to be had there.
     """
-    precision = precision or PRECISIONS[gpu][0]
+    precision = precision or default_precision(gpu=gpu)
     if precision not in PRECISIONS[gpu]:
         where, choices = ("a GPU", "with --gpu") if gpu else ("a CPU", "without --gpu")
-        raise ValueError(f"{precision} is not for {where}; {choices} --precision is {' or '.join(PRECISIONS[gpu])}")
+        raise ValueError(f"{precision} is not for {where}; {choices} --precision is {', '.join(PRECISIONS[gpu])}")
     if gpu:
         return Placement(1, 0, gpu=True, precision=precision), Placement(1, 0, gpu=True, precision=precision)
     cpus = available_cpus()
 
-    def placement(copies: int) -> Placement:
+    def placement(copies: int, precision: str) -> Placement:
         return Placement(copies, cpus // copies, precision=precision)
 
-    return placement(min(4, max(1, cpus // 2))), placement(min(4, cpus))
+    # In int8 a detector is less sure of single characters: 0.52 instead of 0.67 for one, where 0.5 decides.
+    exact = "bf16" if precision == "int8" else precision
+    return placement(min(4, max(1, cpus // 2)), exact), placement(min(4, cpus), precision)
 
 
 def default_version(*, gpu: bool = False) -> str:
     """Return the PP-OCR version that is the fastest here of those that read at least as well as stock Immich ML does.
 
     PP-OCRv6's recogniser reads better than v5's (figures: docs/benchmarks.md) and is made of large 1x1 convolutions:
-    with bf16 units it is the faster one too, on a CPU that has to compute in f32 it takes a third longer.
+    in int8 or bf16 it is the faster one too, on a CPU that has to compute in f32 it takes a third longer.
     """
-    return "v5+v6" if gpu or computes_bf16() else "v5"
+    return "v5+v6" if gpu or multiplies_bytes() or computes_bf16() else "v5"
 
 
 def computes_bf16() -> bool:
@@ -193,11 +212,13 @@ def _config(
         else {
             # Only the embedded backend knows these keys but the third; Triton's C++ backend ignores them.
             "embedded_accelerator": "openvino",
-            "inference_precision": placement.precision,
+            "inference_precision": "bf16" if placement.int8 else placement.precision,
             "intra_op_thread_count": str(placement.threads),
             **cpu_parameters,
         }
     )
+    if placement.int8:
+        comment += "\nThe layers that cost most are in int8."
     if placement.half:
         comment += "\nWeights, and what is computed, in half precision."
     lines = [*(f"# {line}" for line in comment.split("\n")), "# Written by immich-triton export ocr."]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from immich_pipelines.ocr_ctc import VARIANTS
 from immich_pipelines.ocr_variants import Table
 from immich_pipelines.onnx_metadata import metadata_props
+from immich_triton.export.sessions import cpu_session
 
 TOLERANCE: Final = 1e-5
 """Largest difference of a score that passes."""
@@ -67,7 +67,7 @@ def prove_detector(original: Path, rebuilt: Path, tolerance: float = PIXEL_TOLER
     Raises `ProofError` when they differ by more than *tolerance*, or where there is nothing to compare: a page of text
     on which the original sees none.
     """
-    before, after = _session(original), _session(rebuilt)
+    before, after = cpu_session(original), cpu_session(rebuilt)
     as_pixels = "uint8" in after.get_inputs()[0].type
     random = np.random.default_rng(0)
     runs, largest = 0, 0.0
@@ -93,7 +93,7 @@ def prove_recognizer(original: Path, rebuilt: Path, characters: Sequence[str], t
     Over rendered lines and noise at several widths, one line at a time and as a batch. Raises `ProofError` when an
     index differs, a score differs by more than *tolerance*, or a rendered line gives no text.
     """
-    before, after = _session(original), _session(rebuilt)
+    before, after = cpu_session(original), cpu_session(rebuilt)
     metadata = metadata_props(rebuilt)
     table = Table.of(characters, *(metadata[key].split() for key in VARIANTS)).others
     random = np.random.default_rng(0)
@@ -128,14 +128,6 @@ def prove_recognizer(original: Path, rebuilt: Path, characters: Sequence[str], t
 def _require(largest: float, what: str, tolerance: float) -> None:
     if largest > tolerance:
         raise ProofError(f"a {what} differs by {largest:.1e}, more than the allowed {tolerance:.0e}")
-
-
-def _session(path: Path) -> Any:
-    # By name: for a type checker triton_backends/onnxruntime is the module.
-    onnxruntime = importlib.import_module("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _run(session: Any, batch: Array) -> list[Array]:

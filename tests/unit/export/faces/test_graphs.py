@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 from immich_pipelines.faces_detection import OUTPUTS, SIDE
 from immich_triton.export.faces import graphs
-from immich_triton.export.faces.graphs import cpu_session
 from immich_triton.export.onnx_graph import GraphError
+from immich_triton.export.sessions import cpu_session
 
 
 def pixels(count: int, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

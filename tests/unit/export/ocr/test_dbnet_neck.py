@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from tiny_net import Net
 
 from immich_triton.export.ocr import dbnet_neck
 
 Array = npt.NDArray[Any]
 
-random = np.random.default_rng(3)
 
-
-class Net:
-    """A graph under construction: maps of 4 channels, and an output for each that is asked for."""
-
-    def __init__(self, **inputs: Sequence[int]) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, Array] = {}
-        self.inputs = {name: random.normal(size=shape).astype(np.float32) for name, shape in inputs.items()}
-
-    def add(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
-        name = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def constant(self, value: npt.ArrayLike) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants[name] = np.asarray(value)
-        return name
-
-    def weights(self, *shape: int) -> str:
-        return self.constant(random.normal(size=shape).astype(np.float32))
+class Neck(Net):
+    """Maps of 4 channels, and what a neck does with them."""
 
     def enlarged(self, value: str, times: int, **ways: Any) -> str:
         ways = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"} | ways
@@ -57,16 +35,6 @@ class Net:
         ways = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]} | attributes
         return self.add("Conv", [value, self.weights(3, channels, 3, 3)], **ways)
 
-    def model(self, output: str) -> onnx.ModelProto:
-        graph = helper.make_graph(
-            self.nodes,
-            "neck",
-            [helper.make_tensor_value_info(name, 1, value.shape) for name, value in self.inputs.items()],
-            [helper.make_tensor_value_info(output, 1, ["n", "c", "height", "width"])],
-            [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
-        )
-        return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
-
     def fold(self, output: str) -> tuple[int, onnx.ModelProto]:
         """Fold the neck, expect the same result, and return what `fold_neck` does and the graph."""
         before, after = self.model(output), self.model(output)
@@ -74,11 +42,6 @@ class Net:
         onnx.checker.check_model(after, full_check=True)
         np.testing.assert_allclose(self.run(after), self.run(before), rtol=1e-4, atol=1e-4)
         return folded, after
-
-    def run(self, model: onnx.ModelProto) -> Array:
-        runtime = importlib.import_module("onnxruntime")
-        session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        return np.asarray(session.run(None, self.inputs)[0])
 
 
 def kernels(model: onnx.ModelProto) -> set[tuple[int, ...]]:
@@ -89,7 +52,7 @@ def kernels(model: onnx.ModelProto) -> set[tuple[int, ...]]:
 
 
 def test_a_map_and_an_enlarged_one_are_convolved_before_they_are_added() -> None:
-    net = Net(large=(1, 4, 6, 10), small=(1, 4, 3, 5))
+    net = Neck(large=(1, 4, 6, 10), small=(1, 4, 3, 5))
     joint = net.add("Add", ["large", net.enlarged("small", 2)])
     folded, model = net.fold(net.convolved(joint, 4))
     assert folded == 1
@@ -98,7 +61,7 @@ def test_a_map_and_an_enlarged_one_are_convolved_before_they_are_added() -> None
 
 
 def test_maps_of_four_sizes_side_by_side() -> None:
-    net = Net(p5=(1, 4, 2, 3), p4=(1, 4, 4, 6), p3=(1, 4, 8, 12), p2=(1, 4, 16, 24))
+    net = Neck(p5=(1, 4, 2, 3), p4=(1, 4, 4, 6), p3=(1, 4, 8, 12), p2=(1, 4, 16, 24))
     maps = [net.enlarged("p5", 8), net.enlarged("p4", 4), net.enlarged("p3", 2), "p2"]
     folded, model = net.fold(net.convolved(net.add("Concat", maps, axis=1), 16))
     assert folded == 1
@@ -107,7 +70,7 @@ def test_maps_of_four_sizes_side_by_side() -> None:
 
 
 def test_what_excites_a_map_goes_into_the_weights_and_so_does_what_widens_it() -> None:
-    net = Net(page=(1, 3, 6, 10), small=(1, 4, 3, 5))
+    net = Neck(page=(1, 3, 6, 10), small=(1, 4, 3, 5))
     wide = net.add("Conv", ["page", net.weights(4, 3, 1, 1)], kernel_shape=[1, 1])
     joint = net.add("Add", [net.excited(wide, 4), net.enlarged("small", 2)])
     folded, model = net.fold(net.convolved(joint, 4))
@@ -119,7 +82,7 @@ def test_what_excites_a_map_goes_into_the_weights_and_so_does_what_widens_it() -
 
 
 def test_an_excited_map_that_nothing_widens_is_taken_as_it_is() -> None:
-    net = Net(page=(1, 4, 6, 10), small=(1, 4, 3, 5))
+    net = Neck(page=(1, 4, 6, 10), small=(1, 4, 3, 5))
     joint = net.add("Add", [net.excited("page", 4), net.enlarged("small", 2)])
     folded, model = net.fold(net.convolved(joint, 4))
     assert folded == 1
@@ -127,7 +90,7 @@ def test_an_excited_map_that_nothing_widens_is_taken_as_it_is() -> None:
 
 
 def test_weights_made_for_one_page_take_no_batch() -> None:
-    net = Net(page=(2, 4, 6, 10), small=(2, 4, 3, 5))
+    net = Neck(page=(2, 4, 6, 10), small=(2, 4, 3, 5))
     joint = net.add("Add", [net.excited("page", 4), net.enlarged("small", 2)])
     output = net.convolved(joint, 4)
     model = net.model(output)
@@ -146,7 +109,7 @@ def test_weights_made_for_one_page_take_no_batch() -> None:
     ids=lambda change: next(iter(change)),
 )
 def test_another_convolution_stays_as_it_is(change: dict[str, list[int]]) -> None:
-    net = Net(large=(1, 4, 6, 10), small=(1, 4, 3, 5))
+    net = Neck(large=(1, 4, 6, 10), small=(1, 4, 3, 5))
     joint = net.add("Add", ["large", net.enlarged("small", 2)])
     assert net.fold(net.convolved(joint, 4, **change))[0] == 0
 
@@ -157,13 +120,13 @@ def test_another_convolution_stays_as_it_is(change: dict[str, list[int]]) -> Non
     ids=lambda ways: next(iter(ways)),
 )
 def test_another_way_to_enlarge_stays_as_it_is(ways: dict[str, str]) -> None:
-    net = Net(large=(1, 4, 6, 10), small=(1, 4, 3, 5))
+    net = Neck(large=(1, 4, 6, 10), small=(1, 4, 3, 5))
     joint = net.add("Add", ["large", net.enlarged("small", 2, **ways)])
     assert net.fold(net.convolved(joint, 4))[0] == 0
 
 
 def test_a_sum_that_others_take_as_well_stays() -> None:
-    net = Net(large=(1, 4, 6, 10), small=(1, 4, 3, 5))
+    net = Neck(large=(1, 4, 6, 10), small=(1, 4, 3, 5))
     joint = net.add("Add", ["large", net.enlarged("small", 2)])
     output = net.add("Concat", [net.convolved(joint, 4), joint], axis=1)
     assert net.fold(output)[0] == 0

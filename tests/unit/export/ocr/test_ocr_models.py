@@ -15,9 +15,9 @@ from triton.config_rules import check_config
 from immich_pipelines.ocr_ctc import Decoder
 from immich_pipelines.ocr_variants import MOST
 from immich_triton.export import onnx_graph
-from immich_triton.export.faces.graphs import cpu_session
 from immich_triton.export.ocr import models
 from immich_triton.export.ocr.models import Placement, detector_config, placements, recognizer_config
+from immich_triton.export.sessions import cpu_session
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_a_gpu_has_one_copy_of_each() -> None:
 def test_weights_are_halved_for_a_gpu_alone_and_when_it_is_asked_for() -> None:
     assert all(placement.half for placement in placements(precision="f16", gpu=True))
     assert not any(placement.half for placement in placements(precision="f32"))
-    with pytest.raises(ValueError, match="f16 is not for a CPU; without --gpu --precision is bf16 or f32"):
+    with pytest.raises(ValueError, match="f16 is not for a CPU; without --gpu --precision is int8, bf16, f32"):
         placements(precision="f16")
-    with pytest.raises(ValueError, match="bf16 is not for a GPU; with --gpu --precision is f32 or f16"):
+    with pytest.raises(ValueError, match="bf16 is not for a GPU; with --gpu --precision is f32, f16"):
         placements(precision="bf16", gpu=True)
     config = detector_config("PP-OCR", placements(precision="f16", gpu=True)[0], 1000)
     assert "in half precision" in config
@@ -57,11 +57,35 @@ def test_weights_are_halved_for_a_gpu_alone_and_when_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bf16", "gpu", "version"), [(True, False, "v5+v6"), (False, False, "v5"), (False, True, "v5+v6")]
+    ("multiplies_bytes", "bf16", "gpu", "version", "precision"),
+    [
+        (True, True, False, "v5+v6", "int8"),
+        (True, False, False, "v5+v6", "int8"),
+        (False, True, False, "v5+v6", "bf16"),
+        (False, False, False, "v5", "bf16"),
+        (False, False, True, "v5+v6", "f32"),
+        (True, True, True, "v5+v6", "f32"),
+    ],
 )
-def test_the_default_is_what_is_fast_here(monkeypatch: pytest.MonkeyPatch, bf16: bool, gpu: bool, version: str) -> None:
+def test_the_default_is_what_is_fast_here(
+    monkeypatch: pytest.MonkeyPatch, multiplies_bytes: bool, bf16: bool, gpu: bool, version: str, precision: str
+) -> None:
     monkeypatch.setattr(models, "computes_bf16", lambda: bf16)
+    monkeypatch.setattr(models, "multiplies_bytes", lambda: multiplies_bytes)
     assert models.default_version(gpu=gpu) == version
+    # A detector is less sure of single characters in int8.
+    exact = "bf16" if precision == "int8" else precision
+    assert [placement.precision for placement in placements(gpu=gpu)] == [exact, precision]
+
+
+def test_what_is_not_in_int8_is_computed_in_bf16() -> None:
+    placement = Placement(1, 2, precision="int8")
+    assert placement.int8
+    assert not placement.half
+    config = detector_config("PP-OCR", placement, 1000)
+    assert "# The layers that cost most are in int8." in config
+    assert '"inference_precision" value { string_value: "bf16" }' in config
+    assert "int8" not in detector_config("PP-OCR", Placement(1, 2), 1000)
 
 
 def test_a_detector_that_sees_the_same_in_any_size(tmp_path: Path) -> None:
