@@ -14,8 +14,6 @@ from immich_triton.export.sessions import cpu_session
 
 Array = npt.NDArray[Any]
 
-random = np.random.default_rng(3)
-
 
 class Net:
     """Nodes and constants, and random *inputs* of the sizes that are given."""
@@ -23,7 +21,9 @@ class Net:
     def __init__(self, **inputs: Sequence[int]) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
-        self.inputs = {name: random.normal(size=shape).astype(np.float32) for name, shape in inputs.items()}
+        # Of its own: what a test computes does not depend on those that ran before.
+        self._random = np.random.default_rng(3)
+        self.inputs = {name: self._random.normal(size=shape).astype(np.float32) for name, shape in inputs.items()}
 
     def add(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Add a node; return what it gives."""
@@ -39,7 +39,7 @@ class Net:
 
     def weights(self, *shape: int) -> str:
         """Add a constant of random numbers."""
-        return self.constant(random.normal(size=shape).astype(np.float32))
+        return self.constant(self._random.normal(size=shape).astype(np.float32))
 
     def model(self, output: str, *, opset: int = 13, any_size: bool = False) -> onnx.ModelProto:
         """Return the model that gives the map *output*; with *any_size* its inputs have any height and width."""

@@ -17,6 +17,7 @@ import ocr_exports
 import onnx
 import pytest
 
+from immich_pipelines.onnx_metadata import of_bytes
 from immich_triton.cli import export_ocr
 from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
@@ -47,6 +48,16 @@ def test_the_route_names_what_answers(exported: tuple[str, Path]) -> None:
 
 def test_the_record_tells_version_and_sources(exported: tuple[str, Path]) -> None:
     ocr_export_checks.expect_record(*exported)
+
+
+def test_a_recogniser_that_reads_the_same_in_int8_has_it_and_one_that_does_not_stays_in_bf16() -> None:
+    for version, same in (("v5+v6", True), ("v5", False)):
+        models = ocr_exports.build(version, "int8")
+        assert of_bytes(models / "ocr_rec/1/model.onnx") == same
+        config = (models / "ocr_rec/config.pbtxt").read_text(encoding="utf-8")
+        assert ("in int8" in config) == same
+        assert '"inference_precision" value { string_value: "bf16" }' in config
+        assert not of_bytes(models / "ocr_det/1/model.onnx")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -181,7 +181,7 @@ def record(version: str, names: Sequence[str], placements: Sequence[Placement]) 
     if any(placement.half for placement in placements):
         modules.append(half.__file__)
     if any(placement.int8 for placement in placements):
-        modules += [*int8.SOURCES, *map(str, calibration.files())]
+        modules += [*int8.SOURCES, int8_proof.__file__, *map(str, calibration.files())]
     for module in modules:
         code.update(Path(str(module)).read_bytes())
     return {

@@ -29,6 +29,15 @@ class Steps:
     zero: Array
 
 
+def as_bytes(graph: Graph, value: str, steps: Steps, name: str) -> str:
+    """Add the nodes *name*_… that make bytes of *value*, and floats of these for who does not multiply bytes."""
+    scale = [graph.add_constant(f"{name}_{key}", each) for key, each in vars(steps).items()]
+    one = graph.add_constant(f"{name}_one", np.float32(1))
+    nothing = graph.add_constant(f"{name}_nothing", steps.zero.dtype.type(0))
+    graph.add("QuantizeLinear", [value, *scale], f"{name}_bytes", axis=1)
+    return graph.add("DequantizeLinear", [f"{name}_bytes", one, nothing], f"{name}_numbers")
+
+
 @dataclass(frozen=True)
 class Seen:
     """The values of a map [N, C, H, W] over all inputs: *low*, *high* and *mean* are [C].
@@ -67,12 +76,8 @@ def mean_bytes(model: onnx.ModelProto, steps: Mapping[str, Steps], inputs: Seque
     """Return the mean byte of each channel, [C], of the maps that *steps* names, over the same *inputs*."""
 
     def measure(graph: Graph, name: str) -> list[str]:
-        one = graph.add_constant(f"{name}_one", np.float32(1))
-        nothing = graph.add_constant(f"{name}_nothing", steps[name].zero.dtype.type(0))
-        scale = [graph.add_constant(f"{name}_{key}", value) for key, value in vars(steps[name]).items()]
-        graph.add("QuantizeLinear", [name, *scale], f"{name}_bytes", axis=1)
-        graph.add("DequantizeLinear", [f"{name}_bytes", one, nothing], f"{name}_numbers")
-        mean = graph.add("ReduceMean", [f"{name}_numbers"], f"{name}_mean", axes=_BUT_CHANNELS, keepdims=0)
+        numbers = as_bytes(graph, name, steps[name], name)
+        mean = graph.add("ReduceMean", [numbers], f"{name}_mean", axes=_BUT_CHANNELS, keepdims=0)
         return [mean, graph.add("Shape", [name], f"{name}_shape")]
 
     runs = list(_runs(model, list(steps), measure, inputs))

@@ -30,7 +30,7 @@ import onnx
 from onnx import version_converter
 
 from immich_triton.export.ocr import activations
-from immich_triton.export.ocr.activations import Seen, Steps
+from immich_triton.export.ocr.activations import Seen, Steps, as_bytes
 from immich_triton.export.ocr.graph import Graph, attribute
 from immich_triton.export.onnx_graph import opset_of, require_axes_as_attributes, sort
 
@@ -97,7 +97,7 @@ def quantize(model: onnx.ModelProto, calibration: Sequence[Array]) -> int:
     means = activations.mean_bytes(model, steps, calibration)
     for place, (sees, those) in enumerate(layers.items()):
         name = f"int8_{place}"
-        bytes_ = _as_bytes(graph, sees, steps[sees], name)
+        bytes_ = as_bytes(graph, sees, steps[sees], name)
         for number, layer in enumerate(those):
             layer.entry.input[0] = bytes_
             _put_into_int8(graph, layer, steps[sees].step, seen[sees].mean, means[sees], f"{name}_{number}")
@@ -152,15 +152,6 @@ def _steps(seen: Seen, *, padded: bool) -> Steps:
     step: Array = (whole / levels * share**BALANCE).astype(np.float32)
     zero = np.zeros(len(step), np.int8) if signed else np.rint(-low / step).astype(np.uint8)
     return Steps(step, zero)
-
-
-def _as_bytes(graph: Graph, value: str, steps: Steps, name: str) -> str:
-    """Return what *value* is as bytes, in floats again for whoever does not multiply bytes."""
-    scale = [graph.add_constant(f"{name}_{key}", each) for key, each in vars(steps).items()]
-    one = graph.add_constant(f"{name}_one", np.float32(1))
-    nothing = graph.add_constant(f"{name}_nothing", steps.zero.dtype.type(0))
-    graph.add("QuantizeLinear", [value, *scale], f"{name}_bytes", axis=1)
-    return graph.add("DequantizeLinear", [f"{name}_bytes", one, nothing], f"{name}_numbers")
 
 
 def _put_into_int8(graph: Graph, layer: _Layer, step: Array, mean: Array, mean_byte: Array, name: str) -> None:
