@@ -27,10 +27,11 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import card, levers
-from benchmarks.samples import IMAGES, Sample, from_files, odd_sizes, pages
+from benchmarks import busy, card, decoding, levers
+from benchmarks.samples import Sample, from_files, odd_sizes, pages, previews
 from benchmarks.service import Gateway, own
 from benchmarks.targets import BenchError, Service
+from immich_pipelines.cpus import available_cpus
 from immich_triton.core import versions
 from immich_triton.core.paths import MODELS, PROJECT
 from immich_triton.export.network_places import Place, places
@@ -47,6 +48,8 @@ OPTIONS: Final = "--set immich_allow_untrained=true"
 NO_CARD: Final = 2
 ALONE_SECONDS: Final = 60.0
 """What a network alone may take, the preparation of its shapes included."""
+SOAKING: Final = 16
+"""Clients at a time that send what is only to take memory."""
 NO_LEVERS: Final = "cn_clip_"
 """Encoders of CLIP are exported in fp16 already, and take long to load."""
 
@@ -90,15 +93,24 @@ def parser() -> argparse.ArgumentParser:
     add("--clients", type=int, nargs="+", default=[1, 4, 16, 32], metavar="N", help="clients (default: 1 4 16 32)")
     add("--seconds", type=float, default=285, help="when to stop measuring, with what there is (default: %(default)s)")
     add("--each", type=float, default=4, metavar="SECONDS", help="length of each rate (default: %(default)s)")
-    add("--images", type=Path, nargs="+", metavar="PATH", help="images or folders (default: the project's test images, "
-        "for OCR pages of eval_ocr.py)")  # fmt: skip
+    add(
+        "--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK", help="ocr, faces, clip (default: all)"
+    )
+    add("--images", type=Path, nargs="+", metavar="PATH", help="images or folders for faces and CLIP (default: the "
+        "project's test images as previews of 1440 pixels)")  # fmt: skip
+    add("--pages", type=Path, nargs="+", metavar="PATH", help="the same for OCR (default: pages of eval_ocr.py)")
     add("--limit", type=int, metavar="N", help="only the first N images")
     add("--sizes", type=int, default=12, metavar="N", help="images of different sizes after the start (default: 12)")
+    add("--soak", type=int, default=0, metavar="N", help="images of different sizes for each task, to see what memory "
+        "they take (default: %(default)s)")  # fmt: skip
+    add("--reference", type=Path, metavar="FILE", help="what the CPU answers: read there, or written there when there "
+        "is no such file (default: asked for each time)")  # fmt: skip
     add("--runs", type=int, default=card.RUNS, metavar="N", help="runs of a network alone (default: %(default)s)")
     names = [lever.name for lever in levers.LEVERS]
     add("--levers", nargs="*", default=names, metavar="NAME",
         help=f"what to try on the networks in the end (default: {', '.join(names)})")  # fmt: skip
     add("--networks-only", action="store_true", help="the networks alone and the levers: no gateway, no stock")
+    add("--services-only", action="store_true", help="the gateway and stock: no networks alone, no levers")
     add("--json", type=Path, metavar="FILE", help="write the table there")
     return command
 
@@ -125,7 +137,10 @@ class Measurement:
         self._deadline = deadline
         routes = load_routes(options.models).routes
         self._models = {
-            task: next(iter(route.names)) for task, name in TASKS.items() for route in routes if route.task == name
+            task: next(iter(route.names))
+            for task, name in TASKS.items()
+            for route in routes
+            if route.task == name and task in options.tasks
         }
         """Of each task one model name that is routed."""
         if not self._models:
@@ -133,9 +148,12 @@ class Measurement:
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Yield one row after the other. Raises `BenchError`, OSError, `FontsMissingError`."""
-        yield from self._networks()
+        if not self._options.services_only:
+            yield from self._networks()
         if not self._options.networks_only:
             yield from self._services()
+        if self._options.services_only:
+            return
         # The card is free again.
         yield from levers.rows(
             [self._options.models / place.name for place in self._places() if not place.name.startswith(NO_LEVERS)],
@@ -147,8 +165,10 @@ class Measurement:
 
     def _services(self) -> Iterator[tuple[str, str]]:
         samples = {task: self._samples(task) for task in self._models}
-        with tempfile.TemporaryDirectory() as folder:
-            reference = self._answers_of_the_cpu(samples, Path(folder))
+        reference = self._answers_of_the_cpu(samples)
+        for task, chosen in samples.items():
+            rate = decoding.rate(task, chosen, self._options.each)
+            yield f"{task}: decoding alone on {available_cpus()} CPUs", f"{rate:.1f}/s"
         began = time.monotonic()
         with own(self._options.models, OPTIONS, LOG, ["--gpu"] if self._gpu else []) as gateway:
             yield "gateway: seconds to start", f"{time.monotonic() - began:.1f}"
@@ -181,19 +201,28 @@ class Measurement:
 
     def _samples(self, task: str) -> list[Sample]:
         options = self._options
-        chosen = from_files(options.images or [IMAGES])
-        if task == "ocr" and not options.images:
-            chosen = pages()
+        given, drawn = (options.pages, pages) if task == "ocr" else (options.images, previews)
+        chosen = from_files(given) if given else drawn()
         if not (chosen := chosen[: options.limit]):
             raise BenchError("there are no images to send; see --images and --limit")
         return chosen
 
-    def _answers_of_the_cpu(self, samples: dict[str, list[Sample]], folder: Path) -> dict[str, list[dict[str, Any]]]:
-        if not self._gpu:
+    def _answers_of_the_cpu(self, samples: dict[str, list[Sample]]) -> dict[str, list[dict[str, Any]]]:
+        file: Path | None = self._options.reference
+        if file is not None and file.exists():
+            kept: dict[str, list[dict[str, Any]]] = json.loads(file.read_text(encoding="utf-8"))
+            return kept
+        if not self._gpu and file is None:
             return {}
-        card.on_cpu(self._options.models, folder / "models")
-        with own(folder / "models", OPTIONS, LOG.with_name("gpu-reference.log")) as gateway:
-            return {task: asyncio.run(self._answers(gateway.url, task, chosen)) for task, chosen in samples.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            card.on_cpu(self._options.models, Path(folder) / "models")
+            with own(Path(folder) / "models", OPTIONS, LOG.with_name("gpu-reference.log")) as gateway:
+                answers = {
+                    task: asyncio.run(self._answers(gateway.url, task, chosen)) for task, chosen in samples.items()
+                }
+        if file is not None:
+            file.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
+        return answers
 
     async def _answers(self, url: str, task: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
         async with self._service("gateway", url, task) as service:
@@ -210,20 +239,42 @@ class Measurement:
                 f"{1000 * first:.0f} ms, {1000 * warm:.0f} ms ({first / warm:.2f}x)",
             )
             ours = asyncio.run(self._answers(gateway.url, task, chosen))
-            if self._gpu:
+            if task in reference:
                 yield f"{task}: answers against the CPU's", card.compare(task, ours, reference[task])
             for clients in self._options.clients:
-                yield f"{task}: {clients} clients", asyncio.run(self._rates(gateway.url, task, chosen, clients))
-        if self._gpu:
-            for each in graphics_cards.look():
-                yield f"GPU {each.index}: memory in use, MiB", str(each.used)
+                yield from asyncio.run(self._rates(gateway, task, chosen, clients))
+        yield from self._memory("in use")
+        if count := self._options.soak:
+            sizes = odd_sizes(count, seed=2)
+            for task in samples:
+                asyncio.run(self._soak(gateway.url, task, sizes))
+            yield from self._memory(f"in use after {count} images of different sizes")
+
+    def _memory(self, when: str) -> Iterator[tuple[str, str]]:
+        for each in graphics_cards.look() if self._gpu else ():
+            yield f"GPU {each.index}: memory {when}, MiB", str(each.used)
+
+    async def _soak(self, url: str, task: str, sizes: Sequence[Sample]) -> None:
+        waiting = iter(sizes)
+        async with self._service("gateway", url, task) as service:
+
+            async def client() -> None:
+                for sample in waiting:
+                    if time.monotonic() < self._deadline:
+                        await service.ask(sample)
+
+            await asyncio.gather(*(client() for _ in range(SOAKING)))
 
     async def _first(self, url: str, task: str, sizes: Sequence[Sample]) -> tuple[float, float]:
         async with self._service("gateway", url, task) as service:
             return await card.first_and_warm(service, sizes)
 
-    async def _rates(self, url: str, task: str, samples: Sequence[Sample], clients: int) -> str:
-        who = [("gateway", url)]
+    async def _rates(
+        self, gateway: Gateway, task: str, samples: Sequence[Sample], clients: int
+    ) -> list[tuple[str, str]]:
+        who = [("gateway", gateway.url)]
+        networks = [place.name for place in places(self._options.models)]
+        rows = []
         for number, text in enumerate(self._options.against, 1):
             name, _, stock = text.rpartition("=")
             who.append((name or f"stock {number}", stock))
@@ -232,11 +283,22 @@ class Measurement:
             if time.monotonic() > self._deadline:
                 told.append(f"{name} not measured: no time left")
                 continue
+            ours = address == gateway.url
             async with self._service(name, address, task) as service:
-                await asyncio.gather(*(service.ask(sample) for sample in samples[:clients]))  # stock loads its models
-                per_second, median = await card.rate(service, samples, clients, self._options.each)
+                try:
+                    await asyncio.gather(*(service.ask(sample) for sample in samples[:clients]))  # it loads its models
+                    before = busy.look(gateway, networks) if ours else None
+                    per_second, median, answered = await card.rate(service, samples, clients, self._options.each)
+                except BenchError as error:
+                    if ours:
+                        raise
+                    told.append(f"{name} failed: {str(error)[:100]}")  # it may not have the model
+                    continue
+            if before is not None:
+                said = busy.between(before, busy.look(gateway, networks), answered)
+                rows.append((f"{task}: {clients} clients, busy", said))
             told.append(f"{name} {per_second:.2f}/s, median {1000 * median:.0f} ms")
-        return "; ".join(told)
+        return [(f"{task}: {clients} clients", "; ".join(told)), *rows]
 
     @contextlib.asynccontextmanager
     async def _service(self, name: str, url: str, task: str) -> AsyncIterator[Service]:

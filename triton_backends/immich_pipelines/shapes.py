@@ -69,8 +69,8 @@ CLIP_TEXTUAL: Final = (1, 32)
 
 
 def detector_shapes() -> list[Shape]:
-    """Return the shapes of the text detector."""
-    return [(batch, 3, *size) for size, batches in CANVASES.items() for batch in batches]
+    """Return the shapes of the text detector, which takes pixels: channels last."""
+    return [(batch, *size, 3) for size, batches in CANVASES.items() for batch in batches]
 
 
 def recognizer_shapes() -> list[Shape]:
@@ -114,8 +114,11 @@ def in_config(config: str) -> tuple[Shape, ...]:
 
 
 def canvases(shapes: Iterable[Shape]) -> list[Size]:
-    """Return the page sizes among a text detector's *shapes*, the smallest first."""
-    sizes = {(height, width) for _, _, height, width in shapes}
+    """Return the page sizes among a text detector's *shapes*, the smallest first.
+
+    A detector of an earlier export takes channels first.
+    """
+    sizes = {shape[1:3] if shape[3] == 3 else shape[2:] for shape in shapes}
     return sorted(sizes, key=lambda size: (size[0] * size[1], size))
 
 

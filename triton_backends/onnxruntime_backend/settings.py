@@ -45,6 +45,8 @@ OWN_PARAMETERS: Final = MappingProxyType(
         "nice": "niceness added to each process of the model (0 to 19); default 0",
         shape_table.PARAMETER: "`1x3x736x992 4x3x736x992 …`: a session for each of these shapes of the one input, "
         "batch size first; default: one session for all shapes",
+        "cuda_graphs": "`1`: with `shapes` on a GPU, what each session does there is recorded once and repeated as a "
+        "whole; default `0`",
         "shared_arena": "`0`: with `shapes`, an arena for each session instead of one for all; default `1`",
     }
 )
@@ -87,6 +89,8 @@ class Settings:
     cuda: Mapping[str, str] = field(default_factory=dict)
     shapes: tuple[Shape, ...] = ()
     """A session for each of them; none: one session takes every shape."""
+    cuda_graphs: bool = False
+    """Whether their work is recorded."""
     shared_arena: bool = True
     """Whether these sessions take their memory from one arena."""
 
@@ -136,6 +140,7 @@ def read_settings(
         run_entries=run_entries,
         cuda=_cuda_options(parameters, accelerators) if gpu else {},
         shapes=_shapes(parameters, config),
+        cuda_graphs=parameters.flag("cuda_graphs", False),
         shared_arena=parameters.flag("shared_arena", True),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,29 +20,21 @@ from onnxruntime_backend.engines import (
     load_engine,
     open_dimensions,
 )
+from onnxruntime_backend.recorded_engine import NUMPY_TYPES, RecordedEngine
 from onnxruntime_backend.settings import ConfigError, Settings
 
 WARM_UPS: Final = 2
 """Runs of each session before the model counts as loaded: the first chooses kernels, the second finds its memory."""
 
-NUMPY_TYPES: Final = {
-    "TYPE_BOOL": np.bool_,
-    "TYPE_UINT8": np.uint8,
-    "TYPE_UINT16": np.uint16,
-    "TYPE_UINT32": np.uint32,
-    "TYPE_UINT64": np.uint64,
-    "TYPE_INT8": np.int8,
-    "TYPE_INT16": np.int16,
-    "TYPE_INT32": np.int32,
-    "TYPE_INT64": np.int64,
-    "TYPE_FP16": np.float16,
-    "TYPE_FP32": np.float32,
-    "TYPE_FP64": np.float64,
-}
+MOST_CHANGE: Final = 0.01
+"""By how much the numbers of a session may differ, on average, between its first run and its last warm-up."""
 
 
 class ShapedEngine:
     """Sessions for *shapes* of the one input, each made by *open_session* and run before anybody asks.
+
+    All are open before the first one runs: see `RecordedEngine`. Raises `ConfigError` when one no longer computes what
+    it did after the others have run.
 
     A batch is padded to the next size that its items have a session for, a larger one is cut in several; the rows of
     the padding are cut off the outputs. Items that no session takes go to *other*, or are refused without one.
@@ -59,12 +51,10 @@ class ShapedEngine:
         self.inputs, self.outputs = inputs, outputs
         self._other = other
         self._sessions: dict[Shape, dict[int, Engine]] = {}
-        (tensor,) = inputs
         # The largest first: the memory that it takes holds all the others.
         for shape in sorted(shapes, key=lambda shape: (-int(np.prod(shape)), shape)):
-            engine = open_session(shape)
-            self._sessions.setdefault(shape[1:], {})[shape[0]] = engine
-            self._warm_up(engine, tensor, shape)
+            self._sessions.setdefault(shape[1:], {})[shape[0]] = open_session(shape)
+        self._warm_up()
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Compute *outputs*, in as few runs as the sizes of the list allow."""
@@ -109,16 +99,45 @@ class ShapedEngine:
             rows = padded
         return [value[:count] for value in sessions[size].run(outputs, {name: rows})]
 
-    def _warm_up(self, engine: Engine, tensor: TensorInfo, shape: Shape) -> None:
+    def _warm_up(self) -> None:
+        (tensor,) = self.inputs
         names = [output.name for output in self.outputs]
+        first: dict[Shape, list[Array]] = {}
         for _ in range(WARM_UPS):
-            values = engine.run(names, {tensor.name: np.zeros(shape, NUMPY_TYPES[tensor.type])})
-        for name, value in zip(names, values, strict=True):
-            if value.shape[:1] != shape[:1]:
-                raise ConfigError(
-                    f"output '{name}' has shape {list(value.shape)} for a batch of {shape[0]}: such a model cannot be "
-                    "padded; remove the parameter 'shapes'"
-                )
+            for item, sessions in self._sessions.items():
+                for batch, engine in sessions.items():
+                    shape = (batch, *item)
+                    values = engine.run(names, {tensor.name: _numbers(shape, NUMPY_TYPES[tensor.type])})
+                    for name, before, value in zip(names, first.setdefault(shape, values), values, strict=True):
+                        _expect_batch(name, value, batch)
+                        if not _is_like(value, before):
+                            raise ConfigError(
+                                f"the session for {'x'.join(map(str, shape))} gives another '{name}' than at first"
+                            )
+
+
+def _numbers(shape: Shape, dtype: Any) -> Array:
+    """Return an input that no part of a network is blind to, the same each time; numbers of words stay 0."""
+    random = np.random.default_rng(0)
+    if np.issubdtype(dtype, np.floating):
+        return random.uniform(-1, 1, shape).astype(dtype)
+    return random.integers(0, 256, shape, np.uint8) if dtype is np.uint8 else np.zeros(shape, dtype)
+
+
+def _expect_batch(name: str, value: Array, batch: int) -> None:
+    if value.shape[:1] != (batch,):
+        raise ConfigError(
+            f"output '{name}' has shape {list(value.shape)} for a batch of {batch}: such a model cannot be "
+            "padded; remove the parameter 'shapes'"
+        )
+
+
+def _is_like(value: Array, before: Array) -> bool:
+    """Tell whether *value* is *before* up to rounding; a class that is chosen between two equals may be the other."""
+    if not np.issubdtype(value.dtype, np.floating):
+        return True
+    ours, theirs = (np.nan_to_num(each.astype(np.float64)) for each in (value, before))
+    return bool(np.abs(ours - theirs).mean() <= MOST_CHANGE * np.abs(theirs).mean() + 1e-9)
 
 
 def load(path: Path, settings: Settings, warn: Callable[[str], None]) -> ShapedEngine:
@@ -131,11 +150,18 @@ def load(path: Path, settings: Settings, warn: Callable[[str], None]) -> ShapedE
         settings = arena.share(settings, warn)
     (dimensions,) = open_dimensions(path).values()
 
-    def open_session(shape: Shape) -> Engine:
-        sizes = {name: size for name, size in zip(dimensions, shape, strict=True) if isinstance(name, str)}
-        return OnnxRuntimeEngine(path, settings, sizes)
+    def sizes(shape: Shape) -> dict[str, int]:
+        return {name: size for name, size in zip(dimensions, shape, strict=True) if isinstance(name, str)}
 
-    return ShapedEngine(inputs, outputs, settings.shapes, open_session, _other(path, settings, inputs[0]))
+    def engine(open_session: Callable[[Shape], Engine]) -> ShapedEngine:
+        return ShapedEngine(inputs, outputs, settings.shapes, open_session, _other(path, settings, inputs[0]))
+
+    if settings.cuda_graphs:
+        try:
+            return engine(lambda shape: RecordedEngine(path, settings, sizes(shape), shape))
+        except Exception as error:  # noqa: BLE001 - whatever it is, sessions without graphs compute the same
+            warn(f"computes without CUDA graphs, more slowly: {' '.join(str(error).split())}")
+    return engine(lambda shape: OnnxRuntimeEngine(path, settings, sizes(shape)))
 
 
 def _load_in_openvino(path: Path, settings: Settings) -> ShapedEngine:

@@ -94,8 +94,10 @@ def numbers(shape: Shape, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return generator.integers(1, 200, size=shape).astype(dtype)
 
 
-async def rate(service: Service, samples: Sequence[Sample], clients: int, seconds: float) -> tuple[float, float]:
-    """Return requests per second and the median latency in seconds of *clients* that ask for *seconds*.
+async def rate(service: Service, samples: Sequence[Sample], clients: int, seconds: float) -> tuple[float, float, int]:
+    """Return requests per second, the median latency in seconds and the number of answers of *clients*.
+
+    They ask for *seconds*.
 
     Raises `BenchError` with the first failure.
     """
@@ -109,7 +111,7 @@ async def rate(service: Service, samples: Sequence[Sample], clients: int, second
             latencies.append(time.perf_counter() - began)
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    return len(latencies) / (time.perf_counter() - started), float(np.median(latencies))
+    return len(latencies) / (time.perf_counter() - started), float(np.median(latencies)), len(latencies)
 
 
 async def first_and_warm(service: Service, samples: Sequence[Sample]) -> tuple[float, float]:
@@ -140,7 +142,7 @@ def on_cpu(models: Path, target: Path) -> None:
 
 
 def _without_gpu(config: str) -> str:
-    for key in ("cudnn_conv_algo_search", "arena_extend_strategy", "gpu_mem_limit", shape_table.PARAMETER):
+    for key in ("cudnn_conv_algo_search", "arena_extend_strategy", "gpu_mem_limit", "cuda_graphs", shape_table.PARAMETER):
         config = re.sub(rf'^parameters \{{ key: "{key}".*\n', "", config, flags=re.MULTILINE)
     return config.replace("KIND_GPU", "KIND_CPU")
 

@@ -63,6 +63,7 @@ LEVERS: Final = (
     Lever("exhaustive search", {"cudnn_conv_algo_search": "EXHAUSTIVE"}),
     Lever("fp16", half=True),
     Lever("fp16, NHWC", {"prefer_nhwc": "1"}, half=True),
+    Lever("fp16, CUDA graph", {"enable_cuda_graph": "1"}, bound=True, half=True),
     Lever("TensorRT", provider=TENSORRT),
     Lever("TensorRT fp16", {"trt_fp16_enable": "1"}, provider=TENSORRT),
 )

@@ -18,6 +18,11 @@ from ocr_eval.pages import upright
 
 IMAGES: Final = PROJECT / "tests/data/images"
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+PREVIEW: Final = 1440
+NOISE: Final = 4
+"""Standard deviation, of 255."""
+SMALLEST: Final = 200
+"""What has a shorter side is no photo."""
 EVERY: Final = 3
 """One page in three: all scripts and conditions at a third of the time."""
 
@@ -48,6 +53,24 @@ def pages() -> list[Sample]:
     return [Sample(page.name, image=page.jpeg) for number, page in enumerate(upright()) if number % EVERY == 0]
 
 
+def previews() -> list[Sample]:
+    """Return the project's images as Immich sends photos: previews with a shorter side of 1440, as JPEG of 80 %.
+
+    With the noise of a camera, without which they would be a third of the size on the wire, and of the work to decode.
+    """
+    random_numbers = np.random.default_rng(0)
+    found = []
+    for path in sorted(path for path in IMAGES.iterdir() if path.suffix in SUFFIXES):
+        image = Image.open(path).convert("RGB")
+        if min(image.size) < SMALLEST:
+            continue
+        factor = PREVIEW / min(image.size)
+        image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
+        noisy = np.asarray(image) + random_numbers.normal(0, NOISE, (image.height, image.width, 1))
+        found.append(Sample(path.name, image=_jpeg(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)))))
+    return found
+
+
 def queries(count: int, *, seed: int | str) -> list[Sample]:
     """Return *count* different search queries, Chinese and English in turn; another *seed* gives others."""
     rng = random.Random(seed)  # noqa: S311 - nothing here is secret
@@ -62,7 +85,7 @@ def odd_sizes(count: int, *, seed: int) -> list[Sample]:
     """Return *count* crops of the project's images, no two of the same size: each makes new tensor shapes."""
     rng = random.Random(seed)  # noqa: S311 - nothing here is secret
     sources = [Image.open(path).convert("RGB") for path in sorted(IMAGES.iterdir()) if path.suffix in SUFFIXES]
-    sources = [image for image in sources if min(image.size) >= 200]
+    sources = [image for image in sources if min(image.size) >= SMALLEST]
     made: dict[tuple[int, int], Sample] = {}
     while len(made) < count:
         image = rng.choice(sources)

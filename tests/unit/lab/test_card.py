@@ -108,9 +108,10 @@ class Bell:
 
 async def test_a_rate_is_measured_in_the_time_there_is() -> None:
     bell: Any = Bell()
-    per_second, median = await card.rate(bell, [Sample("a"), Sample("b")], 3, 0.0)
+    per_second, median, answered = await card.rate(bell, [Sample("a"), Sample("b")], 3, 0.0)
     assert 1 <= len(bell.asked) <= 6
     assert per_second > 0
+    assert answered == len(bell.asked)
     assert median >= 0
     first, warm = await card.first_and_warm(bell, [Sample("a"), Sample("b")])
     assert bell.asked[-4:] == ["a", "b", "a", "b"]

@@ -112,10 +112,9 @@ def computes_bf16() -> bool:
 
 
 def build_detector(source: Path, target: Path, *, gpu: bool = False) -> None:
-    """Write the text detector: ``x`` → ``text`` float32 [N, 1, H, W], probabilities 0..1.
+    """Write the text detector: ``x`` uint8 [N, H, W, 3], pages in RGB → ``text`` float32 [N, 1, H, W], 0..1.
 
-    ``x`` is uint8 [1, H, W, 3], the pixels of a page in RGB; for a *gpu*, whose sessions take batches and the shapes of
-    the table, float32 [N, 3, H, W].
+    On a CPU N is 1, and the neck is rewritten; for a *gpu* it stays.
     """
     model = onnx.load(source)
     onnx_graph.rename_input(model, "x", ["batch", 3, "height", "width"])
@@ -123,7 +122,7 @@ def build_detector(source: Path, target: Path, *, gpu: bool = False) -> None:
     dbnet_head.fold_head(model)
     if not gpu:
         dbnet_neck.fold_neck(model)
-        pixels.take_pixels(model, "x")
+    pixels.take_pixels(model, "x")
     onnx.checker.check_model(model)
     onnx.save(model, target)
 
@@ -158,9 +157,9 @@ def detector_config(title: str, placement: Placement, weights: int) -> str:
     return _config(
         DETECTOR,
         f"{title}, text detection (DBNet).\n"
-        f"Input: {_FLOATS if placement.gpu else 'the pixels of a page, RGB'}, sides multiples of 32.\n"
+        "Input: the pixels of a page, RGB, sides multiples of 32.\n"
         "Output: how likely each pixel is text, 0..1, in the size of the input.",
-        ("TYPE_FP32", "[ 3, -1, -1 ]") if placement.gpu else ("TYPE_UINT8", "[ -1, -1, 3 ]"),
+        ("TYPE_UINT8", "[ -1, -1, 3 ]"),
         {"text": ("TYPE_FP32", "[ 1, -1, -1 ]")},
         placement,
         # A CPU is no faster on two pages at a time, only fuller: 200 MB a page, while another copy has nothing to do.
