@@ -48,6 +48,10 @@ OPTIONS: Final = "--set immich_allow_untrained=true"
 NO_CARD: Final = 2
 ALONE_SECONDS: Final = 60.0
 """What a network alone may take, the preparation of its shapes included."""
+WARMING: Final = 4
+"""Requests at a time, before the first that count."""
+LONGEST: Final = 20.0
+"""Seconds that a round of one request for each client may take; where that takes longer, the rate is known anyway."""
 SOAKING: Final = 16
 """Clients at a time that send what is only to take memory."""
 NO_LEVERS: Final = "cn_clip_"
@@ -243,16 +247,16 @@ class Measurement:
                 yield f"{task}: answers against the CPU's", card.compare(task, ours, reference[task])
             for clients in self._options.clients:
                 yield from asyncio.run(self._rates(gateway, task, chosen, clients))
-        yield from self._memory("in use")
+        yield from self._memory(gateway, "in use")
         if count := self._options.soak:
             sizes = odd_sizes(count, seed=2)
             for task in samples:
                 asyncio.run(self._soak(gateway.url, task, sizes))
-            yield from self._memory(f"in use after {count} images of different sizes")
+            yield from self._memory(gateway, f"in use after {count} images of different sizes")
 
-    def _memory(self, when: str) -> Iterator[tuple[str, str]]:
+    def _memory(self, gateway: Gateway, when: str) -> Iterator[tuple[str, str]]:
         for each in graphics_cards.look() if self._gpu else ():
-            yield f"GPU {each.index}: memory {when}, MiB", str(each.used)
+            yield f"GPU {each.index}: memory {when}, MiB", f"{each.used} ({busy.card_memory(gateway)})"
 
     async def _soak(self, url: str, task: str, sizes: Sequence[Sample]) -> None:
         waiting = iter(sizes)
@@ -286,7 +290,13 @@ class Measurement:
             ours = address == gateway.url
             async with self._service(name, address, task) as service:
                 try:
-                    await asyncio.gather(*(service.ask(sample) for sample in samples[:clients]))  # it loads its models
+                    await service.ask(samples[0])  # it loads its models
+                    began = time.monotonic()
+                    await asyncio.gather(*(service.ask(sample) for sample in samples[: min(clients, WARMING)]))
+                    round_takes = clients / min(clients, WARMING) * (time.monotonic() - began)
+                    if not ours and round_takes > LONGEST:
+                        told.append(f"{name} not measured: {clients} answers take about {round_takes:.0f} s")
+                        continue
                     before = busy.look(gateway, networks) if ours else None
                     per_second, median, answered = await card.rate(service, samples, clients, self._options.each)
                 except BenchError as error:

@@ -103,6 +103,31 @@ def test_a_model_whose_output_has_no_batch_axis_is_refused() -> None:
         ShapedEngine((INPUT,), (OUTPUT,), SHAPES, lambda _shape: Counting([], axis=False))
 
 
+class Forgetful(Counting):
+    """Computes something else when another session has run since."""
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        (values,) = super().run(outputs, feed)
+        return [values * len(self.seen)]
+
+
+def test_all_sessions_are_open_before_the_first_one_runs() -> None:
+    log: list[Counting] = []
+    opened: list[int] = []
+
+    def open_session(_shape: Shape) -> Counting:
+        opened.append(sum(len(session.seen) for session in log))
+        return Counting(log)
+
+    ShapedEngine((INPUT,), (OUTPUT,), SHAPES, open_session)
+    assert opened == [0, 0, 0], "what is opened later may take the memory that a recorded one computes in"
+
+
+def test_a_session_that_computes_something_else_after_the_others_have_run_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the session for 8x3x8x16 gives another 'y' than at first"):
+        ShapedEngine((INPUT,), (OUTPUT,), SHAPES, lambda _shape: Forgetful([]))
+
+
 def settings(*shapes: Shape, **more: Any) -> Settings:
     return Settings(intra_op_threads=2, shapes=shapes, **more)
 

@@ -23,7 +23,6 @@ from immich_pipelines.clip_transform import image_transform
 from immich_pipelines.ocr import Knobs, Networks, read
 from immich_pipelines.ocr_batches import Limits, with_longer
 from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
-from immich_pipelines.ocr_detection import as_floats
 from immich_pipelines.shapes import Shape
 from immich_triton.export.clip.models import CLIP_MODELS, CONTEXT_LENGTH
 
@@ -107,7 +106,7 @@ def test_padding_a_batch_changes_no_embedding_of_clip(
 
 def networks(detector: Engine, recognizer: Engine, decoder: Decoder) -> Networks:
     async def detect(page: Array) -> Array:
-        (probabilities,) = detector.run(["text"], {"x": as_floats(page)})
+        (probabilities,) = detector.run(["text"], {"x": page})
         return probabilities
 
     async def recognize(images: Array) -> list[Array]:
@@ -119,7 +118,7 @@ def networks(detector: Engine, recognizer: Engine, decoder: Decoder) -> Networks
 def test_padding_lines_changes_no_text(gpu_ocr_models: Path) -> None:
     widths = [320, 480, 640, 960]
     line_shapes = [(4, 3, shapes.LINE_HEIGHT, width) for width in widths]
-    page_shapes = [(1, 3, 992, 736)]
+    page_shapes = [(1, 992, 736, 3)]
     decoder = Decoder.of(gpu_ocr_models / "ocr_rec/1/model.onnx")
 
     def on_table(networks: Networks) -> Networks:
@@ -153,7 +152,7 @@ def test_what_is_larger_than_the_table_is_read_on_the_cpu_and_prepares_no_sessio
         return run(engine, outputs, feed)
 
     decoder = Decoder.of(gpu_ocr_models / "ocr_rec/1/model.onnx")
-    page_shapes, line_shapes = [(1, 3, 992, 736)], [(4, 3, shapes.LINE_HEIGHT, width) for width in (320, 480)]
+    page_shapes, line_shapes = [(1, 992, 736, 3)], [(4, 3, shapes.LINE_HEIGHT, width) for width in (320, 480)]
 
     def pair(*sizes: Sequence[Shape]) -> Networks:
         detector, recognizer = (
@@ -186,4 +185,4 @@ def test_what_is_larger_than_the_table_is_read_on_the_cpu_and_prepares_no_sessio
         others.remove({shape})
     assert len(others) == 2
     assert not set.union(*others) & of_the_table
-    assert any(height > 2000 for _, _, height, _ in set.union(*others)), "the long page"
+    assert any(shape[1] > 2000 for shape in set.union(*others)), "the long page"

@@ -22,7 +22,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 PARAMETER: Final = "shapes"
-"""The key in a ``config.pbtxt``; its value looks like ``1x3x736x992 4x3x736x992``."""
+"""The key in a ``config.pbtxt``; its value looks like ``1x736x992x3 1x992x736x3``."""
 
 MOST_SESSIONS: Final = 40
 """In all networks of a repository together: each session holds the weights once more, and is prepared at the start."""
@@ -30,22 +30,20 @@ MOST_SESSIONS: Final = 40
 MOST_STRETCH: Final = 0.03
 """By how much a side of a page may grow or shrink to fill a canvas. Rounding to multiples of 32 does as much."""
 
-CANVASES: Final[Mapping[Size, Sequence[int]]] = MappingProxyType(
-    {
-        # The shorter side is 736, Immich's default, and the aspect ratio that of most photos: 4:3, 3:2, 1:1, 16:9.
-        (736, 992): (1, 4),
-        (992, 736): (1, 4),
-        (736, 1088): (1, 4),
-        (1088, 736): (1, 4),
-        (736, 736): (1,),
-        (736, 1312): (1,),
-        (1312, 736): (1,),
-        # The screens of telephones, 19.5:9 and 20:9.
-        (736, 1600): (1,),
-        (1600, 736): (1,),
-    }
+CANVASES: Final[Sequence[Size]] = (
+    # The shorter side is 736, Immich's default, and the aspect ratio that of most photos: 4:3, 3:2, 1:1, 16:9.
+    (736, 992),
+    (992, 736),
+    (736, 1088),
+    (1088, 736),
+    (736, 736),
+    (736, 1312),
+    (1312, 736),
+    # The screens of telephones, 19.5:9 and 20:9.
+    (736, 1600),
+    (1600, 736),
 )
-"""Sizes of a page for the text detector, with the batch sizes of each."""
+"""Sizes of a page for the text detector, which takes one at a time: four take 8.2 ms on an H200, one 2.1."""
 
 LINE_HEIGHT: Final = 48
 LINES: Final[Mapping[int, Sequence[int]]] = MappingProxyType(
@@ -70,7 +68,7 @@ CLIP_TEXTUAL: Final = (1, 32)
 
 def detector_shapes() -> list[Shape]:
     """Return the shapes of the text detector, which takes pixels: channels last."""
-    return [(batch, *size, 3) for size, batches in CANVASES.items() for batch in batches]
+    return [(1, *size, 3) for size in CANVASES]
 
 
 def recognizer_shapes() -> list[Shape]:
@@ -118,7 +116,7 @@ def canvases(shapes: Iterable[Shape]) -> list[Size]:
 
     A detector of an earlier export takes channels first.
     """
-    sizes = {shape[1:3] if shape[3] == 3 else shape[2:] for shape in shapes}
+    sizes = {(one, two) if three == 3 else (two, three) for _, one, two, three in shapes}
     return sorted(sizes, key=lambda size: (size[0] * size[1], size))
 
 

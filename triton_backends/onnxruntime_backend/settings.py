@@ -43,7 +43,7 @@ OWN_PARAMETERS: Final = MappingProxyType(
         "after the other, for less memory; default `0`: no bound",
         "allow_spinning": "`1`: idle ONNX Runtime threads spin instead of sleeping; default `0`",
         "nice": "niceness added to each process of the model (0 to 19); default 0",
-        shape_table.PARAMETER: "`1x3x736x992 4x3x736x992 …`: a session for each of these shapes of the one input, "
+        shape_table.PARAMETER: "`1x736x992x3 1x992x736x3 …`: a session for each of these shapes of the one input, "
         "batch size first; default: one session for all shapes",
         "cuda_graphs": "`1`: with `shapes` on a GPU, what each session does there is recorded once and repeated as a "
         "whole; default `0`",

@@ -94,6 +94,9 @@ GUARDED = "inference,model-repository,shared-memory,trace,logging"
 """What needs the key. Health stays open, so that anybody may ask whether the server is ready."""
 
 
+MOST_CARDS = 16
+
+
 def command(
     models: Path,
     backends: Path,
@@ -129,6 +132,9 @@ def command(
         "--allow-grpc=false",
         "--allow-metrics=true",
         f"--exit-timeout-secs={exit_seconds}",
+        # Pools for tensors that models exchange on a card; ours exchange them in shared memory. Each costs a context.
+        "--pinned-memory-pool-byte-size=0",
+        *(f"--cuda-memory-pool-byte-size={number}:0" for number in range(MOST_CARDS)),
         # A name of our own, so that what a killed server leaves in /dev/shm can be told from other people's.
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         f"--backend-config=onnxruntime,shm-region-prefix-name={shm_prefix}",

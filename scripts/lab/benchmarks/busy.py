@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,20 @@ def between(before: Busy, after: Busy, answered: int) -> str:
         for name, seconds in networks.items()
         if seconds
     ]
-    return ", ".join(told) + "; cores: " + ", ".join(
-        f"{role} {seconds / wall:.2f}" for role, seconds in cpus.items() if seconds / wall >= SHOWN
+    return (
+        ", ".join(told)
+        + "; cores: "
+        + ", ".join(f"{role} {seconds / wall:.2f}" for role, seconds in cpus.items() if seconds / wall >= SHOWN)
     )
+
+
+def card_memory(gateway: Gateway) -> str:
+    """Say how many MiB of the card each of *gateway*'s processes holds, its context included, and others."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    found = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout
+    roots = gateway.pid, gateway.triton_pid
+    parts = [line.split(",") for line in found.splitlines() if line.count(",") == 1]
+    return ", ".join(f"{_role(int(pid), *roots) or 'not ours'} {used.strip()}" for pid, used in parts)
 
 
 def _network_seconds(triton: str, name: str) -> float:

@@ -142,7 +142,13 @@ def on_cpu(models: Path, target: Path) -> None:
 
 
 def _without_gpu(config: str) -> str:
-    for key in ("cudnn_conv_algo_search", "arena_extend_strategy", "gpu_mem_limit", "cuda_graphs", shape_table.PARAMETER):
+    for key in (
+        "cudnn_conv_algo_search",
+        "arena_extend_strategy",
+        "gpu_mem_limit",
+        "cuda_graphs",
+        shape_table.PARAMETER,
+    ):
         config = re.sub(rf'^parameters \{{ key: "{key}".*\n', "", config, flags=re.MULTILINE)
     return config.replace("KIND_GPU", "KIND_CPU")
 

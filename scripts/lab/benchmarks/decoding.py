@@ -13,9 +13,11 @@ from typing import Final
 
 from benchmarks.samples import Sample
 from immich_pipelines.cpus import available_cpus
-from immich_pipelines.decoding.client import DecodingPool, Picture
+from immich_pipelines.decoding.client import DecodingPool
 
 CLIP_SIDE: Final = 224
+WAITING: Final = 2
+"""More requests than processes, so that none of these waits for the next."""
 
 
 def rate(task: str, samples: Sequence[Sample], seconds: float) -> float:
@@ -23,25 +25,26 @@ def rate(task: str, samples: Sequence[Sample], seconds: float) -> float:
     cpus = available_cpus()
     with contextlib.closing(DecodingPool(max(2, cpus), triton=os.getpid())) as pool:
         pool.start()
-        return _rate(pool.squeeze if task == "clip" else pool.decode, task, samples, seconds, cpus)
+        images = [sample.image for sample in samples if sample.image is not None]
+        decode = (lambda image: pool.squeeze(image, CLIP_SIDE)) if task == "clip" else pool.decode
+        return _rate(decode, images, seconds, cpus + WAITING)
 
 
-def _rate(decode: Callable[..., Picture], task: str, samples: Sequence[Sample], seconds: float, cpus: int) -> float:
-    waiting, lock = cycle(samples), Lock()
-    more = (CLIP_SIDE,) if task == "clip" else ()
-    for sample in samples:
-        decode(sample.image, *more)
+def _rate(decode: Callable[[bytes], object], images: Sequence[bytes], seconds: float, threads: int) -> float:
+    waiting, lock = cycle(images), Lock()
+    for image in images:
+        decode(image)
     began = time.perf_counter()
 
     def work() -> int:
         count = 0
         while time.perf_counter() - began < seconds:
             with lock:
-                sample = next(waiting)
-            decode(sample.image, *more)
+                image = next(waiting)
+            decode(image)
             count += 1
         return count
 
-    with ThreadPoolExecutor(cpus + 2) as threads:  # more than processes: each has one waiting
-        total = sum(future.result() for future in [threads.submit(work) for _ in range(cpus + 2)])
+    with ThreadPoolExecutor(threads) as pool:
+        total = sum(future.result() for future in [pool.submit(work) for _ in range(threads)])
     return total / (time.perf_counter() - began)

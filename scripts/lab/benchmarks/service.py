@@ -81,7 +81,8 @@ def own(models: Path, options: str, log: Path, more: Sequence[object] = ()) -> I
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_SECONDS
         while reason := _unready(url):
-            if program.process.poll() is not None or time.monotonic() > deadline:
+            failed = "could not be loaded" in reason
+            if failed or program.process.poll() is not None or time.monotonic() > deadline:
                 raise BenchError(f"our own gateway did not start ({reason}); see {log}")
             time.sleep(0.2)
         yield Gateway(url, f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}", models)

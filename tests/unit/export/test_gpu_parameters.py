@@ -22,3 +22,10 @@ def test_it_is_written_as_a_config_is_read() -> None:
     assert shapes.in_config(text) == ((1, 3), (8, 3))
     assert dict(re.findall(r'key: "(\w+)", value: \{ string_value: "([^"]*)" \}', text)) == parameters
     assert parameters["cudnn_conv_algo_search"] == "1"
+
+
+def test_what_a_session_does_is_recorded_but_for_clip() -> None:
+    recorded = {
+        kind for kind in WORKSPACE if gpu_parameters.gpu_parameters(kind, [(1, 3)], 1).get("cuda_graphs") == "1"
+    }
+    assert recorded == {"ocr_detector", "ocr_recognizer", "face_detector", "face_recognizer"}

@@ -25,8 +25,8 @@ ON_GPU = ocr_models.detector_config("PP-OCR", ocr_models.Placement(1, 0, gpu=Tru
 def test_a_few_shapes_stand_for_all() -> None:
     chosen = card.some(shapes.detector_shapes())
     assert len(chosen) == card.SHOWN
-    assert chosen[0] == (1, 3, 736, 736)
-    assert chosen[-1] == (4, 3, 1088, 736)
+    assert chosen[0] == (1, 736, 736, 3)
+    assert chosen[-1] == (1, 1600, 736, 3)
     assert card.some([(8, 3), (1, 3)]) == [(1, 3), (8, 3)]
     assert card.some([]) == []
 

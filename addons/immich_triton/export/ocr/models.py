@@ -162,8 +162,8 @@ def detector_config(title: str, placement: Placement, weights: int) -> str:
         ("TYPE_UINT8", "[ -1, -1, 3 ]"),
         {"text": ("TYPE_FP32", "[ 1, -1, -1 ]")},
         placement,
-        # A CPU is no faster on two pages at a time, only fuller: 200 MB a page, while another copy has nothing to do.
-        max_batch=max(shape[0] for shape in shape_table.detector_shapes()) if placement.gpu else 1,
+        # A CPU is no faster on two pages at a time, nor a GPU: only fuller, 200 MB a page.
+        max_batch=1,
         on_gpu=gpu_parameters("ocr_detector", shape_table.detector_shapes(), weights),
     )
 
@@ -227,9 +227,9 @@ def _config(
         ",\n".join(f'  {{ name: "{key}" data_type: {kind} dims: {size} }}' for key, (kind, size) in outputs.items())
     ]
     lines += ["]"]
-    if placement.gpu:
+    if placement.gpu and max_batch > 1:
         lines += ["dynamic_batching { }"]
-    else:
+    elif not placement.gpu:
         lines += ["# No dynamic_batching: a larger batch is no faster on a CPU, and Triton's batcher spins beside it."]
     kind = "KIND_GPU" if placement.gpu else "KIND_CPU"
     lines += [f"instance_group [ {{ kind: {kind} count: {placement.instances} }} ]"]
