@@ -11,7 +11,7 @@ from mitmproxy import ctx, version
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
-from immich_triton.proxy import http1, wire
+from immich_triton.proxy import hooks, http1, wire
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
@@ -30,6 +30,7 @@ def prepare(loader: Loader, declared: Iterable[Option]) -> None:
     try:
         wire.check_version(version.VERSION)
         http1.install()
+        hooks.install()
         for one in declared:
             loader.add_option(one.name, one.kind.type, one.default, one.help)
         ctx.options.process_deferred()
