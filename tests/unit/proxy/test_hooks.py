@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from mitmproxy import addonmanager, http
 from mitmproxy.exceptions import AddonHalt, OptionsError
-from mitmproxy.proxy.layers.http import HttpRequestHook
+from mitmproxy.hooks import ConfigureHook
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
 from mitmproxy.test import taddons, tflow
 
 from immich_triton.proxy import hooks
@@ -138,7 +139,7 @@ def test_a_script_that_is_loaded_while_options_are_set_hears_of_them(
             manager.add(late)
 
     manager.add(SimpleNamespace(name="loader", configure=configure))
-    manager.trigger(addonmanager.hooks.ConfigureHook({"mode"}))
+    manager.trigger(ConfigureHook({"mode"}))
     assert heard == ["late"]
 
 
