@@ -47,11 +47,6 @@ AHEAD: Final = 128 * 1024
 """Bytes that headers may have, and that a client may send before its last request is answered."""
 
 
-AT_ONCE: Final = 1 << 20
-"""Bytes of a body that are taken at a time where they have arrived. mitmproxy asks for 64 KiB, and takes a photo
-through all of its layers in five or more pieces."""
-
-
 class Progress:
     """One client connection. Times are monotonic, in seconds."""
 
@@ -80,7 +75,9 @@ class Progress:
         self.since = self.active = time.monotonic()
         self._allowance = allowance
         if self.tap is not None:
-            self.tap.at_once = AT_ONCE if stage is Stage.BODY else 0
+            # mitmproxy asks for 64 KiB, and takes a photo through all its layers in five or more pieces. No more than
+            # AHEAD: the handler may ask while a body still counts as arriving, and get the next request instead.
+            self.tap.at_once = AHEAD if stage is Stage.BODY else 0
 
     def begin(self, flow: HTTPFlow) -> None:
         """Take note of a request whose headers are complete."""
