@@ -24,7 +24,7 @@ from typing import Any
 import requests
 from rich.console import Console
 
-from benchmarks import clip, cpu_time, crowd, environment, growth, overhead, throughput
+from benchmarks import clip, cpu_time, crowd, environment, growth, overhead, shares, throughput
 from benchmarks.load import Clients, Contender
 from benchmarks.network import as_configured, in_onnxruntime
 from benchmarks.samples import IMAGES, Sample, from_files, pages
@@ -83,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
         "for OCR also a third of the upright pages of eval_ocr.py)")  # fmt: skip
     add("--limit", type=int, metavar="N", help="only the first N images")
     add("--overhead", type=int, default=200, metavar="N", help="pairs for the gateway's own cost; 0: leave it out")
+    add("--processes", type=int, default=0, metavar="N", help="CPU time of each process over N requests of the most "
+        "clients")  # fmt: skip
     add("--memory", type=int, metavar="N", help="instead: memory of the gateway over N requests, of Triton over "
         "--sizes images")  # fmt: skip
     add("--sizes", type=int, default=500, metavar="N", help="images of different sizes for --memory (default: 500)")
@@ -123,6 +125,10 @@ async def bench(options: argparse.Namespace, gateway: Gateway, show: Console) ->
         if options.overhead:
             async with straight(options, gateway) as triton:
                 results["overhead"] = await overhead.measure(service, triton, images, options.overhead, show)
+        if options.processes:
+            urls = [gateway.url, gateway.triton]
+            clients = max(options.concurrency)
+            results["processes"] = await shares.measure(service, urls, images, options.processes, clients, show)
         if options.task == "clip":
             results |= await search(options, gateway, service, images, show)
         if options.crowd:

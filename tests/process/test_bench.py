@@ -231,7 +231,7 @@ def test_ocr_throughput_memory_and_overhead(gateway: Gateway, tmp_path: Path) ->
     # The gateway against itself, so that there is somebody to compare with.
     images = [str(samples.IMAGES / name) for name in ("tiny_16px.png", "cat_no_text_no_face.jpg")]
     few = ["--images", *images, "--rounds", "2"]
-    load = ["--concurrency", "1", "2", "--overhead", "10", "--against", f"twin={gateway.url}"]
+    load = ["--concurrency", "1", "2", "--overhead", "10", "--processes", "40", "--against", f"twin={gateway.url}"]
     assert bench.main([*at(gateway), *few, *load, "--json", str(tmp_path / "figures.json")]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert figures["environment"]["triton"].startswith("2.")
@@ -250,6 +250,16 @@ def test_ocr_throughput_memory_and_overhead(gateway: Gateway, tmp_path: Path) ->
     assert weightless["pairs"] == 10
     assert weightless["triton_p50_ms"] > 0
     assert weightless["gateway_p50_ms"] > 0
+    # What takes less than a tick of the clock in 40 requests is left out.
+    assert (
+        {"mitmdump", "ocr_det"}
+        <= figures["processes"].keys()
+        <= {
+            *("mitmdump", "tritonserver", "decoding", "ocr", "ocr_det", "ocr_rec", "ended"),
+        }
+    )
+    assert figures["processes"]["mitmdump"]["processes"] == 1
+    assert 0 < figures["processes"]["mitmdump"]["cpu_ms"] < 1000
 
 
 def test_cpu_time_is_that_of_the_processes_that_listen() -> None:

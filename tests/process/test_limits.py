@@ -107,6 +107,15 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(gateway: GatewayP
     assert growth() < FLAT
 
 
+def test_large_and_small_bodies_take_turns_on_one_connection(gateway: GatewayProcess) -> None:
+    """Bodies are read in larger pieces than heads, which are a flood when they have as many bytes."""
+    with requests.Session() as session:
+        for size in (10, 1 << 20, 10, 300_000, 300_000, 10, 1 << 20):
+            kind, body = encode(entries_for("ocr"), image=b"\xff\xd8" + bytes(size))
+            answer = session.post(f"{gateway.url}/predict", data=body, headers={"Content-Type": kind}, timeout=60)
+            assert answer.status_code == 200, answer.text
+
+
 def test_too_many_bytes_wait_and_queries_still_pass(gateway: GatewayProcess, triton: StandInTriton) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(2):  # two bodies of almost 2 MiB are announced: nearly all that may wait

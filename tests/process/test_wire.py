@@ -12,6 +12,7 @@ import pytest
 from gateway_process import ADDON, refused_start
 from h11._readers import ChunkedReader
 from mitmproxy import version
+from mitmproxy.addonmanager import AddonManager
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_servers, server
 from mitmproxy.proxy.layer import Layer
@@ -51,6 +52,12 @@ def test_the_http_layer_keeps_what_was_closed() -> None:
     assert "connections" in HttpLayer.__annotations__
     assert "del self.connections" not in inspect.getsource(HttpLayer)
     assert "self.connections.pop" not in inspect.getsource(HttpLayer)
+
+
+def test_an_addon_comes_to_the_end_of_the_chain_or_leaves_a_new_one_behind() -> None:
+    assert "self.chain.append(" in inspect.getsource(AddonManager.add)
+    assert "self.chain = [" in inspect.getsource(AddonManager.remove)
+    assert "self.chain = []" in inspect.getsource(AddonManager.clear)
 
 
 def test_a_chunked_body_is_read_by_a_reader_that_can_be_replaced() -> None:

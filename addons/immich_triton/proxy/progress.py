@@ -74,6 +74,10 @@ class Progress:
         self.stage = stage
         self.since = self.active = time.monotonic()
         self._allowance = allowance
+        if self.tap is not None:
+            # mitmproxy asks for 64 KiB, and takes a photo through all its layers in five or more pieces. No more than
+            # AHEAD: the handler may ask while a body still counts as arriving, and get the next request instead.
+            self.tap.at_once = AHEAD if stage is Stage.BODY else 0
 
     def begin(self, flow: HTTPFlow) -> None:
         """Take note of a request whose headers are complete."""

@@ -11,7 +11,7 @@ from mitmproxy import ctx, version
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
-from immich_triton.proxy import http1, wire
+from immich_triton.proxy import hooks, http1, wire
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
@@ -30,6 +30,7 @@ def prepare(loader: Loader, declared: Iterable[Option]) -> None:
     try:
         wire.check_version(version.VERSION)
         http1.install()
+        hooks.install()
         for one in declared:
             loader.add_option(one.name, one.kind.type, one.default, one.help)
         ctx.options.process_deferred()
@@ -44,6 +45,9 @@ def correct(updated: AbstractSet[str]) -> None:
         # mitmproxy 12.2 hands on a body of HTTP/2 that has no length as if it were the next request. And limits and
         # time-outs rely on one request at a time per connection.
         ctx.options.update(http2=False)
+    if "onboarding" in updated and ctx.options.onboarding:
+        # Pages of mitmproxy's own for whoever calls this host mitm.it; each request is asked for its host.
+        ctx.options.update(onboarding=False)
     if "connection_strategy" in updated and ctx.options.connection_strategy != "lazy":
         # Eager connects to the upstream first, and cuts off even what we answer ourselves when that is down.
         ctx.options.update(connection_strategy="lazy")

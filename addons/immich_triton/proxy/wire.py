@@ -66,13 +66,15 @@ class Tap:
         self._go.set()
         self.reading = False
         """Whether the handler waits for the peer; it does not while it cannot pass on what it has."""
+        self.at_once = 0
+        """Bytes that the handler gets at a time where so many have arrived, though it asks for fewer."""
 
     async def read(self, count: int, /) -> bytes:
         """Read for the handler. An OSError that *seen* raises ends the connection."""
         await self._go.wait()
         self.reading = True
         try:
-            data = await self._reader.read(count)
+            data = await self._reader.read(max(count, self.at_once))
         finally:
             self.reading = False
         if data:

@@ -62,7 +62,9 @@ class Transport:
 
     def __init__(self, url: str, *, key: str = "") -> None:
         self.url = url
-        self._headers = key_headers(key)
+        # Triton would pack every answer, the 2 kB of a vector too, and both sides would work for it.
+        self._headers = {**key_headers(key), "Accept-Encoding": "identity"}
+        self._has_key = bool(key)
         self._key_taken = False
         scheme, _, address = url.partition("://")
         # The library's own limit of 100 connections would queue silently; its time-out would hide ours.
@@ -174,7 +176,7 @@ class Transport:
             return None
 
     def _refusal(self) -> str:
-        wrong = "refuses our key" if self._headers else "wants a key and the gateway has none"
+        wrong = "refuses our key" if self._has_key else "wants a key and the gateway has none"
         return (
             f"Triton at {self.url} {wrong}: set immich_triton_key to the KEY of Triton's "
             f"--http-restricted-api=inference,model-repository:{KEY_HEADER}=KEY"

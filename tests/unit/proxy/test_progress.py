@@ -19,6 +19,7 @@ from immich_triton.proxy import progress
 from immich_triton.proxy.flow_kind import release, set_kind
 from immich_triton.proxy.limits import Limits
 from immich_triton.proxy.progress import AHEAD, Flood, Progress, Stage
+from immich_triton.proxy.wire import Reader, Tap
 
 LATER = 100.0
 """Seconds; all of the time-outs are over by then."""
@@ -121,3 +122,15 @@ def test_a_request_that_was_answered_leaves_the_connection_to_the_next(
     assert (one.stage, one.flow) == (Stage.IDLE, None)
     with pytest.raises(Flood):
         one.received(AHEAD + 1)
+
+
+def test_a_body_is_taken_in_larger_pieces_than_what_may_be_a_flood_of_headers(one: Progress) -> None:
+    tap = one.tap = Tap(cast("Reader", None), lambda _count: None)
+    pieces = {}
+    for stage in Stage:
+        one.enter(stage)
+        pieces[stage] = tap.at_once
+    one.enter(Stage.IDLE)
+    one.received(pieces[Stage.BODY])  # asked for as a body, and it is the next request
+    assert pieces.pop(Stage.BODY) > 65535
+    assert set(pieces.values()) == {0}

@@ -52,10 +52,13 @@ def test_a_mitmproxy_that_is_not_known_is_refused(context: taddons.context, monk
 def test_what_would_not_work_is_set_back(context: taddons.context) -> None:
     context.options.add_option("connection_strategy", str, "eager", "When to connect.", ("eager", "lazy"))
     context.options.add_option("http2", bool, True, "HTTP/2.")
+    context.options.add_option("onboarding", bool, True, "mitm.it.")
     correct({"connection_strategy"})
     assert (context.options.connection_strategy, context.options.http2) == ("lazy", True)
-    correct({"http2"})
+    assert context.options.onboarding
+    correct({"http2", "onboarding"})
     assert not context.options.http2
+    assert not context.options.onboarding
 
 
 @pytest.mark.parametrize("spec", ["reverse:http://ml:3003", "reverse:https://ml", "reverse:http://ml@3004"])

@@ -26,7 +26,7 @@ def count(model: str, cpus: int, free_mib: int = PLENTY, models: Path = MODELS) 
     ("model", "cpus", "processes"),
     [
         *(("ocr", 2, None), ("ocr", 5, None), ("ocr", 8, 4), ("ocr", 16, 8), ("ocr", 128, 8)),
-        *(("faces", 4, None), ("faces", 16, 8), ("clip_image", 2, None), ("clip_image", 16, 4)),
+        *(("faces", 4, None), ("faces", 16, 8), ("clip_image", 2, None), ("clip_image", 16, 8)),
         ("clip_text", 128, None),
     ],
 )
