@@ -236,23 +236,31 @@ class Measurement:
         self, gateway: Gateway, samples: dict[str, list[Sample]], reference: dict[str, list[dict[str, Any]]]
     ) -> Iterator[tuple[str, str]]:
         for task, chosen in samples.items():
-            sizes = odd_sizes(self._options.sizes, seed=1)
-            first, warm = asyncio.run(self._first(gateway.url, task, sizes))
-            yield (
-                f"{task}: longest of {len(sizes)} sizes, first and again",
-                f"{1000 * first:.0f} ms, {1000 * warm:.0f} ms ({first / warm:.2f}x)",
-            )
-            ours = asyncio.run(self._answers(gateway.url, task, chosen))
-            if task in reference:
-                yield f"{task}: answers against the CPU's", card.compare(task, ours, reference[task])
-            for clients in self._options.clients:
-                yield from asyncio.run(self._rates(gateway, task, chosen, clients))
+            try:
+                yield from self._task(gateway, task, chosen, reference)
+            except BenchError as error:
+                yield f"{task}: failed", str(error)
         yield from self._memory(gateway, "in use")
         if count := self._options.soak:
             sizes = odd_sizes(count, seed=2)
             for task in samples:
                 asyncio.run(self._soak(gateway.url, task, sizes))
             yield from self._memory(gateway, f"in use after {count} images of different sizes")
+
+    def _task(
+        self, gateway: Gateway, task: str, chosen: list[Sample], reference: dict[str, list[dict[str, Any]]]
+    ) -> Iterator[tuple[str, str]]:
+        sizes = odd_sizes(self._options.sizes, seed=1)
+        first, warm = asyncio.run(self._first(gateway.url, task, sizes))
+        yield (
+            f"{task}: longest of {len(sizes)} sizes, first and again",
+            f"{1000 * first:.0f} ms, {1000 * warm:.0f} ms ({first / warm:.2f}x)",
+        )
+        ours = asyncio.run(self._answers(gateway.url, task, chosen))
+        if task in reference:
+            yield f"{task}: answers against the CPU's", card.compare(task, ours, reference[task])
+        for clients in self._options.clients:
+            yield from asyncio.run(self._rates(gateway, task, chosen, clients))
 
     def _memory(self, gateway: Gateway, when: str) -> Iterator[tuple[str, str]]:
         for each in graphics_cards.look() if self._gpu else ():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,8 +188,6 @@ def _find_cuda(runtime: Any) -> str:
     something that nobody needs.
     """
     said = io.StringIO()
-    # cuBLAS takes 32 MiB on the largest cards for each session, and the networks' products are small.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2:16:8")
     if hasattr(runtime, "preload_dlls"):
         # The empty name: the packages' folders, and not those of a torch that somebody has imported.
         with contextlib.redirect_stdout(said):
