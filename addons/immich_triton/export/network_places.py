@@ -20,7 +20,7 @@ MOVE: Final = {
     "face_": "immich-triton export faces PACK --gpu --accept-license",
 }
 """What moves a network to the GPU, by how its name begins."""
-PROCESS_MIB: Final = 450
+PROCESS_MIB: Final = 600
 """What CUDA, cuDNN and cuBLAS take for each process of a network, whatever that computes: an estimate."""
 
 

@@ -25,9 +25,9 @@ def test_networks_are_told_from_pipelines_and_by_their_place(tmp_path: Path) -> 
     write(tmp_path, ".new", 'backend: "onnxruntime"')
     (tmp_path / "no model").mkdir()
     detector, recognizer, own = places(tmp_path)
-    assert (detector.name, detector.gpu, detector.sessions) == ("ocr_det", True, 13)
-    assert detector.least == 13 * 5 + PROCESS_MIB
-    assert detector.most == int(13 * 5 * 1.25) + 2048 + PROCESS_MIB
+    assert (detector.name, detector.gpu, detector.sessions) == ("ocr_det", True, 9)
+    assert detector.least == 9 * 5 + PROCESS_MIB
+    assert detector.most == int(9 * 5 * 1.25) + 1024 + PROCESS_MIB
     assert recognizer == Place("ocr_rec", gpu=False)
     assert own == Place("own", True, 1, 100 + PROCESS_MIB, 100 + PROCESS_MIB)
     assert network_places.names([detector, own]) == "ocr_det, own"
