@@ -113,8 +113,8 @@ ON_GPU = ocr_models.detector_config("PP-OCR", Placement(1, 0, gpu=True), 1000)
     [
         ("KIND_GPU count: 1", "KIND_GPU count: 2", "one process on each GPU"),
         ('key: "shapes"', 'key: "nice"', "prepares its kernels anew"),
-        ("4x3x736x992", "8x3x736x992", "must be max_batch_size"),
-        ("4x3x736x992", "4x1x736x992", "does not fit the dims"),
+        ("1x736x992x3", "8x736x992x3", "must be max_batch_size"),
+        ("1x736x992x3", "1x736x992x1", "does not fit the dims"),
         ('search" value { string_value: "1"', 'search" value { string_value: "2"', "must be 1"),
         ('key: "gpu_mem_limit"', 'key: "intra_op_thread_count"', "gpu_mem_limit is missing"),
     ],
