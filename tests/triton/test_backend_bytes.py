@@ -1,6 +1,7 @@
-"""A model of bytes (int8) is computed as such where the CPU adds their products up in 32 bits, elsewhere in floats.
+"""A model of bytes (int8) is computed as such where the CPU adds their products up in enough bits, elsewhere in floats.
 
-Without VNNI both engines would cut sums of two products off at 16 bits, and answer half of what is right here.
+Without VNNI both engines would cut sums of two products off at 16 bits, and answer half of what is right here, but for
+weights that are small enough for that, as a model says of itself.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from triton import tiny_models
 from triton.tiny_models import CHANNELS
 
 from immich_pipelines import cpus
-from immich_pipelines.onnx_metadata import of_bytes
+from immich_pipelines.onnx_metadata import of_bytes, too_wide
 
 ONNX_RUNTIME = Settings(intra_op_threads=1)
 OPENVINO = Settings(engine="openvino", intra_op_threads=1)
 SHAPE = (2, CHANNELS, 4, 6)
 
-REALLY = cpus.multiplies_bytes()
-"""Whether the CPU that runs the tests has VNNI."""
+REALLY = cpus.pair_bits()
+"""32 where the CPU that runs the tests has VNNI."""
+
+CASES = [(32, 32, True), (32, 16, False), (32, 0, False), (16, 32, True), (16, 16, True), (16, 0, False)]
+"""Bits that hold any two products of the model, those in which the CPU adds two up, and whether it does."""
 
 
 @pytest.fixture
@@ -37,9 +41,9 @@ def image() -> tiny_models.Array:
     return np.random.default_rng(5).integers(180, 256, SHAPE).astype(np.float32) / 255
 
 
-def say(monkeypatch: pytest.MonkeyPatch, multiplies: bool) -> None:
-    """Have the CPU multiply bytes rightly, or not."""
-    monkeypatch.setattr(cpus, "multiplies_bytes", lambda: multiplies)
+def say(monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    """Have the CPU add two products up in so many bits."""
+    monkeypatch.setattr(cpus, "pair_bits", lambda: bits)
 
 
 def convolutions(engine: OpenVinoEngine) -> list[str]:
@@ -50,24 +54,26 @@ def convolutions(engine: OpenVinoEngine) -> list[str]:
 
 @pytest.mark.parametrize("shape", [None, SHAPE], ids=["any shape", "one shape"])
 @pytest.mark.parametrize("signed", [False, True], ids=["u8", "s8"])
-@pytest.mark.parametrize(("multiplies", "kernel"), [(True, "I8"), (False, "f32")])
+@pytest.mark.parametrize(("bits", "cpu", "multiplies"), CASES)
 def test_openvino_multiplies_bytes_only_where_the_cpu_can(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     image: tiny_models.Array,
+    bits: int,
+    cpu: int,
     multiplies: bool,
-    kernel: str,
     signed: bool,
     shape: tuple[int, ...] | None,
 ) -> None:
-    say(monkeypatch, multiplies)
-    engine = OpenVinoEngine(tiny_models.of_bytes(tmp_path / "model.onnx", signed=signed), OPENVINO, shape)
+    say(monkeypatch, cpu)
+    path = tiny_models.of_bytes(tmp_path / "model.onnx", signed=signed, bits=bits)
+    engine = OpenVinoEngine(path, OPENVINO, shape)
 
     (result,) = engine.run(["y"], {"x": image})
 
     (used,) = convolutions(engine)
-    assert used.endswith(f"_{kernel}")
-    if REALLY or not multiplies:
+    assert used.endswith("_I8" if multiplies else "_f32")
+    if bits <= REALLY or not multiplies:
         assert_right(result, image, signed=signed)
 
 
@@ -92,25 +98,26 @@ class Watched:
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["u8", "s8"])
-@pytest.mark.parametrize(("multiplies", "operator"), [(True, "QLinearConv"), (False, "Conv")])
+@pytest.mark.parametrize(("bits", "cpu", "multiplies"), CASES)
 def test_onnx_runtime_multiplies_bytes_only_where_the_cpu_can(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     image: tiny_models.Array,
+    bits: int,
+    cpu: int,
     multiplies: bool,
-    operator: str,
     signed: bool,
 ) -> None:
-    say(monkeypatch, multiplies)
+    say(monkeypatch, cpu)
     runtime = Watched(tmp_path)
     monkeypatch.setattr(engines, "runtime_module", lambda: runtime)
-    path = tiny_models.of_bytes(tmp_path / "model.onnx", signed=signed)
+    path = tiny_models.of_bytes(tmp_path / "model.onnx", signed=signed, bits=bits)
 
     (result,) = load_engine(path, ONNX_RUNTIME).run(["y"], {"x": image})
 
     (operators,) = runtime.sessions
-    assert operators & {"Conv", "QLinearConv"} == {operator}
-    if REALLY or not multiplies:
+    assert operators & {"Conv", "QLinearConv"} == {"QLinearConv" if multiplies else "Conv"}
+    if bits <= REALLY or not multiplies:
         assert_right(result, image, signed=signed)
 
 
@@ -118,7 +125,7 @@ def test_what_onnx_runtime_has_to_multiply_as_bytes_is_to_be_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the graph itself says ``QLinearConv`` or ``MatMulInteger``; has no effect on a CPU with VNNI."""
-    say(monkeypatch, False)
+    say(monkeypatch, 16)
     runtime = Watched(tmp_path)
     monkeypatch.setattr(engines, "runtime_module", lambda: runtime)
     load_engine(tiny_models.of_bytes(tmp_path / "model.onnx"), ONNX_RUNTIME)
@@ -130,7 +137,7 @@ def test_what_onnx_runtime_has_to_multiply_as_bytes_is_to_be_exact(
 def test_a_session_for_each_shape_and_the_one_for_all_others_do_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: tiny_models.Array, settings: Settings
 ) -> None:
-    say(monkeypatch, False)
+    say(monkeypatch, 16)
     path = tiny_models.of_bytes(tmp_path / "model.onnx")
     engine = load_engine(path, replace(settings, shapes=((1, *SHAPE[1:]), SHAPE)))
 
@@ -147,13 +154,15 @@ def test_that_bytes_are_computed_in_floats_is_told_once(
     path = tiny_models.of_bytes(tmp_path / "bytes.onnx")
     settings = replace(settings, shapes=shapes)
     told: list[str] = []
-    say(monkeypatch, False)
+    say(monkeypatch, 16)
     load_engine(path, settings, warn=told.append)
     assert len(told) == 1
     assert "(VNNI)" in told[0]
     floats = tiny_models.weights_of_bytes(tmp_path / "floats.onnx")
     load_engine(floats, replace(settings, shapes=()), warn=pytest.fail)
-    say(monkeypatch, True)
+    narrow = tiny_models.of_bytes(tmp_path / "narrow.onnx", bits=16)
+    load_engine(narrow, settings, warn=pytest.fail)
+    say(monkeypatch, 32)
     load_engine(path, settings, warn=pytest.fail)
 
 
@@ -164,6 +173,15 @@ def test_a_model_of_bytes_is_known_by_its_operators(tmp_path: Path) -> None:
     (tmp_path / "damaged.onnx").write_bytes(b"no protobuf")
     with pytest.raises(ValueError, match="no ONNX file"):
         of_bytes(tmp_path / "damaged.onnx")
+
+
+@pytest.mark.parametrize(("bits", "cpu", "multiplies"), CASES)
+def test_a_model_says_how_many_bits_its_sums_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, cpu: int, multiplies: bool
+) -> None:
+    say(monkeypatch, cpu)
+    assert too_wide(tiny_models.of_bytes(tmp_path / "bytes.onnx", bits=bits)) is not multiplies
+    assert not too_wide(tiny_models.weights_of_bytes(tmp_path / "weights.onnx"))
 
 
 def assert_right(result: tiny_models.Array, image: tiny_models.Array, *, signed: bool = False) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from immich_pipelines.cpus import available_cpus, multiplies_bytes
+from immich_pipelines.cpus import available_cpus, pair_bits
 from immich_pipelines.decoding.client import default_decoders
 
 
@@ -59,22 +59,24 @@ def test_images_are_decoded_on_all_cpus_within_bounds(cpus: int, processes: int)
 
 
 @pytest.mark.parametrize(
-    ("flags", "multiplies"),
+    ("flags", "bits"),
     [
-        ("fpu avx2 fma avx512f avx512bw avx512_vnni avx512_bf16", True),
-        ("fpu avx2 fma avx_vnni", True),
-        ("fpu avx2 fma", False),
-        ("fpu avx2 fma avx512f avx512bw avx512vl", False),
-        ("fpu avx2 xavx512_vnni avx_vnni_int8", False),
+        ("fpu ssse3 avx2 fma avx512f avx512bw avx512_vnni avx512_bf16", 32),
+        ("fpu ssse3 avx2 fma avx_vnni", 32),
+        ("fpu ssse3 avx2 fma", 16),
+        ("fpu ssse3 avx2 fma avx512f avx512bw avx512vl", 16),
+        ("fpu ssse3 avx2 xavx512_vnni avx_vnni_int8", 16),
+        ("fpu ssse3 sse4_1 sse4_2", 16),
+        ("fpu sse sse2 xssse3", 0),
     ],
 )
-def test_bytes_are_multiplied_by_cpus_with_vnni(tmp_path: Path, flags: str, multiplies: bool) -> None:
+def test_cpus_with_vnni_add_products_up_in_32_bits_and_others_in_16(tmp_path: Path, flags: str, bits: int) -> None:
     processor = f"processor\t: 0\nmodel name\t: with avx512_vnni\nflags\t\t: {flags}\nbugs\t\t: avx_vnni\n\n"
     (tmp_path / "cpuinfo").write_text(processor * 2)
-    assert multiplies_bytes(tmp_path / "cpuinfo") is multiplies
+    assert pair_bits(tmp_path / "cpuinfo") == bits
 
 
-def test_bytes_are_not_multiplied_by_a_cpu_that_nothing_is_known_of(tmp_path: Path) -> None:
-    assert multiplies_bytes(tmp_path / "missing") is False
+def test_a_cpu_that_nothing_is_known_of_multiplies_no_bytes(tmp_path: Path) -> None:
+    assert pair_bits(tmp_path / "missing") == 0
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd asimddp\n")
-    assert multiplies_bytes(tmp_path / "cpuinfo") is False
+    assert pair_bits(tmp_path / "cpuinfo") == 0

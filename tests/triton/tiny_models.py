@@ -47,6 +47,7 @@ def save(
     constants: Mapping[str, Array] | None = None,
     *,
     external_data: bool = False,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the model *nodes* to *path*; with *external_data* each constant goes to a file of its own beside it."""
     graph = helper.make_graph(
@@ -57,6 +58,7 @@ def save(
         [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, dict(metadata or {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path, save_as_external_data=external_data, all_tensors_to_one_file=False, size_threshold=0)
     return path
@@ -122,19 +124,21 @@ CHANNELS = 32
 """Of `of_bytes`."""
 
 
-def of_bytes(path: Path, *, signed: bool = False) -> Path:
+def of_bytes(path: Path, *, signed: bool = False, bits: int = 32) -> Path:
     """1x1 convolution over an image [n, 32, h, w] of 0..1, all of whose weights are 1; y is 0..32 in steps of a byte.
 
-    Pixels, weights and sums are bytes in between. Two products of the largest ones take more than 16 bits.
+    Pixels, weights and sums are bytes in between. *bits*, 32 or 16, hold two products of the largest ones; 16 the file
+    says.
     """
     kind = np.dtype(np.int8 if signed else np.uint8)
     largest = np.iinfo(kind).max
+    weight = {32: 127, 16: 64}[bits]
     constants: dict[str, Array] = {
         "pixel": np.array(1 / largest, np.float32),
         "sum": np.array(CHANNELS / largest, np.float32),
         "zero": np.array(0, kind),
-        "bytes": np.full((CHANNELS, CHANNELS, 1, 1), 127, np.int8),
-        "each": np.full(CHANNELS, 1 / 127, np.float32),
+        "bytes": np.full((CHANNELS, CHANNELS, 1, 1), weight, np.int8),
+        "each": np.full(CHANNELS, 1 / weight, np.float32),
         "zeros": np.zeros(CHANNELS, np.int8),
     }
     nodes = [
@@ -146,7 +150,8 @@ def of_bytes(path: Path, *, signed: bool = False) -> Path:
         helper.make_node("DequantizeLinear", ["y_bytes", "sum", "zero"], ["y"]),
     ]
     image = (FLOAT, ("n", CHANNELS, "h", "w"))
-    return save(path, nodes, {"x": image}, {"y": image}, constants)
+    says = {} if bits == 32 else {"pair_bits": str(bits)}
+    return save(path, nodes, {"x": image}, {"y": image}, constants, metadata=says)
 
 
 def weights_of_bytes(path: Path) -> Path:

@@ -12,8 +12,11 @@ OWN_GROUP: Final = Path("/proc/self/cgroup")
 GROUPS: Final = Path("/sys/fs/cgroup")
 CPUINFO: Final = Path("/proc/cpuinfo")
 
-_VNNI: Final = frozenset({b"avx512_vnni", b"avx_vnni"})
-"""Flags of instructions that multiply bytes and add the products up in 32 bits."""
+_IN_32_BITS: Final = frozenset({b"avx512_vnni", b"avx_vnni"})
+"""Flags of instructions that multiply bytes and add the products up in 32 bits (VNNI)."""
+
+_IN_16_BITS: Final = b"ssse3"
+"""Flag of ``pmaddubsw``, which adds two products up in 16 bits; AVX2 and AVX-512 have it too."""
 
 
 def available_cpus(own: Path = OWN_GROUP, groups: Path = GROUPS) -> int:
@@ -26,21 +29,25 @@ def available_cpus(own: Path = OWN_GROUP, groups: Path = GROUPS) -> int:
 
 
 @functools.cache
-def multiplies_bytes(cpuinfo: Path = CPUINFO) -> bool:
-    """Return whether networks of bytes (int8) may be computed as such here: this CPU has VNNI, by AVX-512 or AVX.
+def pair_bits(cpuinfo: Path = CPUINFO) -> int:
+    """Return in how many bits this CPU adds up two products of bytes (int8): 32, 16 or 0.
 
-    Without it OpenVINO (by oneDNN) and ONNX Runtime multiply bytes with ``vpmaddubsw``, which cuts the sum of two
-    products off at 16 bits: 255 * 127 twice is 64,770, and becomes 32,767. Nothing but the answers tells. Both can
-    compute in floats what the bytes stand for, and are told to where this is False; so it is where *cpuinfo* cannot be
-    read, or knows no flags of x86.
+    32 with VNNI, by AVX-512 or AVX. Without it OpenVINO (by oneDNN) and ONNX Runtime multiply bytes with ``pmaddubsw``,
+    which cuts the sum of two products off at 16 bits: 255 * 127 twice is 64,770, and becomes 32,767. Nothing but the
+    answers tells. So such a CPU is for weights of which no two give more than 16 bits hold, whatever they are
+    multiplied with. 0 where *cpuinfo* cannot be read, or knows no flags of x86.
+
+    Both engines can compute in floats what other bytes stand for, and are told to: `onnx_metadata.too_wide`.
     """
     try:
         lines = cpuinfo.read_bytes().splitlines()
     except OSError:
-        return False
+        return 0
     # All CPUs of a machine have the same flags.
-    flags = next((line for line in lines if line.startswith(b"flags")), b"")
-    return not _VNNI.isdisjoint(flags.split())
+    flags = next((line for line in lines if line.startswith(b"flags")), b"").split()
+    if not _IN_32_BITS.isdisjoint(flags):
+        return 32
+    return 16 if _IN_16_BITS in flags else 0
 
 
 def _quotas(own: Path, groups: Path) -> Iterator[int]:

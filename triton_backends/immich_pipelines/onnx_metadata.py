@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from immich_pipelines import cpus
+
 METADATA: Final = 14
 """``ModelProto.metadata_props``: repeated ``StringStringEntryProto``, of which 1 is the key and 2 the value."""
 
@@ -20,6 +22,9 @@ GRAPH, NODE, OPERATOR = 7, 1, 4
 WEIGHTS_FILE: Final = "weights_file_sha256"
 """Key of what a model says of the file of weights beside it: see ``onnxruntime_backend.weights_file``."""
 
+PAIR_BITS: Final = "pair_bits"
+"""Key of what a model of bytes says of itself: 16 where so many bits hold the sum of any two products."""
+
 _OF_BYTES: Final = frozenset(
     {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 )
@@ -27,6 +32,8 @@ _OF_BYTES: Final = frozenset(
 
 Not ``DequantizeLinear``: a model whose weights alone are bytes multiplies floats.
 """
+
+ALL_BITS: Final = 32
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Kinds of fields ("wire types")."""
@@ -52,6 +59,16 @@ def of_bytes(path: Path) -> bool:
     Raises OSError, or ValueError when that is no ONNX file.
     """
     return not _OF_BYTES.isdisjoint(operators(path))
+
+
+def too_wide(path: Path) -> bool:
+    """Return whether the model in *path* multiplies bytes that this CPU cannot (`cpus.pair_bits`).
+
+    A model that does not say how many bits hold two of its products needs all 32. Raises OSError, or ValueError when
+    that is no ONNX file.
+    """
+    bits = cpus.pair_bits()
+    return bits < ALL_BITS and of_bytes(path) and int(metadata_props(path).get(PAIR_BITS, ALL_BITS)) > bits
 
 
 def operators(path: Path) -> frozenset[str]:

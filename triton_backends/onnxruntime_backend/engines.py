@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from immich_pipelines import cpus, onnx_metadata
+from immich_pipelines import onnx_metadata
 from onnxruntime_backend import mapped_weights
 from onnxruntime_backend.settings import ConfigError, Settings
 from onnxruntime_backend.weights_file import WeightsFile
@@ -93,10 +93,10 @@ def load_engine(path: Path, settings: Settings, *, warn: Callable[[str], None] =
     path = path.resolve()
     weights = WeightsFile(path)
     engine = _load(path, settings, warn)
-    if settings.device_id is None and not cpus.multiplies_bytes() and onnx_metadata.of_bytes(path):
+    if settings.device_id is None and onnx_metadata.too_wide(path):
         warn(
-            "this CPU has no instruction that multiplies bytes (VNNI): the model's are computed in floats, with the "
-            "same answers, but slower than a model of floats"
+            "this CPU has no instruction that multiplies such bytes (VNNI): the model's are computed in floats, with "
+            "the same answers, but slower than a model of floats"
         )
     return GuardedEngine(engine, weights) if weights.exists else engine
 
@@ -137,6 +137,11 @@ class OnnxRuntimeEngine:
         self._folder = path.parent
         said = "" if settings.device_id is None else _find_cuda(runtime)
         options = _session_options(runtime, settings)
+        if onnx_metadata.too_wide(path):
+            # Bytes become floats before they are multiplied. Where the model itself says that bytes are multiplied,
+            # these are unsigned ones, whose products are added up in 32 bits.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            options.add_session_config_entry("session.x64quantprecision", "1")
         for name, size in sizes.items():
             options.add_free_dimension_override_by_name(name, size)
         self._session = runtime.InferenceSession(
@@ -231,11 +236,6 @@ def _session_options(runtime: Any, settings: Settings) -> Any:
     spinning = "1" if settings.allow_spinning else "0"
     options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
     options.add_session_config_entry("session.inter_op.allow_spinning", spinning)
-    if not cpus.multiplies_bytes():
-        # Bytes become floats before they are multiplied. Where the model itself says that bytes are multiplied, these
-        # are unsigned ones, whose products are added up in 32 bits.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        options.add_session_config_entry("session.x64quantprecision", "1")
     for key, value in settings.session_entries.items():
         options.add_session_config_entry(key, value)
     return options

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from immich_pipelines import cpus
+from immich_pipelines import onnx_metadata
 from immich_pipelines.shapes import Shape
 from immich_pipelines.trimming import trim
 from onnxruntime_backend import mapped_weights
@@ -51,7 +51,11 @@ class OpenVinoEngine:
             model = core.read_model(str(path))
             if shape is not None:
                 model.reshape(list(shape))
-            compiled = core.compile_model(model, "CPU", _properties(settings))
+            properties = _properties(settings)
+            if onnx_metadata.too_wide(path):
+                # No transformations to low precision: what would be multiplied as bytes becomes floats first.
+                properties["LP_TRANSFORMS_MODE"] = "NO"
+            compiled = core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ConfigError(f"OpenVINO cannot compile the model ({reason}); remove embedded_accelerator") from error
@@ -140,7 +144,7 @@ def _core() -> Any:
 
 
 def _properties(settings: Settings) -> dict[str, str]:
-    properties = {
+    return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(settings.intra_op_threads),
@@ -152,10 +156,6 @@ def _properties(settings: Settings) -> dict[str, str]:
         # too small for the shapes of a model, kernels are prepared again and again: up to half the time.
         "CPU_RUNTIME_CACHE_CAPACITY": str(settings.shape_cache),
     }
-    if not cpus.multiplies_bytes():
-        # No transformations to low precision: what would be multiplied as bytes becomes floats first.
-        properties["LP_TRANSFORMS_MODE"] = "NO"
-    return properties
 
 
 def _tensor(port: Any) -> TensorInfo:

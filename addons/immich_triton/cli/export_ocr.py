@@ -209,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version",
         choices=list(ocr_sources.VERSIONS),
-        help="PP-OCR version (default: v5+v6 where the CPU has VNNI or computes in bf16, and with --gpu; v5 elsewhere)",
+        help="PP-OCR version (default: v5+v6 on x86, where the CPU computes in bf16, and with --gpu; v5 elsewhere)",
     )
     parser.add_argument(
         "--models",
@@ -239,8 +239,8 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=["int8", "bf16", "f32", "f16"],
         help="int8, bf16 or f32: what a CPU with such units computes in; int8 puts the layers of the recogniser "
-        "that cost most into bytes, f32 is exact and up to three times as slow (default: int8 where the CPU has "
-        "VNNI, else bf16). With --gpu f32 or f16: halves the weights, for cards that are faster so (default: f32)",
+        "that cost most into bytes, f32 is exact and up to three times as slow (default: int8 on x86, else bf16). "
+        "With --gpu f32 or f16: halves the weights, for cards that are faster so (default: f32)",
     )
     parser.add_argument(
         "--cache", type=Path, default=CACHE, metavar="DIR", help="keeps downloads (default: .cache/wheels)"

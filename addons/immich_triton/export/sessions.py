@@ -11,7 +11,7 @@ def cpu_session(model: Path | bytes, *, as_written: bool = False) -> Any:
     """Return an ONNX Runtime session for *model* on the CPU.
 
     *as_written*: pairs of QuantizeLinear and DequantizeLinear stay what they are, so that nothing is summed in bytes:
-    without VNNI a CPU does that with too few bits (`immich_pipelines.cpus.multiplies_bytes`).
+    without VNNI a CPU does that with too few bits for some weights (`immich_pipelines.cpus.pair_bits`).
     """
     # By name: for a type checker triton_backends/onnxruntime is the module.
     onnxruntime = importlib.import_module("onnxruntime")

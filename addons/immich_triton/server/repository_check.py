@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from immich_pipelines import cpus, onnx_metadata
+from immich_pipelines import onnx_metadata
 from immich_triton.export.manifest import ManifestError, changed_files
 from immich_triton.export.repository import sha256
 from immich_triton.ml.route_file import Route, RouteError, read_route, route_files
@@ -113,10 +113,10 @@ def _config(folder: Path, config: Any) -> Iterator[Finding]:
 def _bytes(folder: Path, config: Any, file: Path) -> Iterator[Finding]:
     """Say it where *file* is made for another CPU than this one."""
     on_gpu = bool(config.instance_group) and all(group.kind == group.KIND_GPU for group in config.instance_group)
-    if not on_gpu and not cpus.multiplies_bytes() and onnx_metadata.of_bytes(file):
+    if not on_gpu and onnx_metadata.too_wide(file):
         text = (
-            "multiplies bytes (int8), and this CPU has no instruction for that (VNNI): the embedded Triton computes "
-            "the same in floats, slower than a model of floats"
+            "multiplies bytes (int8) for which this CPU has no instruction (VNNI): the embedded Triton computes the "
+            "same in floats, slower than a model of floats"
         )
         ours = folder.name.startswith("ocr_")
         fix = "immich-triton export ocr chooses what is faster here" if ours else "take a model of floats here"

@@ -181,14 +181,17 @@ def test_a_model_of_bytes_is_told_where_the_cpu_computes_it_in_floats(
     def about_the_model() -> list[str]:
         return [line for line in problems(models) if name in line.partition(" → ")[0]]
 
-    monkeypatch.setattr(cpus, "multiplies_bytes", lambda: True)
+    monkeypatch.setattr(cpus, "pair_bits", lambda: 32)
     assert about_the_model() == []
-    monkeypatch.setattr(cpus, "multiplies_bytes", lambda: False)
+    monkeypatch.setattr(cpus, "pair_bits", lambda: 16)
     (line,) = about_the_model()
-    assert line.startswith(f"warning: {name}: multiplies bytes (int8), and this CPU has no instruction for that (VNNI)")
+    assert line.startswith(f"warning: {name}: multiplies bytes (int8) for which this CPU has no instruction (VNNI)")
     assert line.endswith(f" → {fix}")
     replace(models / name / "config.pbtxt", "KIND_CPU", "KIND_GPU")
     assert about_the_model() == [], "a GPU computes it"
+    replace(models / name / "config.pbtxt", "KIND_GPU", "KIND_CPU")
+    of_bytes(models / name / "1/model.onnx", bits=16)
+    assert about_the_model() == [], "no sum of its products is cut off"
 
 
 def test_a_restored_repository_is_compared_with_its_archive(models: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The layers of a network that cost most, in int8: post-training static quantisation.
 
-VNNI multiplies bytes at twice the rate of bf16 and four times that of float32, and sums them exactly in 32 bits. So
-what such a layer sees, and its weights, become bytes; what it gives is a float again, as is all between these layers.
+VNNI multiplies bytes at twice the rate of bf16 and four times that of float32, and sums them exactly in 32 bits. CPUs
+without it take half as long for bytes as for float32, and add two products up in 16 bits. So what such a layer sees
+becomes bytes, and its weights become such of 7 bits, for which both are exact (`immich_pipelines.cpus.pair_bits`);
+what it gives is a float again, as is all between these layers.
 
 * Channel j of what a layer sees becomes q = round(x / s_j) + z_j, 0 to 255. Layers multiply with one step for all
   channels, which is coarse where these differ by 100 to 1, as here. So each is divided by a step of its own, and
@@ -9,7 +11,7 @@ what such a layer sees, and its weights, become bytes; what it gives is a float 
   al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, arXiv 1906.04721). How much of the
   difference goes over to the weights is a compromise, as in SmoothQuant (Xiao et al., 2022, arXiv 2211.10438): see
   `BALANCE`.
-* Weights have a step for each channel that they give: the largest becomes 127.
+* Weights have a step for each channel that they give: the largest becomes 64. Two products cannot exceed 16 bits then.
 * Rounded weights and clipped inputs shift what a layer gives on average. A layer's bias takes that back, and the zero
   points z_j with it: b = W mean(x) - W' mean(q) ("bias correction", section 4.2 of the first).
 
@@ -29,17 +31,19 @@ import numpy.typing as npt
 import onnx
 from onnx import version_converter
 
+from immich_pipelines import onnx_metadata
 from immich_triton.export.ocr import activations
 from immich_triton.export.ocr.activations import Seen, Steps, as_bytes
 from immich_triton.export.ocr.graph import Graph, attribute
-from immich_triton.export.onnx_graph import opset_of, require_axes_as_attributes, sort
+from immich_triton.export.onnx_graph import opset_of, require_axes_as_attributes, set_metadata, sort
 
 Array = npt.NDArray[Any]
 
 BALANCE: Final = 0.75
 """1: every channel of an input has all 255 steps, and weights differ as much as the channels did; 0: one step for all.
-On 80 lines the mean difference of the log-probabilities that a recogniser gives was 0.0137 with 0.65, 0.0101 with
-0.75 and 0.0139 with 0.85, before the bias was corrected (0.0062 then, and 0.0059 for bf16)."""
+With weights of 8 bits the mean difference of the log-probabilities that a recogniser gives was, on 80 lines, 0.0137
+with 0.65, 0.0101 with 0.75 and 0.0139 with 0.85, before the bias was corrected (0.0062 then, and 0.0059 for bf16). With
+7 bits 0.6 gives no more lines than 0.75."""
 
 LEAST_CHANNELS: Final = 16
 """Of what a layer sees. The first layer sees three, and is no faster in int8."""
@@ -49,7 +53,9 @@ MANY: Final = 1000
 
 _OPSET: Final = 13
 """The first with a step for each channel."""
-_WEIGHT_LIMIT: Final = 127
+_LARGEST, _PAIR_BITS = 64, 16
+"""A weight, and the bits that hold two products of such a one and a byte: 255 * 64 * 2 is 32,640, below 32,768."""
+_SIGNED_LIMIT: Final = 127
 _NARROWEST: Final = 1e-3
 """No channel's range counts as less than this share of the widest."""
 
@@ -80,7 +86,8 @@ def quantize(model: onnx.ModelProto, calibration: Sequence[Array]) -> int:
     """Put the layers of *model* that cost most into int8, in place, and return how many these are.
 
     *calibration*: inputs of the network as they come in use. What a layer sees of them is the range of its bytes; what
-    lies outside counts as the nearest byte. Raises `GraphError` for an opset above 17.
+    lies outside counts as the nearest byte. The metadata say that 16 bits hold two products. Raises `GraphError` for an
+    opset above 17.
     """
     require_axes_as_attributes(model)
     if opset_of(model) < _OPSET:
@@ -103,6 +110,7 @@ def quantize(model: onnx.ModelProto, calibration: Sequence[Array]) -> int:
             _put_into_int8(graph, layer, steps[sees].step, seen[sees].mean, means[sees], f"{name}_{number}")
     graph.remove_unused()
     sort(model.graph)
+    set_metadata(model, onnx_metadata.PAIR_BITS, str(_PAIR_BITS))
     return sum(map(len, layers.values()))
 
 
@@ -145,7 +153,7 @@ def _steps(seen: Seen, *, padded: bool) -> Steps:
     signed = padded and bool(low.any())
     if signed:
         low, high = np.minimum(low, -high), np.maximum(high, -low)
-    levels = 2 * _WEIGHT_LIMIT if signed else 255
+    levels = 2 * _SIGNED_LIMIT if signed else 255
     # From the lowest of all channels to the highest.
     whole = max(float(high.max()) - float(low.min()), float(np.finfo(np.float32).tiny))
     share = np.maximum((high - low) / whole, _NARROWEST)
@@ -160,7 +168,7 @@ def _put_into_int8(graph: Graph, layer: _Layer, step: Array, mean: Array, mean_b
     rows = np.moveaxis(weights, 1, -1)
     scaled = rows * step
     largest: Array = np.abs(scaled).reshape(len(scaled), -1).max(axis=1)
-    scale = np.maximum(largest / _WEIGHT_LIMIT, np.finfo(np.float32).tiny).astype(np.float32)
+    scale = np.maximum(largest / _LARGEST, np.finfo(np.float32).tiny).astype(np.float32)
     in_steps = scale.reshape(-1, *[1] * (rows.ndim - 1))
     quantized = np.rint(scaled / in_steps)
     shift = rows @ mean - (quantized * in_steps) @ mean_byte

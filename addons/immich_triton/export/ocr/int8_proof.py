@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
-from immich_pipelines.cpus import multiplies_bytes
+from immich_pipelines import onnx_metadata
 from immich_pipelines.ocr_ctc import OUTPUTS, Decoder
 from immich_triton.export.ocr.proof import ProofError
 from immich_triton.export.sessions import cpu_session
@@ -35,7 +35,7 @@ class Int8Proof:
 
 def prove_recognizer(floats: bytes, rebuilt: Path, batches: Sequence[Array]) -> Int8Proof:
     """Compare what the lines of *batches* say for the ONNX models *floats* and *rebuilt*. Raises `ProofError`."""
-    before, after = cpu_session(floats), cpu_session(rebuilt, as_written=not multiplies_bytes())
+    before, after = cpu_session(floats), cpu_session(rebuilt, as_written=onnx_metadata.too_wide(rebuilt))
     decode = Decoder.of(rebuilt)
     same = read = 0
     for batch in batches:

@@ -12,7 +12,7 @@ import onnx
 
 from immich_pipelines import ocr_ctc, ocr_variants
 from immich_pipelines import shapes as shape_table
-from immich_pipelines.cpus import available_cpus, multiplies_bytes
+from immich_pipelines.cpus import available_cpus, pair_bits
 from immich_pipelines.ocr_batches import HEIGHT, Limits
 from immich_triton.export import onnx_graph
 from immich_triton.export.gpu_parameters import gpu_parameters
@@ -63,11 +63,11 @@ PRECISIONS: Final = MappingProxyType({False: ("int8", "bf16", "f32"), True: ("f3
 def default_precision(*, gpu: bool = False) -> str:
     """Return the precision that is the fastest here of those that read at least as well as stock Immich ML does.
 
-    A CPU that does not multiply bytes would compute int8 in floats.
+    int8 is for every x86 CPU. On others the backend computes it in floats.
     """
     if gpu:
         return "f32"
-    return "int8" if multiplies_bytes() else "bf16"
+    return "int8" if pair_bits() else "bf16"
 
 
 def placements(*, precision: str | None = None, gpu: bool = False) -> tuple[Placement, Placement]:
@@ -76,7 +76,7 @@ def placements(*, precision: str | None = None, gpu: bool = False) -> tuple[Plac
     Of the recogniser a copy for each CPU, up to four: it gets several batches of a page at a time, and two threads on
     one take a tenth longer than one on each of two. Of the detector half as many with twice the threads: that costs
     a twentieth when many pages come at once, takes half the time for one, and spares a copy of 150 MB and more. With
-    int8, the default where the CPU multiplies bytes, the recogniser has it alone. Raises ValueError for a *precision*
+    int8, the default on x86, the recogniser has it alone. Raises ValueError for a *precision*
     that is not to be had there.
     """
     precision = precision or default_precision(gpu=gpu)
@@ -99,9 +99,9 @@ def default_version(*, gpu: bool = False) -> str:
     """Return the PP-OCR version that is the fastest here of those that read at least as well as stock Immich ML does.
 
     PP-OCRv6's recogniser reads better than v5's (figures: docs/benchmarks.md) and is made of large 1x1 convolutions:
-    in int8 or bf16 it is the faster one too, on a CPU that has to compute in f32 it takes a third longer.
+    in int8 or bf16 it is the faster one too, in f32 it takes a third longer.
     """
-    return "v5+v6" if gpu or multiplies_bytes() or computes_bf16() else "v5"
+    return "v5+v6" if gpu or pair_bits() or computes_bf16() else "v5"
 
 
 def computes_bf16() -> bool:

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from tiny_net import Net
 
 from immich_triton.export.ocr import int8
-from immich_triton.export.onnx_graph import GraphError
+from immich_triton.export.onnx_graph import GraphError, metadata
 from immich_triton.export.sessions import cpu_session
 
 Array = npt.NDArray[Any]
@@ -55,6 +55,22 @@ def test_a_convolution_gives_what_it_gave() -> None:
     assert [(tensor.data_type, list(tensor.dims)) for tensor in weights] == [
         (onnx.TensorProto.INT8, [CHANNELS, CHANNELS, 1, 1])
     ]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+@pytest.mark.parametrize("outlier", [1, 1000])
+def test_no_two_products_of_bytes_exceed_16_bits(scale: float, outlier: float) -> None:
+    net = Net(x=(2, CHANNELS, 8, 12))
+    weights = np.random.default_rng(0).normal(size=(CHANNELS, CHANNELS, 1, 1)) * scale
+    weights[:, 3] *= outlier
+    model = net.model(net.add("Conv", ["x", net.constant(weights.astype(np.float32))]))
+    int8.quantize(model, [net.inputs["x"]])
+    (found,) = (numpy_helper.to_array(each) for each in model.graph.initializer if each.name.endswith("_weights"))
+    largest = np.abs(found.astype(int)).max(axis=(1, 2, 3))
+    assert 2 * 255 * largest.max() < 2**15
+    # No smaller than they have to be, in any channel.
+    np.testing.assert_array_equal(largest, 64)
+    assert metadata(model)["pair_bits"] == "16"
 
 
 def test_a_bias_and_an_activation_stay() -> None:

@@ -57,21 +57,21 @@ def test_weights_are_halved_for_a_gpu_alone_and_when_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("multiplies_bytes", "bf16", "gpu", "version", "precision"),
+    ("pair_bits", "bf16", "gpu", "version", "precision"),
     [
-        (True, True, False, "v5+v6", "int8"),
-        (True, False, False, "v5+v6", "int8"),
-        (False, True, False, "v5+v6", "bf16"),
-        (False, False, False, "v5", "bf16"),
-        (False, False, True, "v5+v6", "f32"),
-        (True, True, True, "v5+v6", "f32"),
+        (32, True, False, "v5+v6", "int8"),
+        (16, False, False, "v5+v6", "int8"),
+        (0, True, False, "v5+v6", "bf16"),
+        (0, False, False, "v5", "bf16"),
+        (0, False, True, "v5+v6", "f32"),
+        (32, True, True, "v5+v6", "f32"),
     ],
 )
 def test_the_default_is_what_is_fast_here(
-    monkeypatch: pytest.MonkeyPatch, multiplies_bytes: bool, bf16: bool, gpu: bool, version: str, precision: str
+    monkeypatch: pytest.MonkeyPatch, pair_bits: int, bf16: bool, gpu: bool, version: str, precision: str
 ) -> None:
     monkeypatch.setattr(models, "computes_bf16", lambda: bf16)
-    monkeypatch.setattr(models, "multiplies_bytes", lambda: multiplies_bytes)
+    monkeypatch.setattr(models, "pair_bits", lambda: pair_bits)
     assert models.default_version(gpu=gpu) == version
     # A detector is less sure of single characters in int8.
     exact = "bf16" if precision == "int8" else precision
