@@ -14,23 +14,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import busy, card, decoding, levers
-from benchmarks.samples import Sample, from_files, odd_sizes, pages, previews
-from benchmarks.service import Gateway, own
-from benchmarks.targets import BenchError, Service
+from benchmarks import card, card_services, decoding, levers
+from benchmarks.samples import Sample, from_files, pages, previews
+from benchmarks.service import own
+from benchmarks.targets import BenchError
 from immich_pipelines.cpus import available_cpus
 from immich_triton.core import versions
 from immich_triton.core.paths import MODELS, PROJECT
@@ -48,12 +47,6 @@ OPTIONS: Final = "--set immich_allow_untrained=true"
 NO_CARD: Final = 2
 ALONE_SECONDS: Final = 60.0
 """What a network alone may take, the preparation of its shapes included."""
-WARMING: Final = 4
-"""Requests at a time, before the first that count."""
-LONGEST: Final = 20.0
-"""Seconds that a round of one request for each client may take; where that takes longer, the rate is known anyway."""
-SOAKING: Final = 16
-"""Clients at a time that send what is only to take memory."""
 NO_LEVERS: Final = "cn_clip_"
 """Encoders of CLIP are exported in fp16 already, and take long to load."""
 
@@ -176,7 +169,9 @@ class Measurement:
         began = time.monotonic()
         with own(self._options.models, OPTIONS, LOG, ["--gpu"] if self._gpu else []) as gateway:
             yield "gateway: seconds to start", f"{time.monotonic() - began:.1f}"
-            yield from self._with(gateway, samples, reference)
+            yield from card_services.Services(gateway, self._models, self._options, self._deadline).rows(
+                samples, reference
+            )
 
     def _places(self) -> list[Place]:
         """Return the networks that are computed where this measures."""
@@ -222,109 +217,12 @@ class Measurement:
             card.on_cpu(self._options.models, Path(folder) / "models")
             with own(Path(folder) / "models", OPTIONS, LOG.with_name("gpu-reference.log")) as gateway:
                 answers = {
-                    task: asyncio.run(self._answers(gateway.url, task, chosen)) for task, chosen in samples.items()
+                    task: asyncio.run(card_services.answers(gateway.url, task, self._models[task], chosen))
+                    for task, chosen in samples.items()
                 }
         if file is not None:
             file.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
         return answers
-
-    async def _answers(self, url: str, task: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-        async with self._service("gateway", url, task) as service:
-            return list(await asyncio.gather(*(service.answer(sample) for sample in samples)))
-
-    def _with(
-        self, gateway: Gateway, samples: dict[str, list[Sample]], reference: dict[str, list[dict[str, Any]]]
-    ) -> Iterator[tuple[str, str]]:
-        for task, chosen in samples.items():
-            try:
-                yield from self._task(gateway, task, chosen, reference)
-            except BenchError as error:
-                yield f"{task}: failed", str(error)
-        yield from self._memory(gateway, "in use")
-        if count := self._options.soak:
-            sizes = odd_sizes(count, seed=2)
-            for task in samples:
-                asyncio.run(self._soak(gateway.url, task, sizes))
-            yield from self._memory(gateway, f"in use after {count} images of different sizes")
-
-    def _task(
-        self, gateway: Gateway, task: str, chosen: list[Sample], reference: dict[str, list[dict[str, Any]]]
-    ) -> Iterator[tuple[str, str]]:
-        sizes = odd_sizes(self._options.sizes, seed=1)
-        first, warm = asyncio.run(self._first(gateway.url, task, sizes))
-        yield (
-            f"{task}: longest of {len(sizes)} sizes, first and again",
-            f"{1000 * first:.0f} ms, {1000 * warm:.0f} ms ({first / warm:.2f}x)",
-        )
-        ours = asyncio.run(self._answers(gateway.url, task, chosen))
-        if task in reference:
-            yield f"{task}: answers against the CPU's", card.compare(task, ours, reference[task])
-        for clients in self._options.clients:
-            yield from asyncio.run(self._rates(gateway, task, chosen, clients))
-
-    def _memory(self, gateway: Gateway, when: str) -> Iterator[tuple[str, str]]:
-        for each in graphics_cards.look() if self._gpu else ():
-            yield f"GPU {each.index}: memory {when}, MiB", f"{each.used} ({busy.card_memory(gateway)})"
-
-    async def _soak(self, url: str, task: str, sizes: Sequence[Sample]) -> None:
-        waiting = iter(sizes)
-        async with self._service("gateway", url, task) as service:
-
-            async def client() -> None:
-                for sample in waiting:
-                    if time.monotonic() < self._deadline:
-                        await service.ask(sample)
-
-            await asyncio.gather(*(client() for _ in range(SOAKING)))
-
-    async def _first(self, url: str, task: str, sizes: Sequence[Sample]) -> tuple[float, float]:
-        async with self._service("gateway", url, task) as service:
-            return await card.first_and_warm(service, sizes)
-
-    async def _rates(
-        self, gateway: Gateway, task: str, samples: Sequence[Sample], clients: int
-    ) -> list[tuple[str, str]]:
-        who = [("gateway", gateway.url)]
-        networks = [place.name for place in places(self._options.models)]
-        rows = []
-        for number, text in enumerate(self._options.against, 1):
-            name, _, stock = text.rpartition("=")
-            who.append((name or f"stock {number}", stock))
-        told = []
-        for name, address in who:
-            if time.monotonic() > self._deadline:
-                told.append(f"{name} not measured: no time left")
-                continue
-            ours = address == gateway.url
-            async with self._service(name, address, task) as service:
-                try:
-                    await service.ask(samples[0])  # it loads its models
-                    began = time.monotonic()
-                    await asyncio.gather(*(service.ask(sample) for sample in samples[: min(clients, WARMING)]))
-                    round_takes = clients / min(clients, WARMING) * (time.monotonic() - began)
-                    if not ours and round_takes > LONGEST:
-                        told.append(f"{name} not measured: {clients} answers take about {round_takes:.0f} s")
-                        continue
-                    before = busy.look(gateway, networks) if ours else None
-                    per_second, median, answered = await card.rate(service, samples, clients, self._options.each)
-                except BenchError as error:
-                    if ours:
-                        raise
-                    told.append(f"{name} failed: {str(error)[:100]}")  # it may not have the model
-                    continue
-            if before is not None:
-                said = busy.between(before, busy.look(gateway, networks), answered)
-                rows.append((f"{task}: {clients} clients, busy", said))
-            told.append(f"{name} {per_second:.2f}/s, median {1000 * median:.0f} ms")
-        return [(f"{task}: {clients} clients", "; ".join(told)), *rows]
-
-    @contextlib.asynccontextmanager
-    async def _service(self, name: str, url: str, task: str) -> AsyncIterator[Service]:
-        service = Service(name, url, task, model=self._models[task])
-        try:
-            yield service
-        finally:
-            await service.close()
 
 
 _ALONE: Final = f"""

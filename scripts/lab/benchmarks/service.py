@@ -81,7 +81,7 @@ def own(models: Path, options: str, log: Path, more: Sequence[object] = ()) -> I
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_SECONDS
         while reason := _unready(url):
-            failed = "could not be loaded" in reason
+            failed = "could not be loaded again" in reason
             if failed or program.process.poll() is not None or time.monotonic() > deadline:
                 raise BenchError(f"our own gateway did not start ({reason}); see {log}")
             time.sleep(0.2)
