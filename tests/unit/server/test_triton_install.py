@@ -61,3 +61,12 @@ def test_stubs_find_this_python_first(tmp_path: Path) -> None:
         str(triton_install.site_packages() / "nvidia_pytriton.libs"),
         str(tmp_path / "lib"),
     ]
+
+
+def test_triton_itself_takes_no_memory_of_any_card(tmp_path: Path) -> None:
+    line = triton_install.command(
+        tmp_path, tmp_path, host="127.0.0.1", http_port=1, metrics_port=2, key="", metrics_host="", shm_prefix="a",
+        exit_seconds=3,
+    )  # fmt: skip
+    assert "--pinned-memory-pool-byte-size=0" in line
+    assert {"--cuda-memory-pool-byte-size=0:0", "--cuda-memory-pool-byte-size=15:0"} <= {*line}
