@@ -67,7 +67,7 @@ def test_memory_that_does_not_hold_the_weights_stops_the_start(tmp_path: Path) -
     network(tmp_path, "big", "KIND_GPU", 2000)
     assert list(run_gpu.check([BIG], tmp_path)) == []
     with pytest.raises(
-        StartError, match=r"GTX 1650 has 3796 MiB free, and the weights of big alone take 4450 MiB: close"
+        StartError, match=r"GTX 1650 has 3796 MiB free, and the weights of big alone take 4600 MiB: close"
     ):
         list(run_gpu.check([BIG, SMALL], tmp_path))
 
@@ -75,7 +75,7 @@ def test_memory_that_does_not_hold_the_weights_stops_the_start(tmp_path: Path) -
 def test_memory_that_may_run_short_is_a_warning(tmp_path: Path) -> None:
     network(tmp_path, "big", "KIND_GPU", 100, limit=4000)
     (sentence,) = run_gpu.check([SMALL], tmp_path)
-    assert "has 3796 MiB free, and big may take up to 4450 MiB" in sentence
+    assert "has 3796 MiB free, and big may take up to 4600 MiB" in sentence
     unknown = Card(0, "NVIDIA GB10", "580.95.05", None, None)
     assert list(run_gpu.check([unknown], tmp_path)) == []
 
