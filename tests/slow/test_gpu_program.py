@@ -9,6 +9,8 @@ import gpu
 import pytest
 from tiny_encoders import TinyEncoder
 
+from immich_pipelines.cpus import available_cpus
+
 
 def test_it_measures_all_that_a_repository_routes(
     encoders: dict[str, TinyEncoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -27,6 +29,9 @@ def test_it_measures_all_that_a_repository_routes(
     assert table["lever: CUDA graph"] == "not possible: is for a card"
     for clients in (1, 2):
         assert "gateway " in table[f"clip: {clients} clients"]
+        assert "see_a " in (busy := table[f"clip: {clients} clients, busy"])
+        assert all(f"{name} " in busy for name in ("mitmdump", "tritonserver", "this client"))
+    assert float(table[f"clip: decoding alone on {available_cpus()} CPUs"].removesuffix("/s")) > 0
 
 
 def test_the_networks_alone_and_what_would_make_them_faster(gpu_ocr_models: Path, tmp_path: Path) -> None:

@@ -40,6 +40,24 @@ TRITON_TYPES: Final = MappingProxyType(
 )
 """ONNX Runtime's type names and Triton's. bfloat16 is missing: numpy, and so a Python-based backend, has no such."""
 
+NUMPY_TYPES: Final = MappingProxyType(
+    {
+        "TYPE_BOOL": np.bool_,
+        "TYPE_UINT8": np.uint8,
+        "TYPE_UINT16": np.uint16,
+        "TYPE_UINT32": np.uint32,
+        "TYPE_UINT64": np.uint64,
+        "TYPE_INT8": np.int8,
+        "TYPE_INT16": np.int16,
+        "TYPE_INT32": np.int32,
+        "TYPE_INT64": np.int64,
+        "TYPE_FP16": np.float16,
+        "TYPE_FP32": np.float32,
+        "TYPE_FP64": np.float64,
+    }
+)
+"""Triton's names of the types of numbers, and numpy's types."""
+
 
 class BadRequestError(ValueError):
     """The request does not fit the model: the caller's fault, not the server's."""

@@ -14,28 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from immich_pipelines.shapes import Shape
-from onnxruntime_backend.engines import Array, OnnxRuntimeEngine, TensorInfo, runtime_module
+from onnxruntime_backend.engines import NUMPY_TYPES, Array, OnnxRuntimeEngine, TensorInfo, runtime_module
 from onnxruntime_backend.settings import ConfigError, Settings
-
-NUMPY_TYPES: Final = {
-    "TYPE_BOOL": np.bool_,
-    "TYPE_UINT8": np.uint8,
-    "TYPE_UINT16": np.uint16,
-    "TYPE_UINT32": np.uint32,
-    "TYPE_UINT64": np.uint64,
-    "TYPE_INT8": np.int8,
-    "TYPE_INT16": np.int16,
-    "TYPE_INT32": np.int32,
-    "TYPE_INT64": np.int64,
-    "TYPE_FP16": np.float16,
-    "TYPE_FP32": np.float32,
-    "TYPE_FP64": np.float64,
-}
 
 
 class RecordedEngine(OnnxRuntimeEngine):

@@ -12,6 +12,7 @@ import numpy as np
 from immich_pipelines.shapes import Shape
 from onnxruntime_backend import arena
 from onnxruntime_backend.engines import (
+    NUMPY_TYPES,
     Array,
     Engine,
     OnnxRuntimeEngine,
@@ -20,7 +21,7 @@ from onnxruntime_backend.engines import (
     load_engine,
     open_dimensions,
 )
-from onnxruntime_backend.recorded_engine import NUMPY_TYPES, RecordedEngine
+from onnxruntime_backend.recorded_engine import RecordedEngine
 from onnxruntime_backend.settings import ConfigError, Settings
 
 WARM_UPS: Final = 2

@@ -6,13 +6,12 @@ import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Final
 
+from benchmarks import cpu_time
 from benchmarks.service import Gateway
 from immich_triton.core import direct_requests
-from immich_triton.server import processes
 
 NANOSECONDS: Final = 1e9
 
@@ -29,7 +28,6 @@ class Busy:
 
 SHOWN: Final = 0.005
 """Of a core."""
-DECODING: Final = "immich_pipelines.decoding"
 
 
 def look(gateway: Gateway, networks: Iterable[str]) -> Busy:
@@ -54,13 +52,12 @@ def between(before: Busy, after: Busy, answered: int) -> str:
     )
 
 
-def card_memory(gateway: Gateway) -> str:
-    """Say how many MiB of the card each of *gateway*'s processes holds, its context included, and others."""
+def card_memory() -> str:
+    """Say how many MiB of the card each process holds, its context included; see `cpu_time.by_process` for names."""
     query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
     found = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout
-    roots = gateway.pid, gateway.triton_pid
     parts = [line.split(",") for line in found.splitlines() if line.count(",") == 1]
-    return ", ".join(f"{_role(int(pid), *roots) or 'not ours'} {used.strip()}" for pid, used in parts)
+    return ", ".join(f"{cpu_time.name_of(int(pid))} {used.strip()}" for pid, used in parts)
 
 
 def _network_seconds(triton: str, name: str) -> float:
@@ -76,26 +73,5 @@ def _network_seconds(triton: str, name: str) -> float:
 
 
 def _cpu(gateway: Gateway) -> dict[str, float]:
-    seconds: dict[str, float] = {}
-    of_gateway, of_triton = gateway.pid, gateway.triton_pid
-    for pid in processes.pids():
-        if (role := _role(pid, of_gateway, of_triton)) is not None:
-            seconds[role] = seconds.get(role, 0.0) + processes.cpu_seconds(pid)
-    seconds["this client"] = sum(os.times()[:2])
-    return dict(sorted(seconds.items()))
-
-
-def _role(pid: int, gateway: int | None, triton: int | None) -> str | None:
-    """Return what the process *pid* does; None when it is neither of the *gateway* nor of *triton*."""
-    if pid == gateway:
-        return "gateway"
-    if pid == triton:
-        return "tritonserver"
-    if triton is None or processes.session(pid) != triton:
-        return None
-    arguments = processes.arguments(pid)
-    if any(DECODING in part for part in arguments):
-        return "decoding"
-    # The process of a model has the path of its file as its first argument: NAME/1/model.onnx.
-    path = Path(arguments[1] if len(arguments) > 1 else "")
-    return path.parts[-3] if path.stem == "model" and len(path.parts) > 2 else "others"
+    seconds = {name: used for name, (_, used) in cpu_time.by_process([gateway.url, gateway.triton]).items()}
+    return {**dict(sorted(seconds.items())), "this client": sum(os.times()[:2])}

@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import json_format, text_format
 from onnxruntime_backend.complete import complete
-from onnxruntime_backend.engines import load_engine
+from onnxruntime_backend.engines import NUMPY_TYPES, load_engine
 from onnxruntime_backend.settings import read_settings
 from tritonclient.grpc import model_config_pb2
 
-from benchmarks.network import DTYPES
 from benchmarks.samples import Sample
 from benchmarks.targets import Service
 from immich_pipelines import shapes as shape_table
@@ -47,7 +46,7 @@ def network_times(folder: Path, *, gpu: bool, runs: int = RUNS) -> dict[str, flo
     names = [output.name for output in engine.outputs]
     times = {}
     for shape in shapes:
-        feed = {tensor.name: numbers(shape, DTYPES[tensor.type])}
+        feed = {tensor.name: numbers(shape, np.dtype(NUMPY_TYPES[tensor.type]))}
         seconds = []
         for _ in range(runs):
             began = time.perf_counter()

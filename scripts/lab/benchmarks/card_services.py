@@ -79,7 +79,7 @@ class Services:
 
     def _memory(self, when: str) -> Iterator[Row]:
         for each in graphics_cards.look() if self._options.device == "gpu" else ():
-            yield f"GPU {each.index}: memory {when}, MiB", f"{each.used} ({busy.card_memory(self._gateway)})"
+            yield f"GPU {each.index}: memory {when}, MiB", f"{each.used} ({busy.card_memory()})"
 
     async def _soak(self, task: str, sizes: Sequence[Sample]) -> None:
         waiting = iter(sizes)

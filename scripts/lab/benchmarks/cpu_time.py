@@ -38,12 +38,14 @@ def by_process(urls: Sequence[str]) -> dict[str, tuple[int, float]]:
     roots = {pid for url in urls if (pid := listener_of(url)) is not None}
     found: dict[str, tuple[int, float]] = {}
     for pid in {pid for root in roots for pid in _members(root)}:
-        count, seconds = found.get(name := _name(processes.arguments(pid)), (0, 0.0))
+        count, seconds = found.get(name := name_of(pid), (0, 0.0))
         found[name] = count + 1, seconds + processes.cpu_seconds(pid)
     return found
 
 
-def _name(arguments: Sequence[str]) -> str:
+def name_of(pid: int) -> str:
+    """Return what the process *pid* is called in `by_process`."""
+    arguments = processes.arguments(pid)
     if not arguments:
         return "ended"
     program = Path(arguments[0]).name

@@ -17,10 +17,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnxruntime_backend.engines import open_dimensions, runtime_module
+from onnxruntime_backend.engines import NUMPY_TYPES, TRITON_TYPES, open_dimensions, runtime_module
 
 from benchmarks.card import config_and_shapes, numbers
-from benchmarks.network import DTYPES
 from immich_pipelines.shapes import Shape
 from immich_triton.export.half import halve
 
@@ -55,6 +54,7 @@ class Lever:
 
 
 LEVERS: Final = (
+    # A session with an export's weights and search and nothing else: exports for OCR and faces ask for a graph too.
     Lever("as exported"),
     Lever("bound", bound=True),
     # A graph repeats reads and writes at the very addresses that it was recorded with.
@@ -125,7 +125,7 @@ def measure(folders: Sequence[Path], lever: Lever, *, gpu: bool, runs: int) -> I
             if gpu and lever.provider not in session.get_providers():
                 raise LeverError(f"{lever.provider} did not load: its libraries are not installed")
             (tensor,) = session.get_inputs()
-            value = numbers(shape, DTYPES[_TYPES[tensor.type]])
+            value = numbers(shape, np.dtype(NUMPY_TYPES[TRITON_TYPES[tensor.type]]))
             expected = _session(runtime, str(path), path, shape, [CPU]).run(None, {tensor.name: value})
             run = _bound(runtime, session, value, expected, "cuda" if gpu else "cpu") if lever.bound else None
             run = run or (lambda session=session, feed={tensor.name: value}: session.run(None, feed))  # type: ignore[misc]
@@ -154,7 +154,6 @@ def _cosine(ours: Array, theirs: Array) -> float:
 
 LEAST_DIMENSION: Final = 128
 """Vectors of so many numbers are embeddings, whose cosine is what counts."""
-_TYPES: Final = {"tensor(float)": "TYPE_FP32", "tensor(uint8)": "TYPE_UINT8", "tensor(int64)": "TYPE_INT64"}
 
 
 def _session(runtime: Any, model: Any, path: Path, shape: Shape, chosen: Sequence[Any]) -> Any:

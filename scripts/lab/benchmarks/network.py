@@ -10,19 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from onnxruntime_backend.engines import Engine, OnnxRuntimeEngine, load_engine
+from onnxruntime_backend.engines import NUMPY_TYPES, Engine, OnnxRuntimeEngine, load_engine
 from onnxruntime_backend.settings import Settings, read_settings
 
 from benchmarks.load import Run
 from benchmarks.samples import Sample
 
-DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
-    "TYPE_FP32": np.dtype(np.float32),
-    "TYPE_FP16": np.dtype(np.float16),
-    "TYPE_UINT8": np.dtype(np.uint8),
-    "TYPE_INT32": np.dtype(np.int32),
-    "TYPE_INT64": np.dtype(np.int64),
-}
 FREE_SIDE: Final = 640
 """For sides that a network leaves open: what InsightFace gives its detectors."""
 
@@ -64,7 +57,7 @@ class Network:
         (tensor,) = self._engine.inputs
         shape = [batch, *(side if side > 0 else FREE_SIDE for side in (tensor.shape or ())[1:])]
         generator = np.random.default_rng(0)
-        dtype = DTYPES[tensor.type]
+        dtype = np.dtype(NUMPY_TYPES[tensor.type])
         if np.issubdtype(dtype, np.floating):
             return {tensor.name: generator.normal(size=shape).astype(dtype)}
         return {tensor.name: generator.integers(1, 256 if dtype == np.uint8 else 1000, size=shape).astype(dtype)}
