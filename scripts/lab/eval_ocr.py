@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--precision",
         choices=["bf16", "f32"],
-        help="of --networks: in OpenVINO instead, as an export runs on a CPU",
+        help="of --networks: in OpenVINO instead, as an export runs on a CPU with units for this",
     )
     command.add_argument(
         "--half", action="store_true", help="with --networks: on the table as they would compute in fp16, too"

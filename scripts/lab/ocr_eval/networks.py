@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 import time
 from dataclasses import replace
@@ -31,7 +32,8 @@ Array = npt.NDArray[Any]
 class NetworksReader:
     """Detector and recogniser of the repository *models* on *threads* threads: in ONNX Runtime, in fp32.
 
-    With *precision*, in OpenVINO, as an export runs on a CPU. *table*: pages go onto the canvases and lines into the
+    With *precision*, in OpenVINO, as an export runs on a CPU that has units for it: a network whose config asks for f32
+    is computed in f32 there, too. *table*: pages go onto the canvases and lines into the
     widths of `shapes`; a session takes all of them, which changes the time and nothing else. *half*: as they would
     compute in fp16, see `half.rounded`.
     """
@@ -41,11 +43,9 @@ class NetworksReader:
     ) -> None:
         base = f"{models.name} {precision}" if precision else "networks"
         self.name = base + (" on the table" if table else "") + (", fp16" if half else "")
-        settings = Settings(intra_op_threads=threads)
-        if precision:
-            settings = replace(settings, engine="openvino", inference_precision=precision, shape_cache=20_000)
         detector, recognizer = (
-            _engine(models / name / "1/model.onnx", settings, half=half) for name in ("ocr_det", "ocr_rec")
+            _engine(models / name / "1/model.onnx", _settings(models / name, threads, precision), half=half)
+            for name in ("ocr_det", "ocr_rec")
         )
         self._networks = _networks(detector, recognizer, Decoder.of(models / "ocr_rec/1/model.onnx"))
         if table:
@@ -63,6 +63,15 @@ class NetworksReader:
         seconds = time.perf_counter() - began
         lines = [Found(quad, text) for quad, text in zip(_quads(found), found.texts, strict=True)]
         return Reading([Found(quad) for quad in _quads(boxes)], lines), seconds
+
+
+def _settings(folder: Path, threads: int, precision: str) -> Settings:
+    if not precision:
+        return Settings(intra_op_threads=threads)
+    config = (folder / "config.pbtxt").read_text(encoding="utf-8")
+    if re.search(r'key:\s*"inference_precision"\s*value:?\s*\{\s*string_value:\s*"f32"', config):
+        precision = "f32"
+    return Settings(intra_op_threads=threads, engine="openvino", inference_precision=precision, shape_cache=20_000)
 
 
 def _engine(path: Path, settings: Settings, *, half: bool) -> Engine:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import onnx
 import pytest
-from onnxruntime_backend.engines import Array, OnnxRuntimeEngine
+from onnxruntime_backend.engines import Array, Engine, OnnxRuntimeEngine, load_engine
+from onnxruntime_backend.settings import Settings
 from PIL import Image
 from tiny_ocr import detector, recognizer
 
 from immich_pipelines.ocr_ctc import OUTPUTS
 from immich_triton.export import onnx_graph
 from immich_triton.export.ocr import models as ocr_models
+from ocr_eval import networks
 from ocr_eval.networks import NetworksReader
 from ocr_eval.pages import Page
 from ocr_eval.texts import Script
@@ -59,3 +61,26 @@ def test_an_earlier_export_is_asked_for_what_it_has(
     reading, _ = reader.read(Page("p", Script.ENGLISH, "clean", buffer.getvalue(), *image.size, []))
     assert reading.detected
     assert list(outputs) in asked
+
+
+@pytest.mark.parametrize(("asked", "computed"), [("bf16", "bf16"), ("f32", "f32")])
+def test_a_network_whose_config_asks_for_f32_has_it_where_others_have_bf16(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, asked: str, computed: str
+) -> None:
+    line = 'parameters { key: "inference_precision" value { string_value: "%s" } }\n'
+    (repository / "ocr_det/config.pbtxt").write_text(line % "bf16", encoding="utf-8")
+    (repository / "ocr_rec/config.pbtxt").write_text(line % asked, encoding="utf-8")
+    settings = {}
+
+    def note(path: Path, given: Settings) -> Engine:
+        settings[path.parent.parent.name] = given
+        return load_engine(path, Settings())
+
+    monkeypatch.setattr(networks, "load_engine", note)
+    NetworksReader(repository, threads=1, precision="bf16")
+    assert {name: each.inference_precision for name, each in settings.items()} == {
+        "ocr_det": "bf16",
+        "ocr_rec": computed,
+    }
+    NetworksReader(repository, threads=1, precision="f32")
+    assert {each.inference_precision for each in settings.values()} == {"f32"}

@@ -56,7 +56,8 @@ def fold_ctc(model: onnx.ModelProto, indices: str, scores: str) -> int:
     graph.add("Equal", ["ctc_group", "ctc_maximum"], "ctc_is_it")
     graph.add("Where", ["ctc_is_it", "ctc_members", last], "ctc_candidates")
     graph.add("ReduceMin", ["ctc_candidates"], indices, axes=[2], keepdims=0)
-    graph.add("ReduceMax", ["ctc_maxima"], scores, axes=[2], keepdims=0)
+    # Not a second ReduceMax, which OpenVINO would join with the first: one more pass over all classes.
+    graph.add("Reshape", ["ctc_maximum", graph.add_constant("ctc_steps", np.array([0, 0]))], scores)
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info(indices, TensorProto.INT32, ["batch", "steps"]))
     model.graph.output.append(helper.make_tensor_value_info(scores, TensorProto.FLOAT, ["batch", "steps"]))

@@ -16,14 +16,14 @@ from immich_pipelines.cpus import available_cpus, pair_bits
 from immich_pipelines.ocr_batches import HEIGHT, Limits
 from immich_triton.export import onnx_graph
 from immich_triton.export.gpu_parameters import gpu_parameters
-from immich_triton.export.ocr import chinese_variants, ctc_head, dbnet_head, dbnet_neck, graph, pixels
+from immich_triton.export.ocr import chinese_variants, ctc_head, dbnet_head, dbnet_neck, gates, graph, pixels
 
 DETECTOR: Final = "ocr_det"
 RECOGNIZER: Final = "ocr_rec"
 
 SOURCES: Final = (
     __file__,
-    *(module.__file__ for module in (ctc_head, dbnet_head, dbnet_neck, graph, pixels)),
+    *(module.__file__ for module in (ctc_head, dbnet_head, dbnet_neck, gates, graph, pixels)),
     *chinese_variants.SOURCES,
 )
 """The files that determine what is written."""
@@ -34,8 +34,8 @@ class Placement:
     """Where and how often a network runs: *instances* copies of it with *threads* each; *gpu*: on every GPU.
 
     *precision* is what OpenVINO computes in on the CPU, ``bf16`` or ``f32``; a CPU without bf16 units takes f32. With
-    ``int8`` the layers that cost most are in int8, and the rest in bf16. On a GPU it is that of the weights, ``f32`` or
-    ``f16``.
+    ``int8`` the layers that cost most are in int8, and the rest in f32: OpenVINO makes bytes of floats alone, and would
+    turn bf16 into these and around before each layer. On a GPU it is that of the weights, ``f32`` or ``f16``.
     """
 
     instances: int
@@ -119,6 +119,7 @@ def build_detector(source: Path, target: Path, *, gpu: bool = False) -> None:
     model = onnx.load(source)
     onnx_graph.rename_input(model, "x", ["batch", 3, "height", "width"])
     onnx_graph.rename_output(model, "text", ["batch", 1, "height", "width"])
+    gates.fold_gates(model)
     dbnet_head.fold_head(model)
     if not gpu:
         dbnet_neck.fold_neck(model)
@@ -141,6 +142,7 @@ def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> lis
     characters = ["blank", *onnx_graph.metadata(model)["character"].split("\n"), " "]
     if len(characters) != (classes := onnx_graph.classes_of(model)):
         raise onnx_graph.GraphError(f"the dictionary has {len(characters)} entries, the network {classes} classes")
+    gates.fold_gates(model)
     ctc_head.fold_ctc(model, "indices", "scores")
     rows = (*chinese_variants.of_one_script(characters), chinese_variants.alike(characters))
     for key, some in zip(ocr_ctc.VARIANTS, rows, strict=True):
@@ -211,7 +213,7 @@ def _config(
         else {
             # Only the embedded backend knows these keys but the third; Triton's C++ backend ignores them.
             "embedded_accelerator": "openvino",
-            "inference_precision": "bf16" if placement.int8 else placement.precision,
+            "inference_precision": "f32" if placement.int8 else placement.precision,
             "intra_op_thread_count": str(placement.threads),
             **cpu_parameters,
         }

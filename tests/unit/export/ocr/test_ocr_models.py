@@ -78,13 +78,13 @@ def test_the_default_is_what_is_fast_here(
     assert [placement.precision for placement in placements(gpu=gpu)] == [exact, precision]
 
 
-def test_what_is_not_in_int8_is_computed_in_bf16() -> None:
+def test_what_is_not_in_int8_is_computed_in_f32() -> None:
     placement = Placement(1, 2, precision="int8")
     assert placement.int8
     assert not placement.half
     config = detector_config("PP-OCR", placement, 1000)
     assert "# The layers that cost most are in int8." in config
-    assert '"inference_precision" value { string_value: "bf16" }' in config
+    assert '"inference_precision" value { string_value: "f32" }' in config
     assert "int8" not in detector_config("PP-OCR", Placement(1, 2), 1000)
 
 
