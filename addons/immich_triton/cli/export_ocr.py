@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import onnx
 from rich.console import Console
@@ -32,6 +32,9 @@ from immich_triton.export.wheels import WheelError
 from immich_triton.ml.route_file import FILE as ROUTE
 from immich_triton.ml.route_file import Route, RouteError, read_route, write_route
 from immich_triton.triton.pipelines import Pipeline
+
+if TYPE_CHECKING:
+    from immich_triton.export.ocr.calibration_lines import Lines
 
 NAMES: Final = ("PP-OCRv5_mobile", "CH__PP-OCRv5_mobile")
 """Immich's names for Chinese, English and Japanese text. It also knows EL__, EN__, ESLAV__, KOREAN__, LATIN__ and TH__:
@@ -112,8 +115,8 @@ def export(
         characters = ocr_models.build_recognizer(files[recognizer], files[dictionary] if dictionary else None, rec_file)
         with console.status("comparing the recogniser with the original"):
             console.print(f"  recogniser: {ocr_proof.prove_recognizer(files[recognizer], rec_file, characters)}")
-        if placements[1].int8:
-            placements = placements[0], _into_int8(det_file, rec_file, placements[1], console)
+        if any(placement.int8 for placement in placements):
+            placements = _into_int8(det_file, rec_file, placements, console)
         if any(placement.half for placement in placements):
             with console.status("halving the networks, and comparing them with the originals"):
                 for line in _halve((detector, det_file), (files[recognizer], rec_file), characters):
@@ -134,24 +137,46 @@ def export(
     console.print(f"  written to {models} in {time.monotonic() - started:.1f} s; answers for {', '.join(names)}")
 
 
-def _into_int8(detector: Path, recognizer: Path, placement: Placement, console: Console) -> Placement:
-    """Put the rebuilt recogniser into int8, and return what it computes in: bf16, as it was, where it reads worse."""
-    # It needs what the pipeline needs, which not every environment with this command has.
+def _into_int8(
+    detector: Path, recognizer: Path, placements: tuple[Placement, Placement], console: Console
+) -> tuple[Placement, Placement]:
+    """Put the rebuilt networks into int8, and return what each computes in: bf16, as it was, where it is worse."""
+    # They need what the pipeline needs, which not every environment with this command has.
     from immich_triton.export.ocr.calibration_lines import calibration_lines
 
+    pages = calibration.pages()
     with console.status("finding the lines of the calibration pages"):
-        upright, turned = calibration_lines(detector, calibration.pages())
+        lines = calibration_lines(detector, pages)
     with console.status("putting the recogniser into int8, and comparing it with what it was"):
-        floats = recognizer.read_bytes()
-        layers = int8.quantize_file(recognizer, upright[::2] + turned[::2])
-        try:
-            # Other lines than those that the ranges are from.
-            proof = int8_proof.prove_recognizer(floats, recognizer, upright[1::2])
-        except ocr_proof.ProofError as error:
-            recognizer.write_bytes(floats)
-            console.print(f"  recogniser in int8: {error}: it stays in bf16")
-            return replace(placement, precision="bf16")
+        second = _recognizer_into_int8(recognizer, lines, placements[1], console)
+    with console.status("putting the detector into int8, and comparing it with what it was"):
+        return _detector_into_int8(detector, pages, placements[0], console), second
+
+
+def _recognizer_into_int8(recognizer: Path, lines: Lines, placement: Placement, console: Console) -> Placement:
+    upright, turned = lines
+    floats = recognizer.read_bytes()
+    layers = int8.quantize_file(recognizer, upright[::2] + turned[::2])
+    try:
+        # Other lines than those that the ranges are from.
+        proof = int8_proof.prove_recognizer(floats, recognizer, upright[1::2])
+    except ocr_proof.ProofError as error:
+        recognizer.write_bytes(floats)
+        console.print(f"  recogniser in int8: {error}: it stays in bf16")
+        return replace(placement, precision="bf16")
     console.print(f"  recogniser in int8: {layers} layers, {proof}")
+    return placement
+
+
+def _detector_into_int8(detector: Path, pages: Sequence[bytes], placement: Placement, console: Console) -> Placement:
+    from immich_triton.export.ocr.int8_detector import quantize_detector
+
+    try:
+        proof = quantize_detector(detector, pages)
+    except ocr_proof.ProofError as error:
+        console.print(f"  detector in int8: {error}: it stays in bf16")
+        return replace(placement, precision="bf16")
+    console.print(f"  detector in int8: {proof}")
     return placement
 
 
@@ -182,6 +207,7 @@ def record(version: str, names: Sequence[str], placements: Sequence[Placement]) 
         modules.append(half.__file__)
     if any(placement.int8 for placement in placements):
         modules += [*int8.SOURCES, int8_proof.__file__, *map(str, calibration.files())]
+        modules.append(str(Path(int8.__file__).with_name("int8_detector.py")))
     for module in modules:
         code.update(Path(str(module)).read_bytes())
     return {
@@ -238,8 +264,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision",
         choices=["int8", "bf16", "f32", "f16"],
-        help="int8, bf16 or f32: what a CPU with such units computes in; int8 puts the layers of the recogniser "
-        "that cost most into bytes, f32 is exact and up to three times as slow (default: int8 on x86, else bf16). "
+        help="int8, bf16 or f32: what a CPU with such units computes in; int8 puts the layers that cost most "
+        "and can do with it into bytes, f32 is exact and up to three times as slow (default: int8 on x86, else bf16). "
         "With --gpu f32 or f16: halves the weights, for cards that are faster so (default: f32)",
     )
     parser.add_argument(

@@ -21,7 +21,7 @@ its zero point 0: an engine has nothing to subtract.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -82,10 +82,17 @@ class _Layer:
         return any(attribute(self.node, "pads", []))
 
 
-def quantize(model: onnx.ModelProto, calibration: Sequence[Array]) -> int:
+def quantize(
+    model: onnx.ModelProto,
+    calibration: Sequence[Array],
+    *,
+    only: Collection[str] | None = None,
+    balance: float | None = None,
+) -> int:
     """Put the layers of *model* that cost most into int8, in place, and return how many these are.
 
-    *calibration*: inputs of the network as they come in use. What a layer sees of them is the range of its bytes; what
+    *only*: of these layers those that give one of these values; *balance*: in place of `BALANCE`. *calibration*: inputs
+    of the network as they come in use. What a layer sees of them is the range of its bytes; what
     lies outside counts as the nearest byte. The metadata say that 16 bits hold two products. Raises `GraphError` for an
     opset above 17.
     """
@@ -93,14 +100,17 @@ def quantize(model: onnx.ModelProto, calibration: Sequence[Array]) -> int:
     if opset_of(model) < _OPSET:
         model.CopyFrom(version_converter.convert_version(model, _OPSET))
     graph = Graph(model)
-    candidates = list(_layers(model, graph))
+    candidates = [layer for layer in _layers(model, graph) if only is None or layer.node.output[0] in only]
     seen = activations.ranges(model, list(dict.fromkeys(layer.sees for layer in candidates)), calibration)
     layers: dict[str, list[_Layer]] = {}
     for layer in candidates:
         # Of a map that was pooled to one pixel there is nothing to save.
         if not seen[layer.sees].single:
             layers.setdefault(layer.sees, []).append(layer)
-    steps = {sees: _steps(seen[sees], padded=any(each.padded for each in those)) for sees, those in layers.items()}
+    balance = BALANCE if balance is None else balance
+    steps = {
+        sees: _steps(seen[sees], balance, padded=any(each.padded for each in those)) for sees, those in layers.items()
+    }
     means = activations.mean_bytes(model, steps, calibration)
     for place, (sees, those) in enumerate(layers.items()):
         name = f"int8_{place}"
@@ -148,7 +158,7 @@ def _where_rows_begin(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | No
     return node
 
 
-def _steps(seen: Seen, *, padded: bool) -> Steps:
+def _steps(seen: Seen, balance: float, *, padded: bool) -> Steps:
     low, high = np.minimum(seen.low, 0), np.maximum(seen.high, 0)
     signed = padded and bool(low.any())
     if signed:
@@ -157,7 +167,7 @@ def _steps(seen: Seen, *, padded: bool) -> Steps:
     # From the lowest of all channels to the highest.
     whole = max(float(high.max()) - float(low.min()), float(np.finfo(np.float32).tiny))
     share = np.maximum((high - low) / whole, _NARROWEST)
-    step: Array = (whole / levels * share**BALANCE).astype(np.float32)
+    step: Array = (whole / levels * share**balance).astype(np.float32)
     zero = np.zeros(len(step), np.int8) if signed else np.rint(-low / step).astype(np.uint8)
     return Steps(step, zero)
 

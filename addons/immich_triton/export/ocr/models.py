@@ -34,7 +34,7 @@ class Placement:
     """Where and how often a network runs: *instances* copies of it with *threads* each; *gpu*: on every GPU.
 
     *precision* is what OpenVINO computes in on the CPU, ``bf16`` or ``f32``; a CPU without bf16 units takes f32. With
-    ``int8`` the layers that cost most are in int8, and the rest in f32: OpenVINO makes bytes of floats alone, and would
+    ``int8`` some layers are in int8, and the rest in f32: OpenVINO makes bytes of floats alone, and would
     turn bf16 into these and around before each layer. On a GPU it is that of the weights, ``f32`` or ``f16``.
     """
 
@@ -45,7 +45,7 @@ class Placement:
 
     @property
     def int8(self) -> bool:
-        """Whether `int8.quantize` puts layers into int8."""
+        """Whether layers are put into int8."""
         return self.precision == "int8"
 
     @property
@@ -76,8 +76,8 @@ def placements(*, precision: str | None = None, gpu: bool = False) -> tuple[Plac
     Of the recogniser a copy for each CPU, up to four: it gets several batches of a page at a time, and two threads on
     one take a tenth longer than one on each of two. Of the detector half as many with twice the threads: that costs
     a twentieth when many pages come at once, takes half the time for one, and spares a copy of 150 MB and more. With
-    int8, the default on x86, the recogniser has it alone. Raises ValueError for a *precision*
-    that is not to be had there.
+    int8, the default on x86, the detector has it only where the CPU does not compute in bf16. Raises ValueError for a
+    *precision* that is not to be had there.
     """
     precision = precision or default_precision(gpu=gpu)
     if precision not in PRECISIONS[gpu]:
@@ -90,9 +90,9 @@ def placements(*, precision: str | None = None, gpu: bool = False) -> tuple[Plac
     def placement(copies: int, precision: str) -> Placement:
         return Placement(copies, cpus // copies, precision=precision)
 
-    # In int8 a detector is less sure of single characters: 0.52 instead of 0.67 for one, where 0.5 decides.
-    exact = "bf16" if precision == "int8" else precision
-    return placement(min(4, max(1, cpus // 2)), exact), placement(min(4, cpus), precision)
+    # A detector in bf16 is faster than one that is in int8 in part, and in both it is less sure of what is text.
+    detector = "bf16" if precision == "int8" and computes_bf16() else precision
+    return placement(min(4, max(1, cpus // 2)), detector), placement(min(4, cpus), precision)
 
 
 def default_version(*, gpu: bool = False) -> str:
@@ -219,7 +219,7 @@ def _config(
         }
     )
     if placement.int8:
-        comment += "\nThe layers that cost most are in int8."
+        comment += "\nSome of its layers are in int8."
     if placement.half:
         comment += "\nWeights, and what is computed, in half precision."
     lines = [*(f"# {line}" for line in comment.split("\n")), "# Written by immich-triton export ocr."]

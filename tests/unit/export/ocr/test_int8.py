@@ -202,3 +202,19 @@ def test_a_newer_opset_is_refused() -> None:
     net = Net(x=(1, CHANNELS, 4, 6))
     with pytest.raises(GraphError, match="opset 18 takes the axes"):
         int8.quantize(net.model(pointwise(net, "x"), opset=18), [net.inputs["x"]])
+
+
+def test_only_layers_that_are_named_and_with_a_balance_of_their_own() -> None:
+    net = Net(x=(2, CHANNELS, 8, 12))
+    scales = np.geomspace(0.1, 10, CHANNELS).astype(np.float32)
+    net.inputs["x"] *= scales.reshape(1, -1, 1, 1)
+    first = pointwise(net, "x")
+    last = pointwise(net, first)
+    steps = []
+    for balance in (None, 0):
+        model = net.model(last)
+        assert int8.quantize(model, [net.inputs["x"]], only={first}, balance=balance) == 1
+        (step,) = (numpy_helper.to_array(each) for each in model.graph.initializer if each.name.endswith("_step"))
+        steps.append(float(step.max() / step.min()))
+    assert steps[0] > 5
+    assert steps[1] == 1

@@ -73,9 +73,9 @@ def test_the_default_is_what_is_fast_here(
     monkeypatch.setattr(models, "computes_bf16", lambda: bf16)
     monkeypatch.setattr(models, "pair_bits", lambda: pair_bits)
     assert models.default_version(gpu=gpu) == version
-    # A detector is less sure of single characters in int8.
-    exact = "bf16" if precision == "int8" else precision
-    assert [placement.precision for placement in placements(gpu=gpu)] == [exact, precision]
+    # In bf16 a detector is faster than one that is in int8 in part.
+    detector = "bf16" if precision == "int8" and bf16 else precision
+    assert [placement.precision for placement in placements(gpu=gpu)] == [detector, precision]
 
 
 def test_what_is_not_in_int8_is_computed_in_f32() -> None:
@@ -83,7 +83,7 @@ def test_what_is_not_in_int8_is_computed_in_f32() -> None:
     assert placement.int8
     assert not placement.half
     config = detector_config("PP-OCR", placement, 1000)
-    assert "# The layers that cost most are in int8." in config
+    assert "# Some of its layers are in int8." in config
     assert '"inference_precision" value { string_value: "f32" }' in config
     assert "int8" not in detector_config("PP-OCR", Placement(1, 2), 1000)
 
