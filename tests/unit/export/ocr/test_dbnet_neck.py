@@ -130,3 +130,23 @@ def test_a_sum_that_others_take_as_well_stays() -> None:
     joint = net.add("Add", ["large", net.enlarged("small", 2)])
     output = net.add("Concat", [net.convolved(joint, 4), joint], axis=1)
     assert net.fold(output)[0] == 0
+
+
+def widened_and_shared(net: Neck, seen: int) -> str:
+    """Return what two convolutions make of one sum: of 8 channels made of *seen*, and of an enlarged map."""
+    wide = net.add("Conv", ["page", net.weights(8, seen, 1, 1)], kernel_shape=[1, 1])
+    joint = net.add("Add", [net.excited(wide, 8), net.enlarged("small", 2)])
+    return net.add("Concat", [net.convolved(joint, 8), joint], axis=1)
+
+
+def test_a_sum_that_others_take_is_made_beside_its_parts_where_these_are_few_channels() -> None:
+    net = Neck(page=(1, 2, 6, 10), small=(1, 8, 3, 5))
+    folded, model = net.fold(widened_and_shared(net, 2))
+    assert folded == 1
+    assert kernels(model) == {(1, 1), (2, 2)}, "and the kernels that see the page are made for it"
+    assert "Resize" in {node.op_type for node in model.graph.node}, "the sum is there for others"
+
+
+def test_parts_of_nearly_as_many_channels_are_not_worth_it() -> None:
+    net = Neck(page=(1, 3, 6, 10), small=(1, 8, 3, 5))
+    assert net.fold(widened_and_shared(net, 3))[0] == 0
