@@ -140,17 +140,21 @@ def export(
 def _into_int8(
     detector: Path, recognizer: Path, placements: tuple[Placement, Placement], console: Console
 ) -> tuple[Placement, Placement]:
-    """Put the rebuilt networks into int8, and return what each computes in: bf16, as it was, where it is worse."""
+    """Put the rebuilt networks into int8 that shall have it; return what each computes in: bf16 where that is worse."""
     # They need what the pipeline needs, which not every environment with this command has.
     from immich_triton.export.ocr.calibration_lines import calibration_lines
 
     pages = calibration.pages()
     with console.status("finding the lines of the calibration pages"):
         lines = calibration_lines(detector, pages)
-    with console.status("putting the recogniser into int8, and comparing it with what it was"):
-        second = _recognizer_into_int8(recognizer, lines, placements[1], console)
-    with console.status("putting the detector into int8, and comparing it with what it was"):
-        return _detector_into_int8(detector, pages, placements[0], console), second
+    first, second = placements
+    if second.int8:
+        with console.status("putting the recogniser into int8, and comparing it with what it was"):
+            second = _recognizer_into_int8(recognizer, lines, second, console)
+    if first.int8:
+        with console.status("putting the detector into int8, and comparing it with what it was"):
+            first = _detector_into_int8(detector, pages, first, console)
+    return first, second
 
 
 def _recognizer_into_int8(recognizer: Path, lines: Lines, placement: Placement, console: Console) -> Placement:
