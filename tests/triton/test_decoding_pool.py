@@ -31,6 +31,7 @@ from immich_pipelines.decoding.crew import Crew, Task, choose
 from immich_pipelines.decoding.findings import Scan
 from immich_pipelines.decoding.messages import Job
 from immich_pipelines.decoding.scan import FORMATS, scan
+from immich_pipelines.decoding.sheets import Sheet
 from immich_pipelines.errors import BadInput
 from immich_triton.core.paths import PROJECT
 from immich_triton.server import processes
@@ -159,6 +160,22 @@ def test_the_memory_of_an_image_is_kept_for_the_next_one_and_given_back_when_non
         assert eventually(lambda: max(map(private_kib, workers)) < 12_000)
 
 
+def test_pixels_come_in_the_memory_of_an_image_that_nobody_needs_any_more(shared: DecodingPool) -> None:
+    def place(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int:
+        return int(pixels.__array_interface__["data"][0])
+
+    one, other = (saved(picture(size=(300, 200)), "PNG") for _ in range(2))
+    first = shared.decode(one)
+    second = shared.decode(other)
+    np.testing.assert_array_equal(first, decode_rgb(one))
+    before = place(first)
+    del first
+    third = shared.decode(one)
+    assert place(third) == before != place(second)
+    np.testing.assert_array_equal(third, decode_rgb(one))
+    np.testing.assert_array_equal(second, decode_rgb(other))
+
+
 def faults(pid: int) -> int:
     """Return how many pages a process was given so far without a disk."""
     return int((processes.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[7])
@@ -185,7 +202,7 @@ def test_an_image_that_takes_more_memory_than_its_size_allows_is_refused(shared:
     data = saved(Image.new("RGB", (9000, 9000)), "PNG")
     modest = Job(Scan("PNG", 8, 8), max_pixels=10**8, seconds=60)
     shared.start()
-    answer, _ = shared._ask(modest, data)
+    answer = shared._ask(modest, data, Sheet().descriptor)
     assert answer["kind"] == messages.BAD_INPUT
     assert "takes more than the 96 MiB" in answer["error"]
 
@@ -317,8 +334,9 @@ def test_nothing_is_decoded_for_a_client_that_has_gone() -> None:
         def pair() -> list[socket.socket]:
             return [stack.enter_context(one) for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)]
 
-        def task(pixels: int) -> Task:
-            return Task(Job(Scan("JPEG", pixels, 1), 10**9, 10.0), messages.anonymous_file("image"), pair()[0])
+        def task(width: int) -> Task:
+            image, pixels = map(messages.anonymous_file, ("image", "pixels"))
+            return Task(Job(Scan("JPEG", width, 1), 10**9, 10.0), image, pixels, pair()[0])
 
         members = Crew(stack.enter_context(selectors.DefaultSelector()))
         link, process = pair()
@@ -331,11 +349,12 @@ def test_nothing_is_decoded_for_a_client_that_has_gone() -> None:
         message, descriptors = messages.receive(process)
         assert message
         assert Job.of(message) == patient.job
-        for descriptor in (*descriptors, patient.image):
+        for descriptor in (*descriptors, patient.image, patient.pixels):
             os.close(descriptor)
         assert gone.client.fileno() == -1
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(gone.image)
+        for descriptor in (gone.image, gone.pixels):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
 
 
 def test_an_ordinary_photo_does_not_wait_for_heavy_ones(triton: subprocess.Popen[bytes]) -> None:
@@ -359,7 +378,7 @@ def test_an_ordinary_photo_does_not_wait_for_heavy_ones(triton: subprocess.Popen
 def test_whose_turn_it_is() -> None:
     def task(heavy: bool) -> Task:
         side = 9000 if heavy else 90
-        return Task(Job(Scan("JPEG", side, side), 10**9, 10.0), -1, None)  # type: ignore[arg-type]
+        return Task(Job(Scan("JPEG", side, side), 10**9, 10.0), -1, -1, None)  # type: ignore[arg-type]
 
     first, second, third = task(True), task(False), task(True)
     waiting = [first, second, third]

@@ -71,6 +71,11 @@ def test_corners_come_in_order_whatever_their_order_was(
     np.testing.assert_allclose(in_order(corners[order]), corners, atol=1e-3)
 
 
+def test_the_boxes_of_a_page_are_put_in_order_each_on_its_own_account() -> None:
+    boxes = np.array([leaning(90, 20, degrees)[order] for degrees, order in ((-30, [2, 0, 3, 1]), (8, [1, 3, 2, 0]))])
+    assert np.array_equal(in_order(boxes), [in_order(box) for box in boxes])
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=4, max_size=4))
 def test_corners_that_coincide_are_no_error(corners: list[tuple[int, int]]) -> None:
     given_corners = np.array(corners)

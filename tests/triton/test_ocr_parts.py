@@ -155,6 +155,14 @@ def test_lines_go_to_the_network_as_bgr() -> None:
     assert batch.images[0, :, 0, 0].tolist() == [-1, -1, 1]
 
 
+def test_pixels_are_scaled_as_rapidocr_scales_them_of_a_turned_line_too() -> None:
+    line = noise.integers(0, 256, (48, 100, 3), np.uint8)
+    for image in (line, line[::-1, ::-1]):
+        (batch,) = batches([image], Limits(1))
+        expected = (image[:, :, ::-1].transpose(2, 0, 1) / np.float32(255) - 0.5) / 0.5
+        assert np.abs(batch.images[0, :, :, :100] - expected).max() < 1e-6
+
+
 def test_a_line_longer_than_any_width_is_squeezed() -> None:
     page = np.zeros((20, 4000, 3), np.uint8)
     assert cut_line(page, np.array(box(0, 0, 3999, 10), np.float32)).shape == (48, WIDTHS[-1], 3)

@@ -154,13 +154,10 @@ def find_boxes(probabilities: Array, page_size: tuple[int, int], min_score: floa
     """
     postprocess = _Contours(min_score)
     found, scores = postprocess(probabilities, page_size)
-    points, kept = [], []
-    # RapidOCR's own filter drops boxes and forgets their scores, which shifts all later ones.
-    for box, score in zip(found, scores, strict=True):
-        corners = clipped(in_order(box), *page_size)
-        if int(np.linalg.norm(corners[0] - corners[1])) > 3 and int(np.linalg.norm(corners[0] - corners[3])) > 3:
-            points.append(corners)
-            kept.append(score)
-    if not points:
+    if not found:
         return Boxes.none()
-    return Boxes(np.asarray(points, np.float32), np.asarray(kept, np.float32), postprocess.left_out)
+    corners = clipped(in_order(np.array(found)), *page_size)
+    # RapidOCR's own filter drops boxes and forgets their scores, which shifts all later ones.
+    sides = np.linalg.norm(corners[:, [1, 3]] - corners[:, :1], axis=-1)
+    kept = (sides.astype(int) > 3).all(axis=1)
+    return Boxes(corners[kept], np.array(scores, np.float32)[kept], postprocess.left_out)

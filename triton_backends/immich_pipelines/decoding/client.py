@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import shutil
 import socket
@@ -23,6 +22,7 @@ from immich_pipelines.cpus import available_cpus
 from immich_pipelines.decoding import messages
 from immich_pipelines.decoding.messages import BAD_INPUT, KILLED, Job
 from immich_pipelines.decoding.scan import MAX_PIXELS, scan
+from immich_pipelines.decoding.sheets import Shelf
 from immich_pipelines.errors import BadInput
 
 MAX_DECODERS: Final = 64
@@ -62,6 +62,7 @@ class DecodingPool:
         self._seconds = seconds
         self._triton = triton or os.getppid()
         self._address = _address(self._triton)
+        self._shelf = Shelf()
         self._lock = threading.Lock()
         self._lifeline: socket.socket | None = None
 
@@ -94,6 +95,11 @@ class DecodingPool:
         """Leave the pool; it ends when nobody is left."""
         with self._lock:
             self._leave()
+        self.release()
+
+    def release(self) -> None:
+        """Give back the memory that is only kept for the next image; one may come meanwhile."""
+        self._shelf.clear()
 
     def decode(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
         """Decode *data* into a uint8 array [height, width, 3], RGB, read-only.
@@ -112,8 +118,9 @@ class DecodingPool:
         failure = ""
         for _ in range(ATTEMPTS):
             self.start()
+            sheet = self._shelf.take()
             try:
-                answer, descriptors = self._ask(job, data)
+                answer = self._ask(job, data, sheet.descriptor)
             except TimeoutError:
                 raise PoolError(f"no process decoded the image within {ANSWER_SECONDS:.0f} s") from None
             except OSError as error:
@@ -121,7 +128,10 @@ class DecodingPool:
                 time.sleep(RETRY_SECONDS)
                 continue
             if "error" not in answer:
-                return _map(answer, descriptors[0], side)
+                height, width = answer["height"], answer["width"]
+                shape = (side or height, side or width, 3)
+                return Picture(self._shelf.lend(sheet, answer["offset"], shape), height, width)
+            self._shelf.put(sheet)
             if answer["kind"] == BAD_INPUT:
                 raise BadInput(answer["error"])
             failure = answer["error"]
@@ -129,12 +139,12 @@ class DecodingPool:
                 break
         raise PoolError(failure)
 
-    def _ask(self, job: Job, data: bytes) -> tuple[dict[str, Any], list[int]]:
+    def _ask(self, job: Job, data: bytes, pixels: int) -> dict[str, Any]:
         image = messages.anonymous_file("image")
         with os.fdopen(image, "wb", buffering=0) as file, self._connect() as connection:
             file.write(data)
             file.seek(0)
-            messages.send(connection, job.message(), [image])
+            messages.send(connection, job.message(), [image, pixels])
             connection.settimeout(ANSWER_SECONDS)
             return _receive(connection)
 
@@ -234,11 +244,11 @@ def _address(triton: int) -> str:
     return f"\0immich-triton-decoding-{triton}"
 
 
-def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    answer, descriptors = messages.receive(connection)
+def _receive(connection: socket.socket) -> dict[str, Any]:
+    answer, _ = messages.receive(connection)
     if answer is None:
         raise ConnectionResetError("it hung up; see Triton's log")
-    return answer, descriptors
+    return answer
 
 
 def _is_open(connection: socket.socket) -> bool:
@@ -248,17 +258,6 @@ def _is_open(connection: socket.socket) -> bool:
         return True
     except OSError:
         return False
-
-
-def _map(answer: Mapping[str, Any], descriptor: int, side: int) -> Picture:
-    width, height = answer["width"], answer["height"]
-    shape = (side or height, side or width, 3)
-    try:
-        memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-    finally:
-        os.close(descriptor)
-    pixels = np.frombuffer(memory, np.uint8, offset=answer["offset"]).reshape(shape)
-    return Picture(pixels, height, width)
 
 
 def _number(parameters: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:

@@ -29,15 +29,17 @@ PAUSE_SECONDS: Final = 1.0
 
 @dataclass(eq=False)
 class Task:
-    """A job, the descriptor of its file, and who waits for the answer."""
+    """A job, the descriptors of its file and of that for the pixels, and who waits for the answer."""
 
     job: Job
     image: int
+    pixels: int
     client: socket.socket
 
     def close(self) -> None:
-        """Let go of both."""
+        """Let go of all three."""
         os.close(self.image)
+        os.close(self.pixels)
         self.client.close()
 
     def is_abandoned(self) -> bool:
@@ -107,7 +109,7 @@ class Crew:
                 return
             member.task, member.began = task, time.monotonic()
             with contextlib.suppress(OSError):  # it has died: its hanging up is heard next
-                messages.send(member.link, task.job.message(), [task.image, task.client.fileno()])
+                messages.send(member.link, task.job.message(), [task.image, task.pixels, task.client.fileno()])
 
     def _next(self) -> Task | None:
         """Take the task whose turn it is from those that wait; those whose clients have gone are dropped on the way."""

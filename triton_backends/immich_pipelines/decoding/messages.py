@@ -1,8 +1,8 @@
-"""What is said over the pool's Unix sockets: small JSON messages, each with up to two file descriptors.
+"""What is said over the pool's Unix sockets: small JSON messages, some with file descriptors.
 
-A client opens a connection for each image and sends ``Job`` with the file in an anonymous memory file (memfd); the
-answer is ``{"width", "height", "offset"}`` with another that holds the pixels, or ``{"error", "kind"}``. Nothing has
-a name in a file system, so nothing is left behind when a process is killed.
+A client opens a connection for each image and sends ``Job`` with two anonymous memory files (memfd): one with the image
+file in it, one for the pixels. The answer is ``{"width", "height", "offset"}``, which says where in the second they
+are, or ``{"error", "kind"}``. Nothing has a name in a file system, so nothing is left behind when a process is killed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ FAULT: Final = "fault"
 """The machine or this program is to blame."""
 
 _LONGEST: Final = 65_536
+_MOST_DESCRIPTORS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def send(connection: socket.socket, message: Mapping[str, Any], descriptors: Seq
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """Return the next message with its descriptors, which are the caller's now; None when the other side is gone."""
-    data, descriptors, _, _ = socket.recv_fds(connection, _LONGEST, 2, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors, _, _ = socket.recv_fds(connection, _LONGEST, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
     return (json.loads(data) if data else None), descriptors
 
 

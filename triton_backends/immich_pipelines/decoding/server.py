@@ -78,7 +78,7 @@ class Server:
             self._wishes[client] = message["decoders"]
         else:
             self._selector.unregister(client)  # the answer is all that follows
-            self._crew.add(Task(Job.of(message), descriptors[0], client))
+            self._crew.add(Task(Job.of(message), descriptors[0], descriptors[1], client))
         self._crew.resize(max(self._wishes.values(), default=0))
         if message and "decoders" in message:
             with contextlib.suppress(OSError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import select
 import signal
 import socket
+from io import BufferedWriter
 from typing import Any, Final
 
 from immich_pipelines.decoding import messages, pillow
@@ -39,7 +41,7 @@ def memory_bytes(scan: Scan, file_bytes: int) -> int:
 
 
 def main(pool: socket.socket, parent: int) -> None:
-    """Serve the *pool*, process *parent*, until it hangs up. A message is a job, the image's file and the client."""
+    """Serve the *pool*, process *parent*, until it hangs up. A message is a job, two files and the client."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:  # it died before we asked
         return
@@ -52,55 +54,45 @@ def main(pool: socket.socket, parent: int) -> None:
         if message is None:
             return
         job = Job.of(message)
-        image, client = descriptors
-        with socket.socket(fileno=client) as connection:
-            _answer(job, image, connection)
+        image, pixels, client = descriptors
+        with socket.socket(fileno=client) as connection, os.fdopen(pixels, "wb") as file:
+            _answer(job, image, file, connection)
         pool.send(_DONE)
         rested = False
         if job.scan.heavy:  # what the allocator keeps of it goes back with the process; the pool starts another
             return
 
 
-def _answer(job: Job, image: int, client: socket.socket) -> None:
+def _answer(job: Job, image: int, pixels: BufferedWriter, client: socket.socket) -> None:
     try:
         with os.fdopen(image, "rb") as file:
             data = file.read()
-        pixels, answer = _decode(job, data)
+        answer = _decode(job, data, pixels)
     except BadInput as error:
-        pixels, answer = -1, {"kind": BAD_INPUT, "error": str(error)}
+        answer = {"kind": BAD_INPUT, "error": str(error)}
     except MemoryError:
         allowed = memory_bytes(job.scan, len(data)) >> 20
-        pixels, answer = (
-            -1,
-            {
-                "kind": BAD_INPUT,
-                "error": f"the image cannot be decoded: it takes more than the {allowed} MiB that its size allows",
-            },
-        )
+        answer = {
+            "kind": BAD_INPUT,
+            "error": f"the image cannot be decoded: it takes more than the {allowed} MiB that its size allows",
+        }
     except Exception as error:  # noqa: BLE001 - becomes the answer
-        pixels, answer = -1, {"kind": FAULT, "error": f"{type(error).__name__}: {error}"}
-    try:
-        messages.send(client, answer, [pixels] if pixels >= 0 else [])
-    except OSError:  # the client is gone
-        pass
-    finally:
-        if pixels >= 0:
-            os.close(pixels)
+        answer = {"kind": FAULT, "error": f"{type(error).__name__}: {error}"}
+    with contextlib.suppress(OSError):  # the client is gone
+        messages.send(client, answer)
 
 
-def _decode(job: Job, data: bytes) -> tuple[int, dict[str, Any]]:
+def _decode(job: Job, data: bytes, pixels: BufferedWriter) -> dict[str, Any]:
     _bound(job, len(data))
     try:
         picture = pillow.decode(data, job.scan, job.max_pixels)
         width, height = picture.size
         if job.side:
             picture = pillow.squeeze(picture, job.side)
-        pixels = messages.anonymous_file("pixels")
-        with os.fdopen(pixels, "wb", closefd=False) as file:
-            # A short header, then R G B of each pixel, row by row, written without a copy in between.
-            picture.save(file, "PPM")
-        offset = os.fstat(pixels).st_size - picture.width * picture.height * 3
-        return pixels, {"width": width, "height": height, "offset": offset}
+        pixels.seek(0)  # behind it is what an image before has left
+        # A short header, then R G B of each pixel, row by row, written without a copy in between.
+        picture.save(pixels, "PPM")
+        return {"width": width, "height": height, "offset": pixels.tell() - picture.width * picture.height * 3}
     finally:
         _unbound()
 

@@ -26,7 +26,7 @@ class TritonPythonModel:
         os.nice(int(config["parameters"]["nice"]["string_value"]))
         self._images = DecodingPool.of(config)
         encoders = Encoders(Path(args["model_repository"]).parent)
-        self._trimmer = Trimmer()
+        self._trimmer = Trimmer(release=self._images.release)
         self._pipeline = ClipImage(encoders, call, config["max_batch_size"], self._images.squeeze)
 
     def execute(self, requests: list[Any]) -> None:

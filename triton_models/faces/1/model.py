@@ -24,7 +24,7 @@ class TritonPythonModel:
         # Parallelism is that of the processes; threads of OpenCV's own would only push theirs aside.
         cv2.setNumThreads(1)
         self._images = DecodingPool.of(json.loads(args["model_config"]))
-        self._trimmer = Trimmer()
+        self._trimmer = Trimmer(release=self._images.release)
         self._pipeline = FacesPipeline(_detector, _recognizer, self._images.decode)
 
     def execute(self, requests: list[Any]) -> None:

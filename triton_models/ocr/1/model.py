@@ -30,7 +30,7 @@ class TritonPythonModel:
         self._images = DecodingPool.of(json.loads(args["model_config"]))
         # The version folder lies in the model's, and that in the repository.
         self._networks = NetworkPair(Path(pb_utils.get_model_dir()).parent.parent)
-        self._trimmer = Trimmer()
+        self._trimmer = Trimmer(release=self._images.release)
 
     async def execute(self, requests: list[Any]) -> None:
         """Answer the requests of one dynamic batch, each as soon as it is read.
