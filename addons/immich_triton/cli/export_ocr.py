@@ -112,7 +112,9 @@ def export(
         ocr_models.build_detector(detector, det_file, gpu=placements[0].gpu)
         with console.status("comparing the detector with the original"):
             console.print(f"  detector: {ocr_proof.prove_detector(detector, det_file)}")
-        characters = ocr_models.build_recognizer(files[recognizer], files[dictionary] if dictionary else None, rec_file)
+        characters = ocr_models.build_recognizer(
+            files[recognizer], files[dictionary] if dictionary else None, rec_file, gpu=placements[1].gpu
+        )
         with console.status("comparing the recogniser with the original"):
             console.print(f"  recogniser: {ocr_proof.prove_recognizer(files[recognizer], rec_file, characters)}")
         if any(placement.int8 for placement in placements):

@@ -119,9 +119,9 @@ def build_detector(source: Path, target: Path, *, gpu: bool = False) -> None:
     model = onnx.load(source)
     onnx_graph.rename_input(model, "x", ["batch", 3, "height", "width"])
     onnx_graph.rename_output(model, "text", ["batch", 1, "height", "width"])
-    gates.fold_gates(model)
     dbnet_head.fold_head(model)
     if not gpu:
+        gates.spell_out_gates(model)
         dbnet_neck.fold_neck(model)
         means.pool_in_steps(model)
     pixels.take_pixels(model, "x")
@@ -129,12 +129,12 @@ def build_detector(source: Path, target: Path, *, gpu: bool = False) -> None:
     onnx.save(model, target)
 
 
-def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> list[str]:
+def build_recognizer(source: Path, dictionary: Path | None, target: Path, *, gpu: bool = False) -> list[str]:
     """Write the recogniser: ``x`` float32 [N, 3, 48, W] → what `recognizer_config` says of its outputs.
 
     *dictionary* (one character a line) becomes the metadata ``character``, unless the file carries its own; the
-    metadata ``simplified``, ``traditional`` and ``alike`` are the rows of `chinese_variants` for it. Returns the
-    character of every class: blank first, space last, as RapidOCR counts them.
+    metadata ``simplified``, ``traditional`` and ``alike`` are the rows of `chinese_variants` for it. For a *gpu* its
+    gates stay. Returns the character of every class: blank first, space last, as RapidOCR counts them.
     """
     model = onnx.load(source)
     if dictionary is not None:
@@ -143,7 +143,8 @@ def build_recognizer(source: Path, dictionary: Path | None, target: Path) -> lis
     characters = ["blank", *onnx_graph.metadata(model)["character"].split("\n"), " "]
     if len(characters) != (classes := onnx_graph.classes_of(model)):
         raise onnx_graph.GraphError(f"the dictionary has {len(characters)} entries, the network {classes} classes")
-    gates.fold_gates(model)
+    if not gpu:
+        gates.spell_out_gates(model)
     ctc_head.fold_ctc(model, "indices", "scores")
     rows = (*chinese_variants.of_one_script(characters), chinese_variants.alike(characters))
     for key, some in zip(ocr_ctc.VARIANTS, rows, strict=True):

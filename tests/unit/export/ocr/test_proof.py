@@ -140,9 +140,9 @@ def halved(pair: tuple[Path, Path]) -> tuple[Path, Path]:
 
 def test_a_detector_in_half_precision_may_differ_more(gpu_detectors: tuple[Path, Path]) -> None:
     found = prove_detector(*halved(gpu_detectors), proof.HALF)
-    assert proof.TOLERANCE < found.largest < proof.HALF
+    assert 1e-5 < found.largest < proof.HALF
     with pytest.raises(ProofError, match="more than the allowed 1e-05"):
-        prove_detector(*gpu_detectors, proof.TOLERANCE)
+        prove_detector(*gpu_detectors, 1e-5)
 
 
 def test_but_not_too_much(gpu_detectors: tuple[Path, Path]) -> None:
