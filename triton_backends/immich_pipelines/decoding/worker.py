@@ -9,7 +9,7 @@ import resource
 import select
 import signal
 import socket
-from io import BufferedWriter
+from io import FileIO
 from typing import Any, Final
 
 from immich_pipelines.decoding import messages, pillow
@@ -55,7 +55,8 @@ def main(pool: socket.socket, parent: int) -> None:
             return
         job = Job.of(message)
         image, pixels, client = descriptors
-        with socket.socket(fileno=client) as connection, os.fdopen(pixels, "wb") as file:
+        # Without a buffer: once it is answered the client may lend the file to another process.
+        with socket.socket(fileno=client) as connection, os.fdopen(pixels, "wb", buffering=0) as file:
             _answer(job, image, file, connection)
         pool.send(_DONE)
         rested = False
@@ -63,7 +64,7 @@ def main(pool: socket.socket, parent: int) -> None:
             return
 
 
-def _answer(job: Job, image: int, pixels: BufferedWriter, client: socket.socket) -> None:
+def _answer(job: Job, image: int, pixels: FileIO, client: socket.socket) -> None:
     try:
         with os.fdopen(image, "rb") as file:
             data = file.read()
@@ -82,7 +83,7 @@ def _answer(job: Job, image: int, pixels: BufferedWriter, client: socket.socket)
         messages.send(client, answer)
 
 
-def _decode(job: Job, data: bytes, pixels: BufferedWriter) -> dict[str, Any]:
+def _decode(job: Job, data: bytes, pixels: FileIO) -> dict[str, Any]:
     _bound(job, len(data))
     try:
         picture = pillow.decode(data, job.scan, job.max_pixels)
