@@ -16,7 +16,7 @@ def test_it_measures_all_that_a_repository_routes(
     encoders: dict[str, TinyEncoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "LOG", tmp_path / "gpu.log")
-    small = ["--clients", "1", "2", "--each", "0.1", "--limit", "2", "--sizes", "2", "--runs", "2"]
+    small = ["--clients", "1", "2", "--each", "1", "--limit", "2", "--sizes", "2", "--runs", "2"]
     out = tmp_path / "table.json"
     assert gpu.main(["--device", "cpu", "--models", str(encoders["see_a"].models), "--json", str(out), *small]) == 0
     table = json.loads(out.read_text())
@@ -29,8 +29,10 @@ def test_it_measures_all_that_a_repository_routes(
     assert table["lever: CUDA graph"] == "not possible: is for a card"
     for clients in (1, 2):
         assert "gateway " in table[f"clip: {clients} clients"]
-        assert "see_a " in (busy := table[f"clip: {clients} clients, busy"])
-        assert all(f"{name} " in busy for name in ("mitmdump", "tritonserver", "this client"))
+        assert "see_a " in table[f"clip: {clients} clients, busy"]
+    # The kernel counts in hundredths of a second: who took less in one of the two is missing there.
+    busy = " ".join(table[f"clip: {clients} clients, busy"] for clients in (1, 2))
+    assert all(f"{name} " in busy for name in ("mitmdump", "tritonserver", "this client"))
     assert float(table[f"clip: decoding alone on {available_cpus()} CPUs"].removesuffix("/s")) > 0
 
 
