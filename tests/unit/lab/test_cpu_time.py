@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cpu_time
+from harness.program import eventually
+from immich_triton.server import processes
 
 WAIT = "read line"
 
@@ -18,6 +20,8 @@ def name_of(line: Sequence[str], program: str) -> str:
     """Return what a process of *program* that sees the command line *line* is called."""
     child = subprocess.Popen(line, executable=program, stdin=subprocess.PIPE)
     try:
+        # The kernel lets go of the pipe that tells us of an exec before the new command line can be read.
+        assert eventually(lambda: bool(processes.arguments(child.pid)), 10)
         return cpu_time.name_of(child.pid)
     finally:
         child.communicate()
