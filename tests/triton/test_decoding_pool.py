@@ -176,6 +176,15 @@ def test_pixels_come_in_the_memory_of_an_image_that_nobody_needs_any_more(shared
     np.testing.assert_array_equal(second, decode_rgb(other))
 
 
+def test_the_memory_of_an_image_that_failed_serves_no_other(shared: DecodingPool) -> None:
+    shared._shelf.clear()
+    sheet = Sheet()
+    shared._shelf.put(sheet)
+    with pytest.raises(BadInput):
+        shared.decode(saved(picture(), "PNG")[:-400])
+    assert shared._shelf.take() is not sheet
+
+
 def faults(pid: int) -> int:
     """Return how many pages a process was given so far without a disk."""
     return int((processes.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[7])

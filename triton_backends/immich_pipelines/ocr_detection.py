@@ -19,6 +19,9 @@ _DBPostProcess: Any = part("rapidocr_onnxruntime.ch_ppocr_det.utils").DBPostProc
 
 Array = npt.NDArray[Any]
 
+LIKELY: Final = 0.3
+"""From this probability on a pixel is text, as for RapidOCR and stock."""
+
 MIN_SIDE: Final = 32
 """Images with a shorter side hold no readable text; stock answers them with nothing too."""
 
@@ -116,7 +119,7 @@ class _Contours(_DBPostProcess):  # type: ignore[misc] # no types are published
     """
 
     def __init__(self, min_score: float) -> None:
-        super().__init__(thresh=0.3, box_thresh=min_score, unclip_ratio=1.6, use_dilation=True, score_mode="fast")
+        super().__init__(thresh=LIKELY, box_thresh=min_score, unclip_ratio=1.6, use_dilation=True, score_mode="fast")
         self.left_out = 0
 
     def boxes_from_bitmap(

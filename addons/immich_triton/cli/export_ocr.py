@@ -213,6 +213,8 @@ def record(version: str, names: Sequence[str], placements: Sequence[Placement]) 
         modules.append(half.__file__)
     if any(placement.int8 for placement in placements):
         modules += [*int8.SOURCES, int8_proof.__file__, *map(str, calibration.files())]
+    if placements[0].int8:
+        # By its path: it imports what the pipeline needs.
         modules.append(str(Path(int8.__file__).with_name("int8_detector.py")))
     for module in modules:
         code.update(Path(str(module)).read_bytes())

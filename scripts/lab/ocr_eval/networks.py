@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import tempfile
 import time
 from dataclasses import replace
@@ -13,8 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf import text_format
 from onnxruntime_backend.engines import Engine, load_engine
 from onnxruntime_backend.settings import Settings
+from tritonclient.grpc import model_config_pb2
 
 from immich_pipelines import shapes
 from immich_pipelines.ocr import Knobs, Networks, read
@@ -68,8 +69,8 @@ class NetworksReader:
 def _settings(folder: Path, threads: int, precision: str) -> Settings:
     if not precision:
         return Settings(intra_op_threads=threads)
-    config = (folder / "config.pbtxt").read_text(encoding="utf-8")
-    if re.search(r'key:\s*"inference_precision"\s*value:?\s*\{\s*string_value:\s*"f32"', config):
+    config = text_format.Parse((folder / "config.pbtxt").read_text("utf-8"), model_config_pb2.ModelConfig())
+    if config.parameters["inference_precision"].string_value == "f32":
         precision = "f32"
     return Settings(intra_op_threads=threads, engine="openvino", inference_precision=precision, shape_cache=20_000)
 

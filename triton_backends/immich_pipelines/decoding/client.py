@@ -131,7 +131,7 @@ class DecodingPool:
                 height, width = answer["height"], answer["width"]
                 shape = (side or height, side or width, 3)
                 return Picture(self._shelf.lend(sheet, answer["offset"], shape), height, width)
-            self._shelf.put(sheet)
+            # The file is not lent again: who failed may be dying only now, and not have stopped to write.
             if answer["kind"] == BAD_INPUT:
                 raise BadInput(answer["error"])
             failure = answer["error"]

@@ -87,11 +87,11 @@ def quantize(
     calibration: Sequence[Array],
     *,
     only: Collection[str] | None = None,
-    balance: float | None = None,
+    balance: float = BALANCE,
 ) -> int:
     """Put the layers of *model* that cost most into int8, in place, and return how many these are.
 
-    *only*: of these layers those that give one of these values; *balance*: in place of `BALANCE`. *calibration*: inputs
+    *only*: of these layers those that give one of these values; *balance*: see `BALANCE`. *calibration*: inputs
     of the network as they come in use. What a layer sees of them is the range of its bytes; what
     lies outside counts as the nearest byte. The metadata say that 16 bits hold two products. Raises `GraphError` for an
     opset above 17.
@@ -107,7 +107,6 @@ def quantize(
         # Of a map that was pooled to one pixel there is nothing to save.
         if not seen[layer.sees].single:
             layers.setdefault(layer.sees, []).append(layer)
-    balance = BALANCE if balance is None else balance
     steps = {
         sees: _steps(seen[sees], balance, padded=any(each.padded for each in those)) for sees, those in layers.items()
     }

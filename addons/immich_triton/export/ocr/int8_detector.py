@@ -20,6 +20,7 @@ import onnx
 
 from immich_pipelines import onnx_metadata
 from immich_pipelines.decode import MAX_PIXELS, decode_rgb
+from immich_pipelines.ocr_detection import LIKELY
 from immich_triton.export.ocr import int8
 from immich_triton.export.ocr.graph import Graph, attribute
 from immich_triton.export.ocr.proof import ProofError
@@ -30,9 +31,6 @@ Array = npt.NDArray[Any]
 BALANCE: Final = 0.5
 """As `int8.BALANCE`. Beside f32, in regions of text, probabilities differ by 0.0057 on average, with 0.75 by 0.0073; in
 bf16 by 0.0113."""
-
-LIKELY: Final = 0.3
-"""From this probability on a pixel is text: what the pipeline takes for it."""
 
 MOST_CHANGED: Final = 0.01
 """Largest share of the pixels of text that may be none then, or the other way round. bf16 changes 0.5 %, the detectors

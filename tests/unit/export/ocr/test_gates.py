@@ -56,7 +56,7 @@ def test_openvino_computes_a_gate_with_the_convolution_before() -> None:
     model = gated({})
     assert kinds(model)["Math"] == 1, "a hard sigmoid is a node of its own, which is why it goes"
     gates.spell_out_gates(model)
-    assert not kinds(model).keys() & {"Math", "Eltwise_Clamp"}
+    assert "Math" not in kinds(model)
     assert kinds(model)["Eltwise"] == 1, "the product"
 
 

@@ -91,7 +91,7 @@ def test_zeros_around_a_map_with_negative_values_stay_zeros() -> None:
     assert not zero.any()
 
 
-def test_channels_that_differ_by_a_hundred_have_steps_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_that_differ_by_a_hundred_have_steps_of_their_own() -> None:
     net = Net(x=(1, CHANNELS, 16, 16))
     scales = np.geomspace(0.1, 10, CHANNELS).astype(np.float32)
     net.inputs["x"] *= scales.reshape(1, -1, 1, 1)
@@ -101,9 +101,8 @@ def test_channels_that_differ_by_a_hundred_have_steps_of_their_own(monkeypatch: 
     expected = run(net.model(output), net.inputs["x"])
 
     def error(balance: float) -> float:
-        monkeypatch.setattr(int8, "BALANCE", balance)
         model = net.model(output)
-        int8.quantize(model, [net.inputs["x"]])
+        int8.quantize(model, [net.inputs["x"]], balance=balance)
         return relative_error(expected, run(model, net.inputs["x"]))
 
     assert error(0.75) < error(0) / 2
@@ -211,7 +210,7 @@ def test_only_layers_that_are_named_and_with_a_balance_of_their_own() -> None:
     first = pointwise(net, "x")
     last = pointwise(net, first)
     steps = []
-    for balance in (None, 0):
+    for balance in (int8.BALANCE, 0):
         model = net.model(last)
         assert int8.quantize(model, [net.inputs["x"]], only={first}, balance=balance) == 1
         (step,) = (numpy_helper.to_array(each) for each in model.graph.initializer if each.name.endswith("_step"))
